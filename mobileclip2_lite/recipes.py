@@ -1,0 +1,193 @@
+"""Every setting of every stage, as frozen dataclasses, and the named recipes built from them.
+
+A recipe is plain data: no stage reads a global, and what differs between two recipes can be printed (`differences`).
+Field docs give the unit and the source: "paper" is MobileCLIP2 (arXiv 2508.20691) or MobileCLIP (arXiv 2311.17049),
+"ours" is this project's choice, measured in docs/lab_log.md where it matters.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class AltText:
+    """How the embedded world's web describes its pictures: the share of each kind of noise (ours)."""
+
+    mismatch: float = 0.3
+    """Share of alt-texts that describe another picture."""
+    filename: float = 0.1
+    """Share written as a file name (`IMG_2041_red_apple.jpg`)."""
+    boilerplate: float = 0.2
+    """Share with sales or download talk around the name (`apple vector free download`)."""
+    fragment: float = 0.1
+    """Share that keeps only one word of a name of several words."""
+    listing: float = 0.3
+    """Share that names every object of the scene instead of one of them."""
+    colour: float = 0.1
+    """Share that names the background's colour: the exception, or colour alone would solve the contrast."""
+
+
+@dataclass(frozen=True)
+class World:
+    """The embedded world: which names exist and how scenes are drawn and described (ours)."""
+
+    names: int = 160
+    """Number of object names, taken from the front of the fixed order of `emoji_world.names()`; 0 for all."""
+    image_size: int = 96
+    """Side of a rendered scene in pixels; larger than the student's so that crops keep detail."""
+    max_objects: int = 3
+    """Most objects in one scene (1 to 4)."""
+    seed: int = 0
+    """Seed of the training stream; test sets do not depend on it."""
+    alt_text: AltText = AltText()
+    """Noise of the alt-texts."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Where image-text pairs come from and how many."""
+
+    source: str = "emoji_world"
+    """`emoji_world`, a folder, a `.csv`/`.jsonl`/`.parquet` file, WebDataset tars (`path/{000..003}.tar`), or `hf:NAME`."""
+    count: int = 8_000
+    """Most pairs to take; 0 for all."""
+    samples_per_shard: int = 1_000
+    """Pairs in one tar."""
+    image_key: str | None = None
+    """Column with the image; None finds it."""
+    text_key: str | None = None
+    """Column with the text; None finds it."""
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Strong, replayable augmentation: torchvision's RandomResizedCrop and RandAugment (paper)."""
+
+    scale: tuple[float, float] = (0.08, 1.0)
+    """Area of the crop as a share of the source (paper: torchvision's default)."""
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Aspect ratio of the crop, width / height (paper: torchvision's default)."""
+    operations: int = 2
+    """RandAugment operations a view; 0 switches it off (paper: 2)."""
+    magnitude: int = 9
+    """RandAugment magnitude, 0 to 30 (paper: 9)."""
+    flip: float = 0.0
+    """Probability of a horizontal flip (off)."""
+    erase: float = 0.0
+    """Probability of random erasing (off)."""
+
+
+@dataclass(frozen=True)
+class Reinforce:
+    """What is stored with every pair, once."""
+
+    teachers: tuple[str, ...] = ("lite-teacher-conv", "lite-teacher-mci")
+    """Teachers: names of `models.teachers`."""
+    views: int = 5
+    """Stored augmentations an image (paper: 30 for 12M pairs, 2 for 2B; gains saturate at about 5)."""
+    augment: Augment = Augment()
+    """How views are drawn."""
+    storage: str = "bf16"
+    """`bf16` (paper), `int8` with row scales, or `fp32`."""
+    layout: str = "native"
+    """`native`, or `datacompdr` for the official layout."""
+    batch_size: int = 256
+    """Images a forward pass; it does not change the result."""
+    seed: int = 0
+    """Seed of the views; the only randomness of this stage."""
+
+
+@dataclass(frozen=True)
+class Train:
+    """One training: the control when `distill` is 0, the reinforced student when it is 1."""
+
+    model: str = "lite-mci-s"
+    """Student: any name of `models.zoo`."""
+    samples: int = 60_000
+    """Seen samples (steps times batch size)."""
+    batch_size: int = 256
+    """Samples a step, over all processes (paper: 8,192 in ablations, 65,536 in full runs)."""
+    distill: float = 1.0
+    """Lambda: weight of the distillation loss, 1 - lambda of the contrastive loss (paper: 1)."""
+    views: str = "stored"
+    """`stored` replays the reinforced views; `weak` draws a light crop (0.9-1 of the area) instead."""
+    captioners: tuple[str, ...] = ()
+    """Captioners whose synthetic captions make a second batch, losses summed; () for real captions only."""
+    logit_scales: tuple[tuple[str, float], ...] = ()
+    """(teacher, logit scale) that differ from the teacher's card."""
+    learning_rate: float = 1e-3
+    """Peak learning rate (paper: 1e-3)."""
+    warmup: float = 0.1
+    """Share of the steps with linear warm-up (paper: 2k to 10k of 200k)."""
+    weight_decay: float = 0.2
+    """AdamW weight decay of matrices; none on biases, norms and scales (paper: 0.2)."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW betas (paper)."""
+    grad_clip: float = 1.0
+    """Largest gradient norm (paper: 1.0)."""
+    precision: str = "bf16"
+    """`bf16` autocast (paper) or `fp32`."""
+    evaluate_every: int = 0
+    """Steps between evaluations that draw the learning curve; 0 for the end only."""
+    workers: int = 1
+    """Loader processes; they do not change the order of samples."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Sizes of the test sets of the embedded world (ours)."""
+
+    renders: int = 5
+    """Zero-shot: pictures a name."""
+    scenes: int = 1_000
+    """Retrieval: scenes, each with five clean captions."""
+    hard_negatives: int = 500
+    """Attribute binding and spatial relations: scenes each."""
+    batch_size: int = 256
+    """Images or texts a forward pass."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The whole way, stage by stage."""
+
+    name: str = "lite"
+    """Name; also the folder below `runs/`."""
+    world: World = World()
+    """The embedded world that pairs and test sets come from."""
+    pairs: Pairs = Pairs()
+    """Image-text pairs."""
+    reinforce: Reinforce = Reinforce()
+    """Dataset reinforcement."""
+    control: Train = Train(distill=0.0, views="weak")
+    """Plain contrastive training on the same pairs."""
+    student: Train = Train()
+    """Training on the reinforced pairs."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of the trainings."""
+    evaluate: Evaluate = Evaluate()
+    """Test sets."""
+
+
+def lite() -> Recipe:
+    """The course and `make run`: laptop CPU, minutes."""
+    return Recipe()
+
+
+def tiny() -> Recipe:
+    """The tests: the whole way in about a minute on two cores; too short to learn much."""
+    base = lite()
+    train = dict(samples=2_048, batch_size=64, workers=0)
+    return dataclasses.replace(
+        base,
+        name="tiny",
+        world=dataclasses.replace(base.world, names=24, image_size=64, max_objects=2),
+        pairs=dataclasses.replace(base.pairs, count=256, samples_per_shard=64),
+        reinforce=dataclasses.replace(base.reinforce, views=2, batch_size=64),
+        control=dataclasses.replace(base.control, **train),
+        student=dataclasses.replace(base.student, **train),
+        seeds=(0,),
+        evaluate=dataclasses.replace(base.evaluate, renders=2, scenes=48, hard_negatives=16),
+    )
