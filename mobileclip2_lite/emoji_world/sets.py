@@ -1,0 +1,189 @@
+"""Data sets of the embedded world: the web's pairs, the endless stream that teachers learn from, and the test sets.
+
+Test sets are drawn from generators of their own, so that no scene, background seed or render of them occurs in
+training (tests/test_emoji_world.py proves it). Images are rendered on demand: what is returned is cheap to make.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from mobileclip2_lite.emoji_world.scenes import (
+    BACKGROUNDS,
+    TINTS,
+    UNSEEN_BACKGROUNDS,
+    Scene,
+    _name_table,
+    draw_background,
+    draw_things,
+    render,
+    scene,
+)
+from mobileclip2_lite.emoji_world.texts import STYLES, alt_text, article, caption, captions, phrase, relation
+from mobileclip2_lite.recipes import World
+from mobileclip2_lite.stages import rng, stable_uid
+
+SHIFTS = ("grey", "sketch", "cluttered", "unseen_backgrounds")
+"""Shifted versions of the zero-shot set, for robustness."""
+
+
+class Pictures:
+    """Scenes that are rendered when they are iterated: `len`, indexing and iteration give uint8 (side, side, 3)."""
+
+    def __init__(self, scenes: list[Scene], side: int):
+        self.scenes, self.side = scenes, side
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return render(self.scenes[index], self.side)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (render(picture, self.side) for picture in self.scenes)
+
+
+class Classification(NamedTuple):
+    """Images with the index of their class."""
+
+    images: Pictures
+    labels: np.ndarray
+    class_names: list[str]
+
+
+class Retrieval(NamedTuple):
+    """Images with all their captions."""
+
+    images: Pictures
+    captions: list[list[str]]
+
+
+class HardNegatives(NamedTuple):
+    """Images with a right caption and one that differs only in what belongs to what."""
+
+    images: Pictures
+    positives: list[str]
+    negatives: list[str]
+
+
+def _rows(world: World, count: int) -> Iterator[dict]:
+    for index in range(count):
+        picture = scene(world, "train", index)
+        buffer = io.BytesIO()
+        Image.fromarray(render(picture, world.image_size)).save(buffer, "JPEG", quality=90)
+        yield {
+            "uid": stable_uid(f"emoji_world/{picture.uid}"),
+            "image": {"bytes": buffer.getvalue(), "path": None},
+            "text": alt_text(picture, world),
+            "scene": picture.uid,
+        }
+
+
+def pairs_dataset(world: World, count: int):
+    """The first `count` pairs of the training stream as a streamed `datasets.IterableDataset`.
+
+    Columns: `uid` (str), `image` (datasets.Image, JPEG bytes), `text` (alt-text), `scene` (its uid in this world): the
+    form in which a user's own data comes. Rows are rendered as they are read.
+    """
+    from datasets import Features, Image, IterableDataset, Value
+
+    features = Features({"uid": Value("string"), "image": Image(), "text": Value("string"), "scene": Value("string")})
+    return IterableDataset.from_generator(_rows, features=features, gen_kwargs={"world": world, "count": count})
+
+
+def training_stream(world: World, start: int, stop: int, captions: float) -> Iterator[tuple[np.ndarray, str]]:
+    """Scenes `start` to `stop` of the training stream, never repeated: (uint8 pixels, text).
+
+    Args:
+        captions: share of texts that are clean captions instead of alt-text; teachers learn from larger and better
+            data than students, as the web-scale teachers of the paper do.
+    """
+    for index in range(start, stop):
+        picture = scene(world, "train", index)
+        draw = rng("stream", world.seed, index)
+        style = STYLES[draw.integers(len(STYLES))]
+        text = caption(picture, style, 7) if draw.random() < captions else alt_text(picture, world)
+        yield render(picture, world.image_size), text
+
+
+def _shifted(picture: Scene, world: World, shift: str | None, draw: np.random.Generator) -> Scene:
+    match shift:
+        case None:
+            return picture
+        case "grey" | "sketch":
+            return dataclasses.replace(picture, style=shift)
+        case "unseen_backgrounds":
+            return dataclasses.replace(picture, background=draw_background(draw, UNSEEN_BACKGROUNDS))
+        case "cluttered":
+            table = _name_table(0)
+            small = []
+            for k in draw.choice(len(table), 8, replace=False):
+                (thing,) = draw_things(draw, [table[k]])
+                x, y = draw.random(2)
+                small.append(dataclasses.replace(thing, size=0.16, x=round(float(x), 4), y=round(float(y), 4)))
+            return dataclasses.replace(picture, things=(*small, *picture.things))
+    raise ValueError(f"shift {shift!r}: one of {SHIFTS} or None")
+
+
+def zero_shot_set(world: World, renders: int, shift: str | None = None, side: int | None = None) -> Classification:
+    """`renders` scenes of every name of the world, one object each, in a shift of `SHIFTS` or as in training."""
+    table = _name_table(world.names)
+    scenes, labels = [], []
+    for label, name in enumerate(table):
+        for k in range(renders):
+            draw = rng("zero-shot", name.name, k)
+            picture = Scene(f"zero-shot-{name.name}-{k}", draw_things(draw, [name], tint=0.1), draw_background(draw))
+            scenes.append(_shifted(picture, world, shift, rng("shift", shift or "", name.name, k)))
+            labels.append(label)
+    return Classification(Pictures(scenes, side or world.image_size), np.array(labels), [name.name for name in table])
+
+
+def retrieval_set(world: World, scenes: int, side: int | None = None) -> Retrieval:
+    """`scenes` scenes of two or more objects (one if the world allows no more), each with five clean captions."""
+    objects = tuple(range(2, world.max_objects + 1)) or (1,)
+    pictures = [scene(world, "retrieval", index, objects=objects) for index in range(scenes)]
+    return Retrieval(Pictures(pictures, side or world.image_size), [captions(picture) for picture in pictures])
+
+
+def _two(world: World, split: str, index: int, tint: float) -> Scene:
+    table = _name_table(world.names)
+    draw = rng(split, world.names, index)
+    plain = [name for name in table if not set(TINTS) & set(name.name.split())]
+    chosen = [plain[k] for k in draw.choice(len(plain), 2, replace=False)]
+    things = draw_things(draw, chosen, tint=tint, distinct_tints=True)
+    return Scene(f"{split}-{world.names}-{index}", things, draw_background(draw, BACKGROUNDS))
+
+
+def binding_set(world: World, count: int, side: int | None = None) -> HardNegatives:
+    """Two tinted objects; the wrong caption gives each the other's colour."""
+    scenes = [_two(world, "binding", index, tint=1.1) for index in range(count)]
+    right, wrong = [], []
+    for picture in scenes:
+        first, second = picture.things
+        swapped = [dataclasses.replace(a, tint=b.tint) for a, b in ((first, second), (second, first))]
+        right.append(" and ".join(article(phrase(thing)) for thing in (first, second)))
+        wrong.append(" and ".join(article(phrase(thing)) for thing in swapped))
+    return HardNegatives(Pictures(scenes, side or world.image_size), right, wrong)
+
+
+def relations_set(world: World, count: int, side: int | None = None) -> HardNegatives:
+    """Two objects clearly beside or above each other; the wrong caption exchanges them."""
+    scenes, right, wrong, index = [], [], [], 0
+    while len(scenes) < count:
+        picture = _two(world, "relations", index, tint=0.0)
+        index += 1
+        first, second = picture.things
+        dx, dy = abs(first.x - second.x), abs(first.y - second.y)
+        if max(dx, dy) < 0.2 or max(dx, dy) < 1.5 * min(dx, dy):
+            continue
+        scenes.append(picture)
+        where = relation(first, second)
+        right.append(f"{article(first.name)} {where} {article(second.name)}")
+        wrong.append(f"{article(second.name)} {where} {article(first.name)}")
+    return HardNegatives(Pictures(scenes, side or world.image_size), right, wrong)
