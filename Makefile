@@ -1,0 +1,81 @@
+# `make` needs Python 3.11 or newer and nothing else: the first target that needs packages puts them into .venv,
+# and every later one reuses them until pyproject.toml or constraints.txt changes.
+
+# Another interpreter: make PYTHON=/path/to/python3.12 (a .venv that exists keeps its own; remove it to change).
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || command -v python)
+# `dev` is what `run`, `test`, `notebooks` and `lint` import: 80 s and 6.3 GB, of which torch takes 5.5 GB. The other
+# extras (Ray, cloud file systems, ONNX and Core ML, clip-benchmark) cost 30 s and 1 GB more and no test needs them:
+# make EXTRAS=all run
+EXTRAS ?= dev
+RECIPE ?= lite
+ARGS ?=
+
+VENV := .venv
+ifeq ($(OS),Windows_NT)
+PY := $(VENV)/Scripts/python.exe
+else
+PY := $(VENV)/bin/python
+endif
+STAMP := $(VENV)/.ready
+WANTED := $(EXTRAS) in $(CURDIR)
+# The stamp must be readable by the environment's own interpreter and name this folder: so a .venv whose Python went
+# away, or that was moved or copied along with the folder, is set up again. Without EXTRAS on the command line, a .venv
+# with more extras than `dev` is good too.
+READY := $(shell $(PY) -c "print(open('$(STAMP)').read(), end='')" 2>/dev/null)
+ifneq ($(READY),$(WANTED))
+ifneq ($(READY) $(origin EXTRAS),all in $(CURDIR) file)
+STALE := stale
+endif
+endif
+
+# Without this, two processes that share the cores slow torch down 20 to 40 times: idle OpenMP threads spin.
+export OMP_WAIT_POLICY := passive
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test notebooks lab lint bench stale
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+setup: $(STAMP) ## make or repair .venv (every other target does it when needed)
+
+run: $(STAMP) ## the whole way at recipe lite, into runs/lite/report.html (RECIPE=tiny for a minute's version)
+	$(PY) -m mobileclip2_lite.cli run --recipe $(RECIPE) $(ARGS)
+
+test: $(STAMP) ## all tests, the notebooks at recipe tiny included (ARGS="-k pairs" for some)
+	$(PY) -m pytest $(ARGS)
+
+notebooks: $(STAMP) ## run all notebooks at recipe lite, into runs/notebooks/
+	@mkdir -p runs/notebooks
+	@for file in notebooks/*.ipynb; do \
+	  echo "$$file" && $(PY) -m papermill --log-level WARNING --cwd notebooks -p recipe $(RECIPE) \
+	    "$$file" "runs/$$file" || exit 1; \
+	done
+
+lab: $(STAMP) ## open JupyterLab on the notebooks
+	$(PY) -m jupyter lab notebooks
+
+lint: $(STAMP) ## check style and form with ruff
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+bench: $(STAMP) ## run the programs in benchmarks/ and print their tables
+	@for file in benchmarks/*.py; do echo "$$file" && $(PY) "$$file" $(ARGS) || exit 1; done
+
+# A set-up that was killed leaves its mark behind, and the next one starts from an empty folder: a package that is half
+# on disk can look complete to pip.
+$(STAMP): pyproject.toml constraints.txt $(STALE)
+	@test -n "$(PYTHON)" || { echo "no Python found: install Python 3.11, or say make PYTHON=/path/to/python"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	  f"{sys.executable} is Python {sys.version.split()[0]}; 3.11 or newer is needed: make PYTHON=/path/to/python3.11")'
+	@rm -f $(STAMP)
+	@if [ -e $(VENV)/.unfinished ] || ! $(PY) -c 'import pip' 2>/dev/null; then rm -rf $(VENV); fi
+	@mkdir -p $(VENV) && touch $(VENV)/.unfinished
+	@$(PY) -c 'import pip' 2>/dev/null || { echo "making $(VENV)" && $(PYTHON) -m venv $(VENV); }
+	$(PY) -m pip install $(if $(CI),--quiet) -c constraints.txt hatchling editables
+	$(PY) -m pip install $(if $(CI),--quiet) -c constraints.txt --no-build-isolation -e '.[$(EXTRAS)]'
+	@printf '%s' "$(WANTED)" > $(STAMP)
+	@rm -f $(VENV)/.unfinished
+
+stale:
