@@ -1,0 +1,1 @@
+"""Models: the zoo (`create_model`), the lite towers, the teachers."""

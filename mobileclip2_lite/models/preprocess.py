@@ -1,0 +1,115 @@
+"""What a model does to a picture before it sees it, as one value that travels with the model.
+
+DESIGN: a model can't be used with another's normalisation. The MobileCLIP2 family mixes two: S0, S2 and B take pixels
+from 0 to 1 as they are (mean 0, std 1), S3, S4 and L-14 OpenAI's mean and std. Reads and writes nothing; the same
+arithmetic as torchvision's Resize, CenterCrop, ToTensor, Normalize (tested). Taught by
+notebooks/50_architecture_and_latency.ipynb.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
+OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_MODES = ("shortest", "longest", "squash")
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Resize, crop, scale to 0..1, normalise: a PIL image becomes a float32 tensor (3, S, S)."""
+
+    image_size: int
+    """Side S in pixels."""
+    mean: tuple[float, float, float] = OPENAI_MEAN
+    """Mean of each channel, for pixels in 0..1."""
+    std: tuple[float, float, float] = OPENAI_STD
+    """Standard deviation of each channel, for pixels in 0..1."""
+    interpolation: str = "bicubic"
+    """`bilinear` or `bicubic`, both with antialiasing."""
+    resize_mode: str = "shortest"
+    """`shortest`: shorter side to S, centre crop; `longest`: fit, pad with 0; `squash`: distort."""
+
+    def __post_init__(self) -> None:
+        if self.interpolation not in _FILTERS or self.resize_mode not in _MODES:
+            raise ValueError(
+                f"preprocess: interpolation must be one of {sorted(_FILTERS)} and resize_mode one of {_MODES}, "
+                f"not {self.interpolation!r} and {self.resize_mode!r}"
+            )
+        for name in ("mean", "std"):
+            value = getattr(self, name)
+            value = (value,) * 3 if isinstance(value, (int, float)) else value
+            object.__setattr__(self, name, tuple(float(channel) for channel in value))
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise ValueError(f"preprocess: mean and std need three channels, std above 0: {self.mean}, {self.std}")
+
+    def __call__(self, image: Image.Image) -> torch.Tensor:
+        """`image` of any size and mode as float32 (3, S, S), normalised."""
+        pixels = np.array(self.resize(image.convert("RGB")), dtype=np.uint8)
+        return self.normalize(torch.from_numpy(pixels).permute(2, 0, 1)[None])[0].contiguous()
+
+    def resize(self, image: Image.Image) -> Image.Image:
+        """An RGB image of S x S pixels, not normalised."""
+        side, resample = self.image_size, _FILTERS[self.interpolation]
+        if self.resize_mode == "squash":
+            return image.resize((side, side), resample)
+        width, height = image.size
+        if self.resize_mode == "shortest":
+            short, long = min(width, height), max(width, height)
+            scaled = int(side * long / short)
+            size = (side, scaled) if width <= height else (scaled, side)
+        else:
+            scale = side / max(width, height)
+            size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        image = image.resize(size, resample) if size != image.size else image
+        left, top = (round((extent - side) / 2.0) for extent in image.size)
+        return image.crop((left, top, left + side, top + side))  # beyond the image PIL pads with 0
+
+    def normalize(self, images: torch.Tensor) -> torch.Tensor:
+        """uint8 (B, 3, S, S) with values 0..255 as float32, `(x / 255 - mean) / std`, in channels-last layout."""
+        images = images.to(torch.float32, memory_format=torch.channels_last) / 255
+        mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1)
+        std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1)
+        return images.sub_(mean).div_(std)
+
+    def to_config(self) -> dict[str, Any]:
+        """The `preprocess_cfg` of an open_clip config file."""
+        return {
+            "size": self.image_size,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "interpolation": self.interpolation,
+            "resize_mode": self.resize_mode,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], **overrides: Any) -> Preprocess:
+        """From open_clip's `preprocess_cfg`; `overrides` are fields of this class, None meaning unchanged.
+
+        Raises:
+            ValueError: the size is missing or not square, or another value is not one this class knows.
+        """
+        size = config.get("size")
+        if isinstance(size, (list, tuple)):
+            if len(set(size)) != 1:
+                raise ValueError(f"preprocess: only square inputs are supported, not {size}")
+            size = size[0]
+        values = {
+            "image_size": size,
+            **{k: v for k, v in config.items() if k in ("mean", "std", "interpolation", "resize_mode")},
+        }
+        values.update({key: value for key, value in overrides.items() if value is not None})
+        if not values["image_size"]:
+            raise ValueError(f"preprocess: the config {config} has no image size")
+        return cls(**values)
+
+    def replace(self, **changes: Any) -> Preprocess:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)

@@ -1,0 +1,83 @@
+"""The lite image towers, built from timm's blocks and registered with timm, so that open_clip configs can name them.
+
+MobileCLIP2's MCi towers (paper: section on architecture; arXiv 2508.20691) are FastViT hybrids: a MobileOne stem,
+stages of RepMixer blocks, attention in the last stage or two, every convolution re-parameterisable. The lite ones keep
+that plan at 64 pixels and a few million parameters. They differ from the paper in width and depth and in a layer scale
+that starts at 0.5 instead of 1e-5: the lite students see too few steps to grow it. Reads and writes nothing.
+Taught by notebooks/50_architecture_and_latency.ipynb.
+
+Weights are laid out channels-last: on a CPU depthwise convolutions train more than twice as fast that way.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from timm.models import register_model
+from timm.models.fastvit import FastVit, RepConditionalPosEnc
+from timm.models.resnet import BasicBlock, ResNet
+from torch import nn
+
+
+def _fastvit(pretrained: bool, arguments: dict[str, Any], overrides: dict[str, Any]) -> nn.Module:
+    """timm's FastVit from `arguments` changed by `overrides`, channels-last; timm's own keywords are taken off."""
+    return _finish(
+        FastVit(**{"lkc_use_act": True, "layer_scale_init_value": 0.5, **arguments, **_own(overrides)}), pretrained
+    )
+
+
+def _own(overrides: dict[str, Any]) -> dict[str, Any]:
+    """The keywords meant for the model's class: timm also hands its own to every entry point."""
+    foreign = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir", "features_only")
+    return {name: value for name, value in overrides.items() if name not in foreign}
+
+
+def _finish(tower: nn.Module, pretrained: bool) -> nn.Module:
+    if pretrained:
+        raise ValueError("the lite towers have no ImageNet weights: create them with pretrained=False")
+    return tower.to(memory_format=torch.channels_last)
+
+
+@register_model
+def lite_mci4(pretrained: bool = False, **overrides: Any) -> nn.Module:
+    """The student's tower: four RepMixer stages, strides 4 to 32, widths 32 to 256; (N, 3, S, S) to (N, D)."""
+    arguments = {
+        "layers": (1, 1, 2, 1),
+        "embed_dims": (32, 64, 128, 256),
+        "mlp_ratios": (3, 3, 3, 3),
+        "token_mixers": ("repmixer",) * 4,
+    }
+    return _fastvit(pretrained, arguments, overrides)
+
+
+@register_model
+def lite_mci4_attention(pretrained: bool = False, **overrides: Any) -> nn.Module:
+    """A teacher's tower: like the paper's four-stage MCi, with attention in the last stage, which keeps stride 16."""
+    position = partial(RepConditionalPosEnc, spatial_shape=(3, 3))
+    arguments = {
+        "layers": (2, 2, 3, 2),
+        "embed_dims": (64, 128, 256, 256),
+        "mlp_ratios": (3, 3, 3, 3),
+        "downsamples": (False, True, True, False),
+        "token_mixers": ("repmixer", "repmixer", "repmixer", "attention"),
+        "pos_embs": (None, None, None, position),
+    }
+    return _fastvit(pretrained, arguments, overrides)
+
+
+@register_model
+def lite_resnet(pretrained: bool = False, **overrides: Any) -> nn.Module:
+    """A teacher's tower: a ResNet-D of basic blocks without the stem's pooling, strides 2, 4, 8, 16."""
+    arguments = {
+        "block": BasicBlock,
+        "layers": (1, 2, 2, 2),
+        "channels": (48, 96, 160, 240),
+        "stem_type": "deep",
+        "stem_width": 24,
+        "avg_down": True,
+    }
+    tower = ResNet(**{**arguments, **_own(overrides)})
+    tower.maxpool = nn.Identity()  # 64 pixels are few: pooling in the stem would leave 2x2 places at the end
+    return _finish(tower, pretrained)
