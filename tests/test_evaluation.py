@@ -1,7 +1,6 @@
 """Measures against double loops, hand-made features with known answers, and chance."""
 
 import itertools
-import sys
 import types
 
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mobileclip2_lite import evaluation
+from mobileclip2_lite import emoji_world, evaluation
 from mobileclip2_lite.recipes import Evaluate, World
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
@@ -36,9 +35,7 @@ class ColourClip(torch.nn.Module):
 
 
 def colour_clip():
-    def preprocess(image):
-        assert isinstance(image, Image.Image)
-        return torch.from_numpy(np.array(image.convert("RGB").resize((4, 4)))).permute(2, 0, 1) / 255
+    preprocess = types.SimpleNamespace(resize=lambda image: image.resize((4, 4)), normalize=lambda batch: batch / 255)
 
     def tokenizer(texts):
         return torch.tensor([[int(colour in text) for colour in COLOURS] for text in texts]) + 1e-3
@@ -195,32 +192,30 @@ def test_top_classes_best_first():
 @pytest.fixture
 def colour_world(monkeypatch):
     """An embedded world of three colours; shifts turn every picture blue. Counts how often a set is rendered."""
-    world = types.ModuleType("mobileclip2_lite.emoji_world")
-    world.TEMPLATES = ("a {}",)
-    world.calls = []
-    names = list(COLOURS)
+    calls, names = [], list(COLOURS)
 
     def zero_shot_set(settings, renders, shift=None):
-        world.calls.append(shift)
+        calls.append(shift)
         shown = names * renders if shift is None else ["blue"] * 3 * renders
         return (plain(name) for name in shown), np.array([0, 1, 2] * renders), names
 
     def retrieval_set(settings, scenes):
-        world.calls.append("retrieval")
+        calls.append("retrieval")
         return (plain(name) for name in names), [[f"{name} {i}" for i in range(5)] for name in names]
 
     def negatives(settings, n):
         return (plain(names[i % 3]) for i in range(n)), [names[i % 3] for i in range(n)], ["red"] * n
 
-    world.zero_shot_set, world.retrieval_set = zero_shot_set, retrieval_set
-    world.binding_set = world.relations_set = negatives
-    world.names = lambda count=0: names
-    monkeypatch.setitem(sys.modules, "mobileclip2_lite.emoji_world", world)
-    monkeypatch.setattr("mobileclip2_lite.emoji_world", world, raising=False)
+    monkeypatch.setattr(emoji_world, "zero_shot_set", zero_shot_set)
+    monkeypatch.setattr(emoji_world, "retrieval_set", retrieval_set)
+    monkeypatch.setattr(emoji_world, "binding_set", negatives)
+    monkeypatch.setattr(emoji_world, "relations_set", negatives)
+    monkeypatch.setattr(emoji_world, "names", lambda count=0: names)
+    monkeypatch.setattr(emoji_world, "TEMPLATES", ("a {}",))
     caches = evaluation.zero_shot_images, evaluation.retrieval_images, evaluation.negative_images
     for cache in caches:
         cache.cache_clear()
-    yield world
+    yield calls
     for cache in caches:
         cache.cache_clear()
 
@@ -232,10 +227,17 @@ def test_evaluate_on_a_world_of_colours(colour_world):
     assert result["retrieval_i2t_r1"] == result["retrieval_t2i_r1"] == 1.0
     assert result["zero_shot_grey"] == pytest.approx(1 / 3)
     assert result["binding"] == pytest.approx((0.5 + 1 + 1) / 3)
-    rendered = len(colour_world.calls)
+    rendered = len(colour_world)
     assert evaluation.evaluate(colour_clip(), World(names=3), settings) == result
-    assert len(colour_world.calls) == rendered, "a second model is evaluated on the same rendered pictures"
+    assert len(colour_world) == rendered, "a second model is evaluated on the same rendered pictures"
     assert set(evaluation.chance(World(names=3), settings)) == set(result)
+    assert set(evaluation.evaluate(colour_clip(), World(names=3), settings, only=("zero_shot", "binding"))) == {
+        "zero_shot",
+        "zero_shot_top5",
+        "binding",
+    }
+    with pytest.raises(ValueError, match="unknown parts"):
+        evaluation.evaluate(colour_clip(), World(), settings, only=("zeroshot",))
 
 
 def test_chance_by_hand(colour_world):
