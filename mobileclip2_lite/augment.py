@@ -1,0 +1,309 @@
+"""Replayable augmentation: draw a view's parameters once, replay the same view anywhere, at any size.
+
+Paper: MobileCLIP (arXiv 2311.17049) section 4.1, "strong augmentation": RandomResizedCrop, then RandAugment; both with
+torchvision's operations and ranges, flip and erasing are options that are off. Reads images, writes nothing.
+Differs from the official generator: crop boxes are relative to the source and shifts relative to the side, so that a
+view drawn for a teacher at 224 pixels is the same view for a student at 64; a view knows its source's size and hash.
+Taught by notebooks/20_reinforce.ipynb.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageEnhance, ImageOps
+
+if TYPE_CHECKING:
+    from .recipes import Augment
+
+OPERATIONS = (
+    "Identity", "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness",
+    "Color", "Contrast", "Sharpness", "Posterize", "Solarize", "AutoContrast", "Equalize",
+)  # fmt: skip
+"""RandAugment's operations in torchvision's order, which is also the numbering of the official `paug.json`."""
+
+SIGNED = frozenset(OPERATIONS[1:10])
+TRANSLATE = 150.0 / 331.0
+"""Largest shift of RandAugment, as a share of the side (torchvision)."""
+RESAMPLING = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "nearest": Image.Resampling.NEAREST,
+}
+
+
+class SourceMismatch(ValueError):
+    """A view is replayed on an image that it was not drawn for."""
+
+
+class BadImage(ValueError):
+    """Bytes that do not decode; `reason` is the short word under which the sample is counted."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class View:
+    """One augmentation of one image, as numbers.
+
+    `crop` is (left, top, right, bottom) as shares of the source, `operations` RandAugment's (name, magnitude) in order,
+    with shifts as shares of the side, `erase` a box as shares of the view. `width`, `height` (pixels) and `sha256` (of
+    the image's bytes) say which source the view was drawn for; 0 and "" if that is not known.
+    """
+
+    crop: tuple[float, float, float, float]
+    operations: tuple[tuple[str, float], ...] = ()
+    flip: bool = False
+    erase: tuple[float, float, float, float] | None = None
+    width: int = 0
+    height: int = 0
+    sha256: str = ""
+
+
+def draw(rng: np.random.Generator, width: int, height: int, augment: Augment, sha256: str = "") -> View:
+    """A random view of an image of `width` x `height` pixels.
+
+    Args:
+        rng: the only source of chance, e.g. `stages.rng(seed, "views", uid)`; views of one image are drawn in a row.
+        augment: ranges (`recipes.Augment`).
+        sha256: hash of the image's bytes, kept with the view.
+
+    Raises:
+        ValueError: width or height is below one pixel, or the magnitude is outside 0 to 30.
+
+    Source: torchvision's RandomResizedCrop and RandAugment, whose distributions this follows.
+    """
+    if width < 1 or height < 1:
+        raise ValueError(f"an image of {width} x {height} pixels has no views")
+    if not 0 <= augment.magnitude <= 30:
+        raise ValueError(f"Augment.magnitude is {augment.magnitude}, RandAugment takes 0 to 30")
+    left, top, right, bottom = _crop(rng, width, height, augment)
+    operations = tuple(_operation(rng, augment.magnitude) for _ in range(augment.operations))
+    flip = bool(augment.flip and rng.random() < augment.flip)
+    erase = _erase(rng) if augment.erase and rng.random() < augment.erase else None
+    crop = (left / width, top / height, right / width, bottom / height)
+    return View(crop, operations, flip, erase, width, height, sha256)
+
+
+def _crop(rng: np.random.Generator, width: int, height: int, augment: Augment) -> tuple[int, int, int, int]:
+    """torchvision's RandomResizedCrop in whole source pixels: ten tries, then the largest centred crop allowed."""
+    low, high = augment.ratio
+    for _ in range(10):
+        area = width * height * rng.uniform(*augment.scale)
+        ratio = math.exp(rng.uniform(math.log(low), math.log(high)))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
+            return left, top, left + w, top + h
+    w, h = width, height
+    if width / height < low:
+        h = min(height, max(1, round(width / low)))
+    elif width / height > high:
+        w = min(width, max(1, round(height * high)))
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
+
+
+def _operation(rng: np.random.Generator, magnitude: int) -> tuple[str, float]:
+    """One RandAugment operation of `magnitude` out of 30, with a random sign where the operation has one."""
+    name = OPERATIONS[int(rng.integers(len(OPERATIONS)))]
+    share = magnitude / 30
+    value = {
+        "ShearX": 0.3 * share,
+        "ShearY": 0.3 * share,
+        "TranslateX": TRANSLATE * share,
+        "TranslateY": TRANSLATE * share,
+        "Rotate": 30.0 * share,
+        "Brightness": 0.9 * share,
+        "Color": 0.9 * share,
+        "Contrast": 0.9 * share,
+        "Sharpness": 0.9 * share,
+        "Posterize": 8 - round(magnitude / 7.5),
+        "Solarize": 255.0 * (1 - share),
+    }.get(name, 0.0)
+    if name in SIGNED and rng.integers(2):
+        value = -value
+    return name, float(np.float32(value))
+
+
+def _erase(rng: np.random.Generator) -> tuple[float, float, float, float]:
+    """torchvision's RandomErasing box (2-33 % of the area, ratio 0.3-3.3), in 255ths of the side: it is stored so."""
+    for _ in range(10):
+        area, ratio = rng.uniform(0.02, 0.33), math.exp(rng.uniform(math.log(0.3), math.log(3.3)))
+        w, h = round(255 * math.sqrt(area * ratio)), round(255 * math.sqrt(area / ratio))
+        if 0 < w < 255 and 0 < h < 255:
+            left, top = int(rng.integers(256 - w)), int(rng.integers(256 - h))
+            return left / 255, top / 255, (left + w) / 255, (top + h) / 255
+    return 0.25, 0.25, 0.75, 0.75
+
+
+def decode(data: bytes) -> Image.Image:
+    """The RGB pixels of an encoded image: the one decoder of teacher and student.
+
+    Pixels are taken as stored: EXIF rotation is not applied (nor is it by the official trainer or open_clip), an
+    animation gives its first frame, transparency is dropped, 16-bit grey is scaled to 8.
+
+    Raises:
+        BadImage: the bytes are empty, no image, cut short, or more pixels than PIL's guard against bombs allows.
+    """
+    if not data:
+        raise BadImage("empty_image", "0 bytes")
+    try:
+        image = Image.open(io.BytesIO(data))
+        if Image.MAX_IMAGE_PIXELS and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+            raise BadImage("image_bomb", f"{image.width} x {image.height} pixels")
+        if image.mode == "P" and "transparency" in image.info:
+            image = image.convert("RGBA")  # PIL warns otherwise; the colours are the same
+        if image.mode.startswith("I"):
+            return _grey16(image)
+        return image.convert("RGB")
+    except Image.DecompressionBombError as error:
+        raise BadImage("image_bomb", str(error)) from error
+    except Image.UnidentifiedImageError as error:
+        raise BadImage("not_an_image", str(error)) from error
+    except BadImage:
+        raise
+    except (OSError, ValueError, SyntaxError, EOFError, struct.error) as error:
+        raise BadImage("broken_image", str(error)) from error
+
+
+def _grey16(image: Image.Image) -> Image.Image:
+    """PIL clips 16-bit grey to white; the high byte is the picture."""
+    pixels = np.asarray(image).astype(np.int64)
+    return Image.fromarray((np.clip(pixels, 0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+
+
+def replay(
+    image: Image.Image, view: View, size: int, interpolation: str = "bilinear", on_mismatch: str = "error"
+) -> Image.Image:
+    """The pixels of `view`: RGB, `size` x `size`. Used by the teachers and by the student's loader alike.
+
+    Args:
+        image: the whole source (`decode`), any mode.
+        size: side of the result in pixels.
+        interpolation: `bilinear`, `bicubic`, `lanczos` or `nearest`, always antialiased.
+        on_mismatch: `error`, or `ignore` to take the view relative to an image of another size.
+
+    Raises:
+        SourceMismatch: the image's size is not the view's, and `on_mismatch` is `error`.
+        ValueError: the interpolation or an operation has no such name.
+    """
+    if interpolation not in RESAMPLING:
+        raise ValueError(f"interpolation {interpolation!r} is not one of {', '.join(RESAMPLING)}")
+    width, height = image.size
+    if on_mismatch == "error" and view.width and (width, height) != (view.width, view.height):
+        raise SourceMismatch(
+            f"the view was drawn for {view.width} x {view.height} pixels, the image has {width} x {height}"
+        )
+    box = pixel_box(view.crop, width, height)
+    out = image if box == (0, 0, width, height) else image.crop(box)
+    if out.mode != "RGB":
+        out = out.convert("RGB")
+    out = out.resize((size, size), RESAMPLING[interpolation])
+    if view.flip:
+        out = out.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    for name, magnitude in view.operations:
+        out = apply(out, name, magnitude)
+    if view.erase is not None:
+        out.paste((0, 0, 0), pixel_box(view.erase, size, size))
+    return out
+
+
+def pixel_box(crop: tuple[float, float, float, float], width: int, height: int) -> tuple[int, int, int, int]:
+    """A relative box in whole pixels of an image, at least one pixel large."""
+    left, top = min(round(crop[0] * width), width - 1), min(round(crop[1] * height), height - 1)
+    right, bottom = min(round(crop[2] * width), width), min(round(crop[3] * height), height)
+    return left, top, max(right, left + 1), max(bottom, top + 1)
+
+
+def apply(image: Image.Image, name: str, magnitude: float) -> Image.Image:
+    """One RandAugment operation, pixel for pixel torchvision's on PIL images (nearest neighbour, black outside).
+
+    Shifts are shares of the side. Source: torchvision.transforms.autoaugment.
+    """
+    width, height = image.size
+    affine = Image.Transform.AFFINE
+    if name == "Identity":
+        return image
+    if name in ("ShearX", "ShearY"):
+        slope = math.tan(math.radians(math.degrees(math.atan(magnitude))))
+        matrix = (1, slope, 0, 0, 1, 0) if name == "ShearX" else (1, 0, 0, slope, 1, 0)
+        return image.transform(image.size, affine, matrix)
+    if name == "TranslateX":
+        return image.transform(image.size, affine, (1, 0, -shift(magnitude, width), 0, 1, 0))
+    if name == "TranslateY":
+        return image.transform(image.size, affine, (1, 0, 0, 0, 1, -shift(magnitude, height)))
+    if name == "Rotate":
+        return image.rotate(magnitude)
+    if name in ("Brightness", "Color", "Contrast", "Sharpness"):
+        return getattr(ImageEnhance, name)(image).enhance(1.0 + magnitude)
+    if name == "Posterize":
+        return ImageOps.posterize(image, int(magnitude))
+    if name == "Solarize":
+        return ImageOps.solarize(image, magnitude)
+    if name == "AutoContrast":
+        return ImageOps.autocontrast(image)
+    if name == "Equalize":
+        return ImageOps.equalize(image)
+    raise ValueError(f"operation {name!r} is not one of {', '.join(OPERATIONS)}")
+
+
+def shift(share: float, side: int) -> int:
+    """A share of the side in whole pixels, towards zero as torchvision does; a hair is added against float32's."""
+    return int(math.copysign(abs(share) * side + 1e-3, share))
+
+
+def pack(views: list[View]) -> str:
+    """Views as one base64 string: 13 bytes a view and 5 an operation (31 characters a view with two operations).
+
+    A row is: 4 x 24-bit box in 2^-24 of the side, a byte of flags (1 flip, 2 erase, number of operations x 4), for each
+    operation its number and a float32, and if erased 4 bytes in 255ths. The source's size and hash are not in it.
+    """
+    rows = bytearray()
+    for view in views:
+        for share in view.crop:
+            rows += min(round(share * (1 << 24)), (1 << 24) - 1).to_bytes(3, "little")
+        rows.append(view.flip | (view.erase is not None) << 1 | len(view.operations) << 2)
+        for name, magnitude in view.operations:
+            rows += struct.pack("<Bf", OPERATIONS.index(name), magnitude)
+        if view.erase is not None:
+            rows += bytes(round(share * 255) for share in view.erase)
+    return base64.b64encode(bytes(rows)).decode()
+
+
+def unpack(text: str, width: int = 0, height: int = 0, sha256: str = "") -> list[View]:
+    """The views of `pack`; boxes come back in whole pixels of the source if its size is given.
+
+    Raises:
+        ValueError: the text is not base64, ends within a view, or names an unknown operation.
+    """
+    rows, at, views = base64.b64decode(text, validate=True), 0, []
+    while at < len(rows):
+        try:
+            crop = tuple(int.from_bytes(rows[at + 3 * i : at + 3 * i + 3], "little") / (1 << 24) for i in range(4))
+            if width and height:
+                left, top, right, bottom = pixel_box(crop, width, height)
+                crop = (left / width, top / height, right / width, bottom / height)
+            flags, at = rows[at + 12], at + 13
+            operations = []
+            for _ in range(flags >> 2):
+                number, magnitude = struct.unpack_from("<Bf", rows, at)
+                operations.append((OPERATIONS[number], magnitude))
+                at += 5
+            erase = None
+            if flags & 2:
+                erase = tuple(value / 255 for value in struct.unpack_from("<4B", rows, at))
+                at += 4
+        except (IndexError, struct.error) as error:
+            raise ValueError(f"packed views end or go wrong at byte {at} of {len(rows)}") from error
+        views.append(View(crop, tuple(operations), bool(flags & 1), erase, width, height, sha256))
+    return views

@@ -1,0 +1,324 @@
+"""The student's batches: every reinforced sample once an epoch, one view and one caption of it, the same for any workers.
+
+Paper: MobileCLIP (arXiv 2311.17049) section 4, training on a reinforced data set. Reads a folder of reinforced shards,
+writes nothing. Differs from the official loader: order and choices follow from (seed, epoch) alone, an epoch can be
+taken up in the middle, and of a sample's embeddings only the one view's row is read.
+Taught by notebooks/30_train.ipynb.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import augment, storage
+from .shards import EXTENSIONS, ShardError, load_json, parse_views, shard_names
+from .stages import read_manifest, rng
+from .tarindex import TarIndex
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+POOL = 64
+"""Shards whose samples are shuffled together; the order of shards is shuffled over all."""
+WEAK = (0.9, 1.0)
+"""Area of the light crop of `views="weak"`, as a share of the source."""
+
+
+@dataclass
+class Batch:
+    """What a training step needs. Images are uint8 and not normalised: (x / 255 - mean) / std is the model's."""
+
+    uids: list[str]
+    images: Tensor
+    """uint8 (B, 3, S, S)"""
+    texts: list[str]
+    syn_texts: list[str] | None
+    image_embeddings: dict[str, Tensor]
+    """teacher -> float32 (B, D), of the very view in `images`"""
+    text_embeddings: dict[str, Tensor]
+    """teacher -> float32 (B, D)"""
+    syn_text_embeddings: dict[str, Tensor] | None
+    dropped: dict[str, int] = field(default_factory=dict)
+    """Samples of this batch that could not be used, by reason."""
+
+
+class ReinforcedDataset:
+    """Batches of one epoch of a folder of reinforced shards.
+
+    Args:
+        folder: shards and, usually, their manifest.
+        image_size: side of the images in pixels.
+        batch_size: samples a batch of this process.
+        views: `stored` replays one of the sample's views, each once in as many epochs as there are views; `weak` draws
+            a light crop instead, for which there are no embeddings.
+        teachers: whose embeddings to read; None for all of the manifest, () for none.
+        captioners: from whose captions one is drawn; () for none. A sample without any gives its own text again.
+        interpolation: of the resized crop; the teachers' own is in the manifest.
+        rank, world_size: this process among those that share an epoch.
+        workers: loader processes; they do not change what comes out, nor its order.
+        on_mismatch: `error` raises at the first sample that cannot be used, `warn` leaves it out, warns once a reason
+            and counts it in `dropped`.
+        drop_last: leave out the samples that fill no batch on every rank.
+
+    Raises:
+        ValueError: an argument is not one of those above, or teachers are asked for with weak views.
+        ShardError: a sample cannot be used and `on_mismatch` is `error`; names shard, key and member.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        image_size: int,
+        batch_size: int,
+        seed: int = 0,
+        epoch: int = 0,
+        views: str = "stored",
+        teachers: Sequence[str] | None = None,
+        captioners: Sequence[str] = (),
+        interpolation: str = "bilinear",
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int = 0,
+        on_mismatch: str = "error",
+        drop_last: bool = True,
+    ) -> None:
+        if views not in ("stored", "weak"):
+            raise ValueError(f"views {views!r} is not stored or weak")
+        if on_mismatch not in ("error", "warn"):
+            raise ValueError(f"on_mismatch {on_mismatch!r} is not error or warn")
+        if not 0 <= rank < world_size or batch_size < 1:
+            raise ValueError(f"rank {rank} of {world_size}, batch size {batch_size}")
+        self.folder, self.names = Path(folder), shard_names(folder)
+        self.image_size, self.batch_size, self.seed, self.epoch = image_size, batch_size, seed, epoch
+        self.views, self.interpolation, self.on_mismatch = views, interpolation, on_mismatch
+        self.rank, self.world_size, self.workers, self.drop_last = rank, world_size, workers, drop_last
+        manifest = read_manifest(folder) if (self.folder / "manifest.json").is_file() else {}
+        known = [teacher["name"] for teacher in manifest.get("teachers", [])]
+        if teachers is None:
+            teachers = () if views == "weak" else known or self._teachers_of_first_sample()
+        if views == "weak" and teachers:
+            raise ValueError("weak views have no stored embeddings: pass teachers=() or views='stored'")
+        if missing := [name for name in teachers if known and name not in known]:
+            raise ValueError(f"{folder} holds no embeddings of {', '.join(missing)}; it has {', '.join(known)}")
+        self.teachers, self.captioners = tuple(teachers), tuple(captioners)
+        self.dropped: Counter = Counter()
+        self._start = 0
+        self._index = lru_cache(maxsize=2 * POOL)(self._open)
+        shards = manifest.get("shards") or [{"samples": len(self._index(name))} for name in self.names]
+        self.order = Order([shard["samples"] for shard in shards], seed)
+
+    def __getstate__(self) -> dict:
+        return {name: value for name, value in self.__dict__.items() if name != "_index"}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self._index = lru_cache(maxsize=2 * POOL)(self._open)
+
+    def _open(self, name: str) -> TarIndex:
+        return TarIndex(self.folder / name)
+
+    def _teachers_of_first_sample(self) -> list[str]:
+        member = TarIndex(self.folder / self.names[0]).member(0, "emb.safetensors")
+        table = storage.header(member) if member is not None else {}
+        return [name.removeprefix("image/") for name in table if name.startswith("image/") and "#" not in name]
+
+    def __len__(self) -> int:
+        """Batches of this rank in one epoch."""
+        full, rest = divmod(self.order.samples, self.batch_size * self.world_size)
+        return full + (not self.drop_last and rest > self.rank * self.batch_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take another epoch, from its start."""
+        self.epoch, self._start = epoch, 0
+
+    def state_dict(self) -> dict:
+        """Where the epoch stands: load it into an equal data set and the remaining batches come."""
+        return {"epoch": self.epoch, "batch": self._start, "seed": self.seed, "step": self.batch_size * self.world_size}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on where `state` was taken.
+
+        Raises:
+            ValueError: seed or samples a step (batch size times processes) differ, so that batches would not be the same.
+        """
+        mine = {"seed": self.seed, "step": self.batch_size * self.world_size}
+        if any(state[name] != value for name, value in mine.items()):
+            raise ValueError(f"the state was taken with {state}, this data set has {mine}")
+        self.epoch, self._start = state["epoch"], state["batch"]
+
+    def __iter__(self) -> Iterator[Batch]:
+        first, last = self._start, len(self)
+        for number, batch in enumerate(self._batches(range(first, last)), first + 1):
+            self._start = number if number < last else 0
+            self._note(batch.dropped)
+            yield batch
+
+    def _batches(self, numbers: range) -> Iterator[Batch]:
+        if not self.workers:
+            yield from map(self.batch, numbers)
+            return
+        from torch.utils.data import DataLoader
+
+        yield from DataLoader(_Steps(self, numbers), batch_size=None, num_workers=self.workers)
+
+    def _note(self, dropped: dict[str, int]) -> None:
+        for name, count in dropped.items():
+            if not self.dropped[name]:
+                warnings.warn(f"{self.folder}: leaving out samples: {name}", stacklevel=3)
+            self.dropped[name] += count
+
+    def batch(self, number: int) -> Batch:
+        """Batch `number` of this rank in the current epoch; needs no batch before it."""
+        first = (number * self.world_size + self.rank) * self.batch_size
+        items, dropped = [], Counter()
+        for position in range(first, min(first + self.batch_size, self.order.samples)):
+            shard, sample = self.order.at(self.epoch, position)
+            try:
+                items.append(self.sample(shard, sample))
+            except (ShardError, FileNotFoundError, augment.BadImage, augment.SourceMismatch) as error:
+                if self.on_mismatch == "error":
+                    if isinstance(error, ShardError):
+                        raise
+                    raise ShardError(f"{self.folder / self.names[shard]}, sample {sample}: {error}") from error
+                dropped[getattr(error, "reason", type(error).__name__)] += 1
+        return self._collate(items, dropped)
+
+    def sample(self, shard: int, number: int) -> dict[str, Any]:
+        """One sample of the current epoch: its uid, pixels (S, S, 3), texts and embedding rows."""
+        index = self._index(self.names[shard])
+        key, path = index.keys[number], index.path
+        ext = next((name for name in index.extensions(number) if name in EXTENSIONS), None)
+        if ext is None:
+            raise ShardError(f"{path}, key {key!r}: no image; join the shards with images by uid first")
+        parts = {name: bytes(index.member(number, name)) for name in ("json", "paug.json", "syn.json", "txt")
+                 if index.span(number, name) is not None}  # fmt: skip
+        meta = load_json(path, key, "json", parts) if "json" in parts else {}
+        uid = str(meta.get("uid", key))
+        chance = rng(self.seed, "choose", self.epoch, uid)
+        image = augment.decode(bytes(index.member(number, ext)))
+        if self.views == "weak":
+            view, row = self._weak(chance, *image.size), None
+        else:
+            views = parse_views(path, key, parts, meta) if "paug.json" in parts else []
+            if not views:
+                raise ShardError(f"{path}, key {key!r}, member paug.json: no views; reinforce the shard first")
+            row = self._turn(uid, len(views))
+            view = views[row]
+        pixels = augment.replay(image, view, self.image_size, self.interpolation)
+        item = {
+            "uid": uid,
+            "pixels": np.asarray(pixels),
+            "text": parts["txt"].decode("utf-8"),
+            "image": {},
+            "words": {},
+        }
+        choices = self._captions(path, key, parts)
+        chosen = choices[int(chance.integers(len(choices)))] if choices else None
+        if self.captioners:
+            item["syn"], item["syn_words"] = item["text"] if chosen is None else chosen[2], {}
+        if self.teachers:
+            data = index.member(number, "emb.safetensors")
+            if data is None:
+                raise ShardError(f"{path}, key {key!r}, member emb.safetensors: missing; reinforce the shard first")
+            for teacher in self.teachers:
+                item["image"][teacher] = storage.rows(data, f"image/{teacher}", row)
+                item["words"][teacher] = storage.rows(data, f"text/{teacher}", 0)
+                if chosen is not None:
+                    name = f"syn_text_{chosen[0]}/{teacher}"
+                    item["syn_words"][teacher] = storage.rows(data, name, chosen[1])
+                elif self.captioners:
+                    item["syn_words"][teacher] = item["words"][teacher]
+        return item
+
+    def _captions(self, path: str, key: str, parts: dict[str, bytes]) -> list[tuple[str, int, str]]:
+        """(captioner, number, caption) of the captioners asked for."""
+        if not self.captioners or "syn.json" not in parts:
+            return []
+        syn = load_json(path, key, "syn.json", parts)
+        return [(c, i, text) for c in self.captioners for i, text in enumerate(syn.get(f"syn_text_{c}", []))]
+
+    def _turn(self, uid: str, views: int) -> int:
+        """The view of this epoch: all views once, in a random order, before any comes again."""
+        turn, place = divmod(self.epoch, views)
+        return int(rng(self.seed, "turns", turn, uid).permutation(views)[place])
+
+    def _weak(self, chance: np.random.Generator, width: int, height: int) -> augment.View:
+        from .recipes import Augment
+
+        return augment.draw(chance, width, height, Augment(scale=WEAK, operations=0))
+
+    def _collate(self, items: list[dict[str, Any]], dropped: Counter) -> Batch:
+        import torch
+
+        size = self.image_size
+        pixels = np.stack([item["pixels"] for item in items]) if items else np.zeros((0, size, size, 3), np.uint8)
+
+        def rows(part: str) -> dict[str, Tensor]:
+            return {t: torch.from_numpy(np.stack([item[part][t] for item in items])) for t in self.teachers if items}
+
+        return Batch(
+            uids=[item["uid"] for item in items],
+            images=torch.from_numpy(pixels).permute(0, 3, 1, 2),
+            texts=[item["text"] for item in items],
+            syn_texts=[item["syn"] for item in items] if self.captioners else None,
+            image_embeddings=rows("image"),
+            text_embeddings=rows("words"),
+            syn_text_embeddings=rows("syn_words") if self.captioners else None,
+            dropped=dict(dropped),
+        )
+
+
+class _Steps:
+    """A sequence of batches for torch's DataLoader, which hands numbers to workers in turn and keeps their order."""
+
+    def __init__(self, dataset: ReinforcedDataset, numbers: range) -> None:
+        self.dataset, self.numbers = dataset, numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, place: int) -> Batch:
+        return self.dataset.batch(self.numbers[place])
+
+
+class Order:
+    """The epoch's order of samples: shards shuffled, then the samples of `POOL` shards among themselves.
+
+    Known from (seed, epoch) alone and computed a pool at a time, so that billions of samples need no list of them.
+    """
+
+    def __init__(self, counts: Sequence[int], seed: int) -> None:
+        self.counts, self.seed, self.samples = list(counts), seed, sum(counts)
+        self._shards = lru_cache(maxsize=2)(self._shuffle_shards)
+        self._pool = lru_cache(maxsize=4)(self._shuffle_pool)
+
+    def __getstate__(self) -> dict:
+        return {"counts": self.counts, "seed": self.seed}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__init__(**state)
+
+    def _shuffle_shards(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        shards = rng(self.seed, "shards", epoch).permutation(len(self.counts))
+        pools = [sum(self.counts[i] for i in shards[at : at + POOL]) for at in range(0, len(shards), POOL)]
+        return shards, np.cumsum([0, *pools])
+
+    def _shuffle_pool(self, epoch: int, pool: int) -> np.ndarray:
+        shards = self._shards(epoch)[0][pool * POOL : (pool + 1) * POOL]
+        pairs = np.concatenate([np.stack([np.full(self.counts[s], s), np.arange(self.counts[s])], 1) for s in shards])
+        return rng(self.seed, "samples", epoch, pool).permutation(pairs)
+
+    def at(self, epoch: int, position: int) -> tuple[int, int]:
+        """(shard, sample in the shard) at a position of the epoch."""
+        starts = self._shards(epoch)[1]
+        pool = int(np.searchsorted(starts, position, side="right")) - 1
+        shard, sample = self._pool(epoch, pool)[position - starts[pool]]
+        return int(shard), int(sample)

@@ -1,0 +1,357 @@
+"""The reinforced shard: pairs and reinforced samples in WebDataset tars, written deterministically, checked on reading.
+
+Paper: MobileCLIP (arXiv 2311.17049) section 4, "dataset reinforcement": what is stored with every pair. Reads and writes
+`shard-000000.tar` ... and the manifest of a folder. One sample is one key with the members `jpg|png|webp` (untouched),
+`txt`, `json` (uid, source, size, hash), `syn.json` (captions), `paug.json` (views), `emb.safetensors` (embeddings).
+Differs from the official layout (see datacompdr.py): embeddings by name instead of by position, views in 31 characters.
+Taught by notebooks/20_reinforce.ipynb.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import tarfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote, unquote
+
+from . import augment, storage
+from .augment import View
+from .stages import read_manifest, sha256_bytes, sync_folder
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SCHEMA = 1
+"""Version of the sample's own form, in every `json` member that this module writes."""
+EXTENSIONS = {"jpg": "jpg", "jpeg": "jpg", "png": "png", "webp": "webp"}
+"""Members that hold the picture, and the extension under which it is kept."""
+
+
+class ShardError(ValueError):
+    """A shard, or a member of one of its samples, is not what its schema says; names shard, key and member."""
+
+
+@dataclass
+class Pair:
+    """An image and its text. `meta` holds source, width, height, sha256 (of the image's bytes) and the user's own."""
+
+    uid: str
+    image: bytes
+    ext: str
+    text: str
+    meta: dict = field(default_factory=dict)
+
+
+@dataclass
+class Sample:
+    """A pair with what reinforcement added; every added part may be missing.
+
+    `embeddings` are float32 and L2-normalised: `image/<teacher>` (V, D), `text/<teacher>` (1, D),
+    `syn_text_<captioner>/<teacher>` (M, D).
+    """
+
+    uid: str
+    image: bytes
+    ext: str
+    text: str
+    meta: dict = field(default_factory=dict)
+    syn_texts: dict[str, list[str]] = field(default_factory=dict)
+    views: list[View] = field(default_factory=list)
+    embeddings: dict[str, Tensor] = field(default_factory=dict)
+
+
+class ShardInfo(NamedTuple):
+    """What was written: hash of the tar, number of samples, size in bytes."""
+
+    sha256: str
+    samples: int
+    bytes: int
+
+
+def key_of(uid: str) -> str:
+    """The sample's key in the tar: the uid, with all but letters, digits, `_` and `-` escaped, at most 80 characters.
+
+    WebDataset ends a key at its first dot and takes slashes for folders; the uid itself is in the `json` member.
+    """
+    key = quote(uid, safe="", errors="surrogatepass").replace(".", "%2E").replace("~", "%7E")
+    return (
+        key if 0 < len(key) <= 80 else f"{key[:40]}%{hashlib.sha256(uid.encode('utf-8', 'replace')).hexdigest()[:32]}"
+    )
+
+
+def members(sample: Pair | Sample, dtype: str = "bf16") -> dict[str, bytes]:
+    """The members of one sample by extension, in the order in which they stand in the tar."""
+    if sample.ext not in EXTENSIONS.values():
+        raise ValueError(f"sample {sample.uid!r}: image extension {sample.ext!r} is not one of jpg, png, webp")
+    meta = {"schema": SCHEMA, "uid": sample.uid, **{k: v for k, v in sample.meta.items() if k not in ("schema", "uid")}}
+    views = getattr(sample, "views", [])
+    if views:
+        first = views[0]
+        meta = {**meta, "width": first.width, "height": first.height, "sha256": first.sha256}
+        if any((v.width, v.height, v.sha256) != (first.width, first.height, first.sha256) for v in views):
+            raise ValueError(f"sample {sample.uid!r}: its views were drawn for different sources")
+    out = {sample.ext: sample.image} if sample.image else {}
+    out["txt"] = sample.text.encode("utf-8", "replace")
+    out["json"] = _json(meta)
+    if getattr(sample, "syn_texts", None):
+        out["syn.json"] = _json({f"syn_text_{name}": texts for name, texts in sample.syn_texts.items()})
+    if views:
+        out["paug.json"] = _json({"views": augment.pack(views)})
+    if getattr(sample, "embeddings", None):
+        out["emb.safetensors"] = storage.encode(sample.embeddings, dtype)
+    return out
+
+
+def _json(value: Any) -> bytes:
+    """Compact JSON; characters that are not Unicode text (lone surrogates) are escaped, so it always encodes."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, separators=(",", ":")).encode()
+
+
+def write_shard(path: str | os.PathLike, samples: Iterable[Pair | Sample], storage: str = "bf16") -> ShardInfo:
+    """Write samples as one tar, beside and then renamed: the same samples always give the same bytes.
+
+    Args:
+        storage: how embeddings are kept, `bf16`, `int8` (a float32 scale a row) or `fp32`.
+
+    Raises:
+        ValueError: two samples have one uid, or a sample cannot be written; names the uid.
+        OSError: the disk is full or read-only; nothing is left behind.
+    """
+    return write_tar(path, ((sample.uid, members(sample, storage)) for sample in samples))
+
+
+def write_tar(path: str | os.PathLike, samples: Iterable[tuple[str, dict[str, bytes]]]) -> ShardInfo:
+    """Write (uid, members by extension) as one deterministic tar: no times, no owners; atomic as `write_shard`."""
+    path, seen = Path(path), set()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with open(beside, "w+b") as file:
+            with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
+                for uid, parts in samples:
+                    if uid in seen:
+                        raise ValueError(f"{path}: two samples have the uid {uid!r}")
+                    seen.add(uid)
+                    for extension, data in parts.items():
+                        entry = tarfile.TarInfo(f"{key_of(uid)}.{extension}")
+                        entry.size, entry.mode = len(data), 0o644
+                        tar.addfile(entry, io.BytesIO(data))
+            size = file.tell()
+            file.flush()
+            os.fsync(file.fileno())
+            file.seek(0)
+            digest = hashlib.file_digest(file, "sha256") if hasattr(hashlib, "file_digest") else _digest(file)
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+    return ShardInfo(digest.hexdigest(), len(seen), size)
+
+
+def _digest(file: io.BufferedIOBase) -> Any:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest
+
+
+def read_tar(path: str | os.PathLike, dropped: Counter | None = None) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """The samples of any WebDataset tar as (key, members by extension), in the order of the tar.
+
+    Args:
+        dropped: counts `damaged_tar` where the tar is cut short or corrupt; without it that is an error.
+
+    Raises:
+        ShardError: the tar cannot be read to its end and `dropped` is None.
+        FileNotFoundError: there is no such file.
+    """
+    key, parts = None, {}
+    try:
+        with open(path, "rb") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                raise tarfile.ReadError("0 bytes")
+            with tarfile.open(fileobj=file, mode="r|*") as tar:
+                for entry in tar:
+                    if not entry.isreg():
+                        continue
+                    folder, _, name = entry.name.rpartition("/")
+                    stem, dot, extension = name.partition(".")
+                    this = f"{folder}/{stem}" if folder else stem
+                    if this != key:
+                        if parts:
+                            yield key, parts
+                        key, parts = this, {}
+                    if dot:
+                        parts[extension.lower()] = tar.extractfile(entry).read()
+    except (tarfile.TarError, EOFError, OSError) as error:
+        if isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError)):
+            raise
+        if dropped is None:
+            raise ShardError(f"{path}: damaged after key {key!r} ({error}); copy or make this shard again") from error
+        dropped["damaged_tar"] += 1
+        return  # the sample that was being read may be incomplete: it goes with the rest
+    if parts:
+        yield key, parts
+
+
+def read_pairs(path: str | os.PathLike, dropped: Counter | None = None) -> Iterator[Pair]:
+    """The pairs of a shard, ours or any WebDataset tar of pictures and texts.
+
+    Args:
+        dropped: counts samples without image or text, with text that is not UTF-8, and a damaged tar, by reason.
+            Without it such a sample raises.
+
+    Raises:
+        ShardError: a sample is bad and `dropped` is None; names shard, key and member.
+    """
+    for sample in read_samples(path, dropped):
+        yield Pair(sample.uid, sample.image, sample.ext, sample.text, sample.meta)
+
+
+def read_samples(path: str | os.PathLike, dropped: Counter | None = None) -> Iterator[Sample]:
+    """The samples of a shard with whatever was added to them; see `read_pairs` for bad samples."""
+    for key, parts in read_tar(path, dropped):
+        try:
+            yield parse(key, parts, str(path))
+        except ShardError as error:
+            if dropped is None:
+                raise
+            dropped[reason(error)] += 1
+
+
+def reason(error: ShardError) -> str:
+    """The short word under which a bad sample is counted."""
+    return getattr(error, "reason", "bad_sample")
+
+
+def parse(key: str, parts: dict[str, bytes], shard: str, need_image: bool = True) -> Sample:
+    """One sample from its members.
+
+    Raises:
+        ShardError: a member is missing, of a newer schema, or not what it should be; names shard, key and member.
+    """
+    ext = next((name for name in parts if name in EXTENSIONS), None)
+    if ext is None and need_image:
+        raise _error(shard, key, "jpg|png|webp", "no_image", "missing")
+    if "txt" not in parts:
+        raise _error(shard, key, "txt", "no_text", "missing")
+    text = _decoded(shard, key, "txt", parts)
+    meta = load_json(shard, key, "json", parts) if "json" in parts else {}
+    if meta.get("schema", 0) > SCHEMA:
+        raise _error(shard, key, "json", "newer_schema", f"schema {meta['schema']}, this version reads up to {SCHEMA}")
+    uid = meta.pop("uid", None)
+    meta.pop("schema", None)
+    syn = load_json(shard, key, "syn.json", parts) if "syn.json" in parts else {}
+    return Sample(
+        uid=unquote(key) if uid is None else str(uid),
+        image=parts[ext] if ext else b"",
+        ext=EXTENSIONS[ext] if ext else "jpg",
+        text=text,
+        meta=meta,
+        syn_texts=_syn_texts(shard, key, syn),
+        views=parse_views(shard, key, parts, meta) if "paug.json" in parts else [],
+        embeddings=parse_embeddings(shard, key, parts),
+    )
+
+
+def _error(shard: str, key: str, member: str, reason: str, detail: str) -> ShardError:
+    error = ShardError(f"{shard}, key {key!r}, member {member}: {detail}")
+    error.reason = reason
+    return error
+
+
+def _decoded(shard: str, key: str, member: str, parts: dict[str, bytes]) -> str:
+    try:
+        return parts[member].decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _error(shard, key, member, "text_not_utf8", f"not UTF-8 ({error})") from error
+
+
+def load_json(shard: str, key: str, member: str, parts: dict[str, bytes]) -> dict:
+    """A JSON member that must be an object."""
+    try:
+        value = json.loads(_decoded(shard, key, member, parts))
+    except ValueError as error:
+        if isinstance(error, ShardError):
+            raise
+        raise _error(shard, key, member, "bad_json", f"not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise _error(shard, key, member, "bad_json", f"a {type(value).__name__}, not an object")
+    return value
+
+
+def _syn_texts(shard: str, key: str, syn: dict) -> dict[str, list[str]]:
+    out = {}
+    for name, texts in syn.items():
+        if not name.startswith("syn_text"):
+            continue
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise _error(shard, key, "syn.json", "bad_captions", f"{name} is not a list of strings")
+        out[name.removeprefix("syn_text").removeprefix("_")] = texts
+    return out
+
+
+def parse_views(shard: str, key: str, parts: dict[str, bytes], meta: dict) -> list[View]:
+    """The views of a native `paug.json`."""
+    packed = load_json(shard, key, "paug.json", parts).get("views")
+    if not isinstance(packed, str):
+        detail = "no packed `views`; a shard of the official layout is read with datacompdr.read_official"
+        raise _error(shard, key, "paug.json", "bad_views", detail)
+    try:
+        return augment.unpack(packed, int(meta.get("width", 0)), int(meta.get("height", 0)), meta.get("sha256", ""))
+    except (ValueError, TypeError) as error:
+        raise _error(shard, key, "paug.json", "bad_views", str(error)) from error
+
+
+def parse_embeddings(shard: str, key: str, parts: dict[str, bytes]) -> dict[str, Tensor]:
+    """The tensors of `emb.safetensors` as float32."""
+    if "emb.safetensors" not in parts:
+        return {}
+    try:
+        return storage.decode(parts["emb.safetensors"])
+    except ValueError as error:
+        raise _error(shard, key, "emb.safetensors", "bad_embeddings", str(error)) from error
+
+
+def shard_names(folder: str | os.PathLike) -> list[str]:
+    """The tars of a folder in order: those of its manifest, or all `*.tar` where there is none.
+
+    Raises:
+        FileNotFoundError: there are no shards.
+    """
+    folder = Path(folder)
+    if (folder / "manifest.json").is_file():
+        names = [shard["name"] for shard in read_manifest(folder).get("shards", [])]
+    else:
+        names = sorted(path.name for path in folder.glob("*.tar") if re.match(r"[^.]", path.name))
+    if not names:
+        raise FileNotFoundError(f"{folder} holds no shards (*.tar)")
+    return names
+
+
+def describe_image(data: bytes) -> dict:
+    """Width, height and SHA-256 of an encoded image, for `Pair.meta`; raises `augment.BadImage`."""
+    image = augment.decode(data)
+    return {"width": image.width, "height": image.height, "sha256": sha256_bytes(data)}
+
+
+def __getattr__(name: str) -> Any:
+    """`Batch` and `ReinforcedDataset` live in loader.py, which reads what this module writes."""
+    if name in ("Batch", "ReinforcedDataset"):
+        from . import loader
+
+        return getattr(loader, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
