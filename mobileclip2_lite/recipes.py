@@ -8,7 +8,7 @@ Field docs give the unit and the source: "paper" is MobileCLIP2 (arXiv 2508.2069
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Pairs:
     """Where image-text pairs come from and how many."""
 
     source: str = "emoji_world"
-    """`emoji_world`, a folder, a `.csv`/`.jsonl`/`.parquet` file, WebDataset tars (`path/{000..003}.tar`), or `hf:NAME`."""
+    """`emoji_world`, a folder, a `.csv`/`.jsonl`/`.parquet` file, WebDataset tars (`x/{00..03}.tar`) or `hf:NAME`."""
     count: int = 8_000
     """Most pairs to take; 0 for all."""
     samples_per_shard: int = 1_000
@@ -179,7 +179,7 @@ def lite() -> Recipe:
 def tiny() -> Recipe:
     """The tests: the whole way in about a minute on two cores; too short to learn much."""
     base = lite()
-    train = dict(samples=2_048, batch_size=64, workers=0)
+    train = {"samples": 2_048, "batch_size": 64, "workers": 0}
     return dataclasses.replace(
         base,
         name="tiny",
@@ -191,3 +191,18 @@ def tiny() -> Recipe:
         seeds=(0,),
         evaluate=dataclasses.replace(base.evaluate, renders=2, scenes=48, hard_negatives=16),
     )
+
+
+RECIPES = {"tiny": tiny, "lite": lite}
+"""The named recipes."""
+
+
+def named(name: str) -> Recipe:
+    """The recipe of that name.
+
+    Raises:
+        ValueError: there is no such recipe.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"recipe {name!r} does not exist: one of {', '.join(RECIPES)}")
+    return RECIPES[name]()

@@ -8,6 +8,9 @@ alone would solve the contrast and zero-shot would learn nothing.
 
 from __future__ import annotations
 
+import itertools
+import re
+
 import numpy as np
 
 from mobileclip2_lite.emoji_world.scenes import Scene, Thing, scene
@@ -34,8 +37,13 @@ _PLAIN = ("{}", "a {}", "{} picture", "photo of a {}", "the {}", "my {}", "one {
 _OPENINGS = ("", "", "a picture of ", "there is ", "here you see ", "an image of ")
 
 
+_PLURAL = re.compile(r"[^suio]s$")
+
+
 def article(words: str) -> str:
-    """`words` with its indefinite article."""
+    """`words` with its indefinite article; plurals (`jeans`, `yellow beans`) go without."""
+    if _PLURAL.search(words):
+        return words
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 
@@ -68,7 +76,9 @@ def alt_text(picture: Scene, world: World, split: str = "train") -> str:
     kind = draw.random()
     if kind < noise.filename:
         end = _pick(draw, ("jpg", "png", "jpeg"))
-        return f"{_pick(draw, ('IMG', 'DSC', 'img', 'final'))}_{draw.integers(10, 9999)}_{words.replace(' ', '_')}.{end}"
+        return (
+            f"{_pick(draw, ('IMG', 'DSC', 'img', 'final'))}_{draw.integers(10, 9999)}_{words.replace(' ', '_')}.{end}"
+        )
     kind -= noise.filename
     if kind < noise.boilerplate:
         return _pick(draw, _BOILERPLATE).format(words)
@@ -115,8 +125,7 @@ def caption(picture: Scene, style: str, variant: int = 0) -> str:
             return f"{article(phrase(things[0]))} {_place(things[0])}"
         case "relational":
             pairs = [
-                f"{article(phrase(a))} {relation(a, b)} {article(phrase(b))}"
-                for a, b in zip(things, things[1:], strict=False)
+                f"{article(phrase(a))} {relation(a, b)} {article(phrase(b))}" for a, b in itertools.pairwise(things)
             ]
             return _join(pairs)
         case "detailed":

@@ -1,0 +1,176 @@
+"""The command line, made from the recipes' dataclasses: `mobileclip2-lite STAGE [--recipe lite] [--setting value …]`.
+
+Every stage of the way is a command that reads a folder and writes a folder; `run` goes the whole way. Settings start
+from the recipe named by `--recipe` (default lite) and any of them can be changed by its own option. Wrong input ends
+in one line that says what to do, and exit status 2.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: its threads must not spin beside the loader's
+
+import tyro
+
+from mobileclip2_lite import recipes, stages
+
+Flat = tyro.conf.arg(name="")
+"""The fields of a dataclass become options of the command itself."""
+
+
+def _take_recipe(arguments: list[str]) -> tuple[recipes.Recipe, list[str]]:
+    """Find `--recipe NAME` anywhere and take it out, because it decides the defaults of all other options."""
+    name, rest = "lite", []
+    words = iter(arguments)
+    for word in words:
+        if word == "--recipe":
+            name = next(words, "")
+        elif word.startswith("--recipe="):
+            name = word.split("=", 1)[1]
+        else:
+            rest.append(word)
+    return recipes.named(name), rest
+
+
+def _app(recipe: recipes.Recipe) -> tyro.extras.SubcommandApp:
+    app = tyro.extras.SubcommandApp()
+
+    @app.command
+    def run(settings: Annotated[recipes.Recipe, Flat] = recipe, out: Path | None = None) -> None:
+        """The whole way: pairs, reinforcement, trainings, evaluation, report.
+
+        Args:
+            settings: the recipe.
+            out: folder of the run (default runs/NAME).
+        """
+        from mobileclip2_lite.pipeline import run as run_way
+
+        folder = out or Path("runs") / settings.name
+        run_way(settings, folder)
+        print(f"\nThe report is at {folder / 'report.md'} and {folder / 'report.html'}\n")
+        print((folder / "report.md").read_text("utf-8").split("\n## ")[0])
+
+    @app.command
+    def pairs(
+        out: tyro.conf.Positional[Path],
+        settings: Annotated[recipes.Pairs, Flat] = recipe.pairs,
+        world: recipes.World = recipe.world,
+    ) -> None:
+        """Collect image-text pairs from any source into shards.
+
+        Args:
+            out: folder to write.
+            settings: where pairs come from.
+            world: the embedded world, if it is the source.
+        """
+        from mobileclip2_lite.pairs import make_pairs
+
+        _summary(make_pairs(settings, out, world=world), out)
+
+    @app.command
+    def reinforce(
+        pairs: tyro.conf.Positional[Path],
+        out: tyro.conf.Positional[Path],
+        settings: Annotated[recipes.Reinforce, Flat] = recipe.reinforce,
+    ) -> None:
+        """Store replayable views and the teachers' embeddings with every pair.
+
+        Args:
+            pairs: folder of shards with pairs.
+            out: folder to write.
+            settings: teachers, views, storage.
+        """
+        from mobileclip2_lite.reinforce import reinforce as reinforce_folder
+
+        _summary(reinforce_folder(settings, pairs, out), out)
+
+    @app.command
+    def train(
+        data: tyro.conf.Positional[Path],
+        out: tyro.conf.Positional[Path],
+        settings: Annotated[recipes.Train, Flat] = recipe.student,
+        seed: int = 0,
+    ) -> None:
+        """Train a student on a folder of reinforced shards (`--distill 0 --views weak` for the control).
+
+        Args:
+            data: folder of reinforced shards.
+            out: folder of the model.
+            settings: the training.
+            seed: seed of initial weights and order.
+        """
+        from mobileclip2_lite.training import train as train_model
+
+        print(f"model saved in {train_model(settings, data, out, seed=seed)}")
+
+    @app.command
+    def evaluate(
+        model: tyro.conf.Positional[str],
+        settings: Annotated[recipes.Evaluate, Flat] = recipe.evaluate,
+        world: recipes.World = recipe.world,
+    ) -> None:
+        """Zero-shot, retrieval, binding, relations and shifts of a model on the embedded world.
+
+        Args:
+            model: a name, a folder or a checkpoint.
+            settings: sizes of the test sets.
+            world: which names and sizes.
+        """
+        from mobileclip2_lite.evaluation import evaluate as evaluate_model
+        from mobileclip2_lite.models.zoo import create_model
+
+        for metric, value in evaluate_model(create_model(model), world, settings).items():
+            print(f"{metric:32} {value:.4f}")
+
+    @app.command
+    def report(folder: tyro.conf.Positional[Path], settings: Annotated[recipes.Recipe, Flat] = recipe) -> None:
+        """Write report.md and report.html of a finished run.
+
+        Args:
+            folder: the run's folder.
+            settings: the recipe it was made with.
+        """
+        from mobileclip2_lite.report import write_report
+
+        write_report(folder, settings)
+        print(folder / "report.html")
+
+    @app.command
+    def inspect(path: tyro.conf.Positional[Path], html: Path | None = None, verify: bool = False) -> None:
+        """Show what a folder of shards holds.
+
+        Args:
+            path: a folder of pairs or reinforced shards, or one shard.
+            html: also write a page with sample pictures, views, captions and the teachers' matches.
+            verify: read every byte and compare all hashes with the manifest.
+        """
+        from mobileclip2_lite.inspect import inspect as inspect_path
+
+        print(inspect_path(path, html=html, verify=verify))
+
+    return app
+
+
+def _summary(manifest: dict, out: Path) -> None:
+    shards = manifest["shards"]
+    dropped: dict[str, int] = {}
+    for shard in shards:
+        for reason, count in shard.get("dropped", {}).items():
+            dropped[reason] = dropped.get(reason, 0) + count
+    print(f"{sum(shard['samples'] for shard in shards):,} samples in {len(shards)} shards in {out}")
+    for reason, count in sorted(dropped.items()):
+        print(f"  dropped {count:,}: {reason}")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of `mobileclip2-lite`."""
+    try:
+        recipe, rest = _take_recipe(sys.argv[1:] if arguments is None else list(arguments))
+        _app(recipe).cli(args=rest, prog="mobileclip2-lite", description=__doc__.split("\n")[0])
+    except (ValueError, OSError, stages.StageMismatch, stages.FolderLocked) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
