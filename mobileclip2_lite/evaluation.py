@@ -87,6 +87,8 @@ def encode_texts(loaded: LoadedModel, texts: Iterable[str], batch_size: int = 25
     Raises:
         ValueError: `texts` is empty.
     """
+    from mobileclip2_lite.models.trimming import trim
+
     texts = list(texts)
     if not texts:
         raise ValueError("encode_texts was given no text")
@@ -94,7 +96,7 @@ def encode_texts(loaded: LoadedModel, texts: Iterable[str], batch_size: int = 25
     features = []
     with _inference(loaded.model) as device:
         for batch in _batches(unique, batch_size):
-            tokens = loaded.tokenizer(batch).to(device)
+            tokens = trim(loaded.model, loaded.tokenizer(batch)).to(device)
             features.append(loaded.model.encode_text(tokens, normalize=True).float().cpu())
     row = {text: index for index, text in enumerate(unique)}
     return torch.cat(features)[[row[text] for text in texts]]

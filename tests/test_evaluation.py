@@ -246,3 +246,23 @@ def test_chance_by_hand(colour_world):
     assert result["retrieval_i2t_r1"] == pytest.approx(0.001)
     assert result["retrieval_t2i_r5"] == pytest.approx(0.005)
     assert result["retrieval_i2t_r5"] == pytest.approx(0.005, rel=0.01)
+
+
+def test_a_real_model_gives_the_same_features_whatever_the_batches():
+    """Texts are cut to the longest of their batch, which changes nothing in a causal tower."""
+    from mobileclip2_lite.models.zoo import create_model
+
+    torch.manual_seed(0)
+    loaded = create_model("lite-mci-s")
+    texts = ["a dog", "a large blue dog at the top left, a cat at the bottom, on a striped red background", "cat"]
+    together = evaluation.encode_texts(loaded, texts, batch_size=3)
+    alone = evaluation.encode_texts(loaded, texts, batch_size=1)
+    with torch.inference_mode():
+        whole = loaded.model.encode_text(loaded.tokenizer(texts), normalize=True)
+    assert torch.allclose(together, alone, atol=1e-5)
+    assert torch.allclose(together, whole, atol=1e-5)
+    images = list(emoji_world.retrieval_set(World(names=8), 3).images)
+    by_hand = torch.stack([loaded.preprocess(Image.fromarray(image)) for image in images])
+    with torch.inference_mode():
+        features = loaded.model.encode_image(by_hand, normalize=True)
+    assert torch.allclose(evaluation.encode_images(loaded, images, batch_size=2), features, atol=1e-5)

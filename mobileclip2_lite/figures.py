@@ -1,0 +1,240 @@
+"""Figures of one style: grids of pictures, similarity matrices, curves with a band, bars with error bars.
+
+No paper section: this is how the course and the report look. Every helper returns a plain `matplotlib.figure.Figure`,
+without global state. Colours can be told apart by colour-blind readers (Okabe and Ito), and beside colour there is
+always a marker, a hatch or a sign. Used by every notebook.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DPI = 100
+"""Resolution of every published picture."""
+COLOURS = {"control": "#D55E00", "student": "#0072B2", "teacher": "#009E73", "chance": "#7F7F7F"}
+"""Colours of the roles that recur (Okabe and Ito)."""
+CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "osD^vPX"
+HATCHES = ("", "///", "...", "xx", "\\\\\\", "oo", "++")
+
+STYLE = {
+    "figure.dpi": DPI,
+    "savefig.dpi": DPI,
+    "figure.facecolor": "white",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E4E4E4",
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 10,
+    "font.size": 10,
+    "legend.frameon": False,
+    "image.cmap": "cividis",
+}
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as PNG at 100 dpi."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", pil_kwargs={"optimize": True})
+    return buffer.getvalue()
+
+
+def figure(width: float = 7.0, height: float = 3.6, rows: int = 1, columns: int = 1) -> tuple[Figure, Any]:
+    """A figure of the common style, in inches, and its axes: one, or an array (rows, columns)."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):
+        made = Figure(figsize=(width, height), layout="constrained")
+        axes = made.subplots(rows, columns, squeeze=False)
+    return made, axes[0, 0] if rows == columns == 1 else axes
+
+
+def images(
+    pictures: Sequence[Any],
+    titles: Sequence[str] | None = None,
+    right: Sequence[bool | None] | None = None,
+    columns: int | None = None,
+    side: float = 1.5,
+    wrap: int = 20,
+    suptitle: str | None = None,
+) -> Figure:
+    """A grid of pictures with wrapped titles.
+
+    Args:
+        pictures: PIL images, uint8 arrays (H, W, 3) or tensors (3, H, W), uint8 or floats from 0 to 1.
+        titles: a text under each picture.
+        right: True puts a tick and a solid frame on a picture, False a cross and a dashed one, None nothing.
+        side: inches a picture; wrap: characters a line of a title.
+    """
+    columns = columns or min(len(pictures), 6)
+    rows = math.ceil(len(pictures) / columns)
+    titles = list(titles) if titles is not None else [""] * len(pictures)
+    wrapped = [textwrap.fill(title, wrap) for title in titles]
+    lines = max(text.count("\n") + bool(text) for text in wrapped)
+    made, axes = figure(columns * side, rows * (side + 0.17 * lines) + (0.3 if suptitle else 0), rows, columns)
+    cells = axes.ravel() if isinstance(axes, np.ndarray) else [axes]
+    for cell in cells:
+        cell.set_axis_off()
+    for index, picture in enumerate(pictures):
+        cells[index].imshow(_pixels(picture), interpolation="nearest")
+        cells[index].text(0.5, -0.04, wrapped[index], ha="center", va="top", size=8, transform=cells[index].transAxes)
+        if right is not None and right[index] is not None:
+            mark(cells[index], right[index])
+    if suptitle:
+        made.suptitle(suptitle, size=11, weight="bold")
+    return made
+
+
+def mark(axes: Axes, right: bool) -> None:
+    """Frame a picture: tick and solid green when right, cross and dashed orange when wrong."""
+    from matplotlib.patches import Rectangle
+
+    colour = COLOURS["teacher"] if right else COLOURS["control"]
+    style = {"linewidth": 3, "edgecolor": colour, "linestyle": "-" if right else (0, (3, 2)), "facecolor": "none"}
+    axes.add_patch(Rectangle((0, 0), 1, 1, transform=axes.transAxes, clip_on=False, **style))
+    badge = {"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": colour}
+    sign, place = "✓" if right else "✗", {"ha": "center", "va": "center", "transform": axes.transAxes}
+    axes.text(0.97, 0.97, sign, color=colour, size=9, weight="bold", bbox=badge, **place)
+
+
+def _pixels(picture: Any) -> np.ndarray:
+    """(H, W, 3) of anything that `images` takes."""
+    array = np.asarray(picture)
+    return np.moveaxis(array, 0, -1) if array.ndim == 3 and array.shape[0] == 3 and array.shape[-1] != 3 else array
+
+
+def heatmap(
+    matrix: Any,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    title: str = "",
+    digits: int | None = None,
+    limits: tuple[float, float] | None = None,
+    axes: Axes | None = None,
+) -> Figure:
+    """A matrix as a picture, such as similarities (images down, texts across), with its numbers when there are few."""
+    matrix = np.asarray(matrix, dtype=float)
+    made = axes.figure if axes is not None else None
+    if axes is None:
+        made, axes = figure(2.2 + 0.55 * matrix.shape[1], 1.6 + 0.42 * matrix.shape[0])
+    low, high = limits or (float(matrix.min()), float(matrix.max()))
+    axes.imshow(matrix, cmap="cividis", vmin=low, vmax=high, aspect="auto")
+    axes.grid(visible=False)
+    axes.set_xticks(range(matrix.shape[1]), [_short(c, 26) for c in columns], rotation=35, ha="right", size=8)
+    axes.set_yticks(range(matrix.shape[0]), [_short(r, 34) for r in rows], size=8)
+    _title(axes, title)
+    if matrix.size <= 144 or digits is not None:
+        for (i, j), value in np.ndenumerate(matrix):
+            dark = value < low + 0.6 * (high - low)
+            axes.text(j, i, f"{value:.{2 if digits is None else digits}f}", ha="center", va="center", size=8)
+            axes.texts[-1].set_color("white" if dark else "black")
+    return made
+
+
+def curves(
+    series: Mapping[str, tuple[Sequence[float], Sequence[Sequence[float]]]],
+    xlabel: str,
+    ylabel: str,
+    title: str = "",
+    lines: Mapping[str, float] | None = None,
+    percent: bool = True,
+    axes: Axes | None = None,
+) -> Figure:
+    """Mean curves with a band of one standard deviation over the seeds.
+
+    Args:
+        series: label to (x, one list of values a seed); the labels `control`, `student`, `teacher` keep
+            their colours.
+        lines: label to a constant shown as a dashed line, such as chance.
+        percent: the values are shares and are shown in percent.
+    """
+    made = axes.figure if axes is not None else None
+    if axes is None:
+        made, axes = figure()
+    scale = 100 if percent else 1
+    for index, (label, (x, runs)) in enumerate(series.items()):
+        values = scale * np.asarray(runs, dtype=float)
+        mean, spread = values.mean(axis=0), values.std(axis=0, ddof=1) if len(values) > 1 else None
+        colour = _colour(label, index)
+        axes.plot(x, mean, color=colour, marker=MARKERS[index % len(MARKERS)], markersize=4, label=label)
+        if spread is not None:
+            axes.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
+    for index, (label, value) in enumerate((lines or {}).items()):
+        dash = ("--", ":", "-.")[index % 3]
+        axes.axhline(scale * value, color=_colour(label, index, "#555555"), linestyle=dash, linewidth=1.2, label=label)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(f"{ylabel} (%)" if percent else ylabel)
+    _title(axes, title)
+    axes.legend(fontsize=8, frameon=False)
+    return made
+
+
+def bars(
+    groups: Sequence[str],
+    values: Mapping[str, Sequence[Sequence[float] | float]],
+    ylabel: str = "",
+    title: str = "",
+    chance: Sequence[float] | None = None,
+    percent: bool = True,
+    axes: Axes | None = None,
+) -> Figure:
+    """Grouped bars with an error bar of one standard deviation over the seeds, and a short line at chance.
+
+    Args:
+        groups: names along the axis.
+        values: label to one entry a group, a number or one number a seed.
+        chance: one value a group.
+    """
+    made = axes.figure if axes is not None else None
+    if axes is None:
+        made, axes = figure(max(5.0, 1.1 * len(groups) * max(1, len(values) / 2)), 3.4)
+    scale, width = (100 if percent else 1), 0.8 / len(values)
+    places = np.arange(len(groups))
+    for index, (label, entries) in enumerate(values.items()):
+        seeds = [scale * np.atleast_1d(np.asarray(entry, dtype=float)) for entry in entries]
+        spread = [entry.std(ddof=1) if len(entry) > 1 else 0.0 for entry in seeds]
+        x = places + (index - (len(values) - 1) / 2) * width
+        look = {"color": _colour(label, index), "hatch": HATCHES[index % len(HATCHES)], "edgecolor": "white"}
+        axes.bar(x, [entry.mean() for entry in seeds], width * 0.95, label=label, **look)
+        if any(spread):
+            axes.errorbar(x, [entry.mean() for entry in seeds], spread, fmt="none", ecolor="black", capsize=3)
+    if chance is not None:
+        ends = places - 0.45, places + 0.45
+        axes.hlines([scale * value for value in chance], *ends, color="black", linestyle=":", label="chance")
+    axes.set_xticks(places, [textwrap.fill(group, 14) for group in groups], size=8)
+    axes.grid(visible=False, axis="x")
+    axes.set_ylabel(f"{ylabel} (%)" if percent else ylabel)
+    _title(axes, title)
+    axes.legend(
+        fontsize=8, frameon=False, ncols=min(4, len(values) + 1), loc="upper center", bbox_to_anchor=(0.5, -0.16)
+    )
+    return made
+
+
+def _short(text: str, width: int) -> str:
+    return textwrap.shorten(text, width, placeholder="…")
+
+
+def _title(axes: Axes, title: str) -> None:
+    axes.set_title(title, loc="left", size=11, weight="bold")
+
+
+def _colour(label: str, index: int, other: str | None = None) -> str:
+    """The colour of a role named in `label`, else one of the cycle."""
+    return next((COLOURS[role] for role in COLOURS if role in label.lower()), other or CYCLE[index % len(CYCLE)])
