@@ -1,4 +1,4 @@
-"""The lite family's tokenizer: open_clip's SimpleTokenizer on a prefix of CLIP's BPE merges.
+"""Which tokenizer a model needs, and the lite family's: open_clip's SimpleTokenizer on a prefix of CLIP's BPE merges.
 
 Byte-pair merges are ordered, so their first N make a smaller vocabulary of the same language: 4,096 tokens instead of
 49,408 keep the lite models' embeddings small (ours, not the paper's). Reads the merges that open_clip ships, writes
@@ -10,7 +10,11 @@ from __future__ import annotations
 import functools
 import gzip
 import io
+import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -39,3 +43,51 @@ def prefix_tokenizer(vocab_size: int, context_length: int) -> Callable[[list[str
         lines = file.read().split("\n")[: 1 + vocab_size - _BYTES_AND_SPECIALS]  # the first line is a header
     merges = io.BytesIO(gzip.compress("\n".join(lines).encode("utf-8")))
     return SimpleTokenizer(bpe_path=merges, context_length=context_length)
+
+
+def tokenizer_of(
+    model_cfg: dict[str, Any], architecture: str, folder: Path | None = None
+) -> Callable[[list[str]], torch.LongTensor]:
+    """The tokenizer of a model config: CLIP's, its prefix for a smaller vocabulary, or the one its text tower names.
+
+    A tokenizer from the hub that is not to be had is an error only when it is used: images need none.
+
+    Args:
+        architecture: open_clip's name, which alone says that a model is SigLIP's.
+        folder: where tokenizer files may lie beside the weights.
+    """
+    text = model_cfg["text_cfg"]
+    if not text.get("hf_tokenizer_name") and "siglip" not in architecture.lower():
+        return prefix_tokenizer(text.get("vocab_size", CLIP_VOCABULARY), text.get("context_length", 77))
+    try:
+        return _from_hub(text, architecture, folder)
+    except Exception as error:  # transformers and the hub client raise many kinds
+        first = (str(error).strip().splitlines() or [repr(error)])[0][:200]
+        message = f"the tokenizer of {architecture} is not in the local cache and could not be fetched: {first}"
+        warnings.warn(message + " Images can be embedded, texts can't.", stacklevel=3)
+        return MissingTokenizer(message)
+
+
+def _from_hub(text: dict[str, Any], architecture: str, folder: Path | None) -> Callable[[list[str]], torch.LongTensor]:
+    import open_clip
+
+    context = text.get("context_length", 77)
+    local = folder is not None and (folder / "tokenizer_config.json").is_file()
+    if not local and open_clip.get_model_config(architecture) is not None:
+        return open_clip.get_tokenizer(architecture, context_length=context)
+    return open_clip.tokenizer.HFTokenizer(
+        str(folder) if local else text["hf_tokenizer_name"],
+        context_length=context,
+        tokenizer_mode=text.get("tokenizer_mode"),
+        **(text.get("tokenizer_kwargs") or {}),
+    )
+
+
+@dataclass(frozen=True)
+class MissingTokenizer:
+    """Stands where a tokenizer could not be had; using it raises FileNotFoundError."""
+
+    message: str
+
+    def __call__(self, texts: list[str]) -> torch.LongTensor:
+        raise FileNotFoundError(self.message)

@@ -1,14 +1,15 @@
 """`create_model`: model, preprocess and tokenizer, together and right for each other.
 
-Names are the lite family's (JSON files in `configs/`, of open_clip's form) or a folder that `save_model` wrote. Reads
-configs and safetensors, writes model folders: `model.safetensors`, `config.json` with `model_cfg` and
-`preprocess_cfg`, and, where given, `card.json`. Taught by notebooks/00_start_here.ipynb.
+Any model of MobileCLIP2 and MobileCLIP (S0 to S4, B, L-14), any other of open_clip, any hub repository, folder or
+weights file, and the lite family of the embedded world (JSON files in `configs/`, of the form of open_clip's hub
+configs). Reads those; writes model folders: `model.safetensors`, `config.json` with `model_cfg` and `preprocess_cfg`,
+and, where given, `card.json`. The paper's towers are open_clip's and timm's, unchanged.
+Taught by notebooks/00_start_here.ipynb and notebooks/50_architecture_and_latency.ipynb.
 """
 
 from __future__ import annotations
 
 import copy
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,12 +18,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from mobileclip2_lite.models.family import FAMILY
 from mobileclip2_lite.models.preprocess import Preprocess
-from mobileclip2_lite.models.tokenizer import CLIP_VOCABULARY, prefix_tokenizer
+from mobileclip2_lite.models.reparameterization import is_folded
+from mobileclip2_lite.models.sources import lite_names, resolve, say, with_size
+from mobileclip2_lite.models.tokenizer import tokenizer_of
 from mobileclip2_lite.models.trimming import allow_trimming
+from mobileclip2_lite.models.weights import load_weights
 from mobileclip2_lite.stages import pretty, sha256_file, write_atomic
-
-CONFIGS = Path(__file__).parent / "configs"
 
 
 class LoadedModel(NamedTuple):
@@ -44,74 +47,68 @@ def data_folder() -> Path:
 
 
 def list_models() -> list[str]:
-    """Names of the lite family."""
-    return sorted(path.stem for path in CONFIGS.glob("*.json"))
+    """The lite family and MobileCLIP's; `create_model` also takes every name of `open_clip.list_models()`."""
+    return [*lite_names(), *FAMILY]
 
 
-def create_model(name_or_path: str | os.PathLike, pretrained: str | None = None, **overrides: Any) -> LoadedModel:
+def create_model(
+    name_or_path: str | os.PathLike,
+    pretrained: str | os.PathLike | None = None,
+    *,
+    image_size: int | None = None,
+    context_length: int | None = None,
+    mean: tuple[float, float, float] | None = None,
+    std: tuple[float, float, float] | None = None,
+    interpolation: str | None = None,
+    resize_mode: str | None = None,
+) -> LoadedModel:
     """A model in eval mode with its preprocess and tokenizer.
 
     Args:
-        name_or_path: a name of `list_models()` (random weights) or a folder written by `save_model`.
-        pretrained: a folder or safetensors file whose weights to load.
-        overrides: fields of `Preprocess` that differ from the config.
+        name_or_path: a name of `list_models()` or of open_clip; `hf-hub:OWNER/NAME` (or `...@REVISION`), from the
+            local cache where it is there; a folder (ours, open_clip's, or with just a known weights file); or a
+            `.safetensors`, `.pt`, `.pth`, `.bin` file that a config beside it or its own name identifies.
+        pretrained: for names only: a tag of open_clip (`dfndr2b`, `openai`, ...), or a weights file or folder.
+            None gives random weights.
+        image_size, context_length: build for another size; position embeddings are interpolated.
+        mean, std, interpolation, resize_mode: where you know better than the weights' own preprocess.
 
     Raises:
-        ValueError: the name is unknown, or the weights do not fit (the message names the keys).
+        ValueError: unknown name or tag; a broken, unsafe or unfitting weights file (the message names the keys).
+        FileNotFoundError: a file is missing, or the hub can't be reached and its cache lacks the model.
     """
-    folder = Path(name_or_path)
-    if (folder / "config.json").is_file():
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-        weights = folder / "model.safetensors"
-    elif (CONFIGS / f"{name_or_path}.json").is_file():
-        config = json.loads((CONFIGS / f"{name_or_path}.json").read_text("utf-8"))
-        weights = None
-    else:
-        raise ValueError(
-            f"no model {str(name_or_path)!r}: neither a folder with config.json nor one of {list_models()}"
-        )
-    loaded = _build(config, overrides)
-    if pretrained is not None:
-        weights = Path(pretrained)
-        weights = weights / "model.safetensors" if weights.is_dir() else weights
-    if weights is not None:
-        load_weights(loaded.model, weights)
-    return loaded
+    source = resolve(name_or_path, pretrained)
+    say(source)
+    source = with_size(source, image_size, context_length)
+    changes = {"mean": mean, "std": std, "interpolation": interpolation, "resize_mode": resize_mode}
+    preprocess = source.preprocess.replace(**{key: value for key, value in changes.items() if value is not None})
+    model = build(source.model_cfg)
+    if source.weights is not None:
+        model = load_weights(model, source.weights)
+    if image_size is not None and hasattr(model.visual, "set_input_size"):
+        model.visual.set_input_size(image_size)
+    model.architecture = source.architecture
+    allow_trimming(model)
+    return LoadedModel(model, preprocess, tokenizer_of(source.model_cfg, source.architecture, source.folder))
 
 
-def _build(config: dict[str, Any], overrides: dict[str, Any]) -> LoadedModel:
-    from open_clip import CustomTextCLIP
+def build(model_cfg: dict[str, Any]) -> nn.Module:
+    """open_clip's model of a config, random weights, in eval mode."""
+    from open_clip import CLIP, CoCa, CustomTextCLIP
 
     import mobileclip2_lite.models.towers  # noqa: F401  (registers the lite towers with timm)
 
-    model_cfg = copy.deepcopy(config["model_cfg"])
-    model_cfg.pop("custom_text", None)
-    model = CustomTextCLIP(**model_cfg).eval()
-    model.model_cfg = copy.deepcopy(config["model_cfg"])
-    allow_trimming(model)
-    preprocess = Preprocess.from_config(config["preprocess_cfg"], **overrides)
-    text = config["model_cfg"]["text_cfg"]
-    tokenizer = prefix_tokenizer(text.get("vocab_size", CLIP_VOCABULARY), text.get("context_length", 77))
-    return LoadedModel(model, preprocess, tokenizer)
-
-
-def load_weights(model: nn.Module, path: str | os.PathLike) -> None:
-    """Load a safetensors file into `model`, whatever its float type; every key and shape must fit.
-
-    Raises:
-        ValueError: the file is broken, or keys are missing, unexpected or of another shape.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        state = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file ({error}): fetch or make it again") from error
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f"{path} does not fit the model: {error}") from error
+    config = copy.deepcopy(model_cfg)
+    if "timm_model_name" in config["vision_cfg"]:
+        config["vision_cfg"]["timm_model_pretrained"] = False
+    text_is_hf = "hf_model_name" in config["text_cfg"]
+    if text_is_hf:
+        config["text_cfg"]["hf_model_pretrained"] = False
+    custom = config.pop("custom_text", False) or text_is_hf
+    kind = CoCa if custom and "multimodal_cfg" in config else CustomTextCLIP if custom else CLIP
+    model = kind(**config).eval()
+    model.model_cfg = copy.deepcopy(model_cfg)
+    return model
 
 
 def save_model(
@@ -142,7 +139,13 @@ def save_model(
         key: (value.to(dtype) if dtype is not None and value.is_floating_point() else value).detach().cpu().contiguous()
         for key, value in loaded.model.state_dict().items()
     }
-    config = {"name": name, "model_cfg": model_cfg, "preprocess_cfg": loaded.preprocess.to_config()}
+    config = {
+        "name": name,
+        "architecture": getattr(loaded.model, "architecture", None),
+        "folded": is_folded(loaded.model),
+        "model_cfg": model_cfg,
+        "preprocess_cfg": loaded.preprocess.to_config(),
+    }
     write_atomic(folder / "config.json", pretty(config))
     write_atomic(folder / "model.safetensors", save(state, metadata={"format": "pt"}))
     if card is not None:
