@@ -42,10 +42,10 @@ def _finish(tower: nn.Module, pretrained: bool) -> nn.Module:
 
 @register_model
 def lite_mci4(pretrained: bool = False, **overrides: Any) -> nn.Module:
-    """The student's tower: four RepMixer stages, strides 4 to 32, widths 32 to 256; (N, 3, S, S) to (N, D)."""
+    """The student's tower: four RepMixer stages, strides 4 to 32, widths 24 to 192; (N, 3, S, S) to (N, D)."""
     arguments = {
         "layers": (1, 1, 2, 1),
-        "embed_dims": (32, 64, 128, 256),
+        "embed_dims": (24, 48, 96, 192),
         "mlp_ratios": (3, 3, 3, 3),
         "token_mixers": ("repmixer",) * 4,
     }
@@ -57,8 +57,8 @@ def lite_mci4_attention(pretrained: bool = False, **overrides: Any) -> nn.Module
     """A teacher's tower: like the paper's four-stage MCi, with attention in the last stage, which keeps stride 16."""
     position = partial(RepConditionalPosEnc, spatial_shape=(3, 3))
     arguments = {
-        "layers": (2, 2, 3, 2),
-        "embed_dims": (64, 128, 256, 256),
+        "layers": (1, 1, 3, 1),
+        "embed_dims": (32, 64, 128, 256),
         "mlp_ratios": (3, 3, 3, 3),
         "downsamples": (False, True, True, False),
         "token_mixers": ("repmixer", "repmixer", "repmixer", "attention"),
@@ -72,8 +72,8 @@ def lite_resnet(pretrained: bool = False, **overrides: Any) -> nn.Module:
     """A teacher's tower: a ResNet-D of basic blocks without the stem's pooling, strides 2, 4, 8, 16."""
     arguments = {
         "block": BasicBlock,
-        "layers": (1, 2, 2, 2),
-        "channels": (48, 96, 160, 240),
+        "layers": (1, 1, 2, 1),
+        "channels": (32, 64, 128, 256),
         "stem_type": "deep",
         "stem_width": 24,
         "avg_down": True,
