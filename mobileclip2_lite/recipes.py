@@ -33,7 +33,7 @@ class AltText:
 class World:
     """The embedded world: which names exist and how scenes are drawn and described (ours)."""
 
-    names: int = 160
+    names: int = 120
     """Number of object names, taken from the front of the fixed order of `emoji_world.names()`; 0 for all."""
     image_size: int = 96
     """Side of a rendered scene in pixels; larger than the student's so that crops keep detail."""
@@ -113,10 +113,16 @@ class Train:
     """Lambda: weight of the distillation loss, 1 - lambda of the contrastive loss (paper: 1)."""
     views: str = "stored"
     """`stored` replays the reinforced views; `weak` draws a light crop (0.9-1 of the area) instead."""
+    teachers: tuple[str, ...] = ()
+    """Teachers to distil from; () for all that the data was reinforced with."""
+    online: bool = False
+    """Run the teachers during training on the same views instead of reading their stored embeddings (to compare)."""
     captioners: tuple[str, ...] = ()
     """Captioners whose synthetic captions make a second batch, losses summed; () for real captions only."""
     logit_scales: tuple[tuple[str, float], ...] = ()
     """(teacher, logit scale) that differ from the teacher's card."""
+    loss: str = "softmax"
+    """`softmax` (paper) or `sigmoid` (SigLIP with soft targets)."""
     learning_rate: float = 1e-3
     """Peak learning rate (paper: 1e-3)."""
     warmup: float = 0.1
@@ -126,13 +132,37 @@ class Train:
     betas: tuple[float, float] = (0.9, 0.95)
     """AdamW betas (paper)."""
     grad_clip: float = 1.0
-    """Largest gradient norm (paper: 1.0)."""
+    """Largest gradient norm (paper: 1.0); 0 leaves gradients as they are."""
+    max_logit_scale: float = 100.0
+    """The student's learned logit scale stays at most here (CLIP; open_clip)."""
+    ema: float = 0.0
+    """Decay of an exponential moving average of the weights, which is then what is evaluated and saved; 0 for none."""
     precision: str = "bf16"
-    """`bf16` autocast (paper) or `fp32`."""
+    """`bf16` autocast (paper), `fp16` with loss scaling, or `fp32`."""
+    accumulate: int = 1
+    """Parts of a batch, each contrasted by itself, whose gradients are averaged; 1 contrasts the whole (paper)."""
+    forward_chunk: int = 0
+    """Exact gradient caching: samples of a process with activations at a time; 0 for all. Same gradients, less memory."""
+    loss_chunk: int = 0
+    """Rows of the similarity matrices at a time; 0 for all. Same loss, less memory."""
+    recompute: bool = False
+    """Gradient checkpointing: the towers' activations are computed again in the backward pass instead of kept."""
+    compile: bool = False
+    """`torch.compile` both towers: slow start, faster steps on a GPU."""
+    trim_text: bool = True
+    """Cut texts to the longest of the batch where that is exact (causal text towers)."""
     evaluate_every: int = 0
     """Steps between evaluations that draw the learning curve; 0 for the end only."""
+    checkpoint_every: int = 100
+    """Steps between checkpoints; 0 for none, so that an interrupted training starts anew."""
+    log_every: int = 10
+    """Steps between lines of `log.jsonl`."""
+    tracker: str = "auto"
+    """`auto` (TensorBoard if installed), `none`, or any tracker that accelerate knows (`wandb`, `mlflow`, ...)."""
     workers: int = 1
     """Loader processes; they do not change the order of samples."""
+    threads: int = 0
+    """CPU threads of the training itself; 0 for OMP_NUM_THREADS, or all cores."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,78 @@
+"""Exact gradient caching: the contrast of a large batch with the activations of a small one.
+
+Paper: none; GradCache (Gao et al. 2021, arXiv 2101.06983) makes the paper's batches of 8,192 and more fit a small
+machine. Reads and writes nothing. The loss needs all features at once, but each tower's backward pass needs only the
+gradient of its features: so run the towers chunk by chunk without keeping activations, differentiate the loss by the
+features, then run each chunk again with activations and push its piece of that gradient through. Differs from a plain
+step in time (one more forward pass), not in gradients; with batch normalisation, each chunk is normalised by its own
+samples. Taught by notebooks/40_reinforced_training.ipynb.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+Tower = tuple[Callable[[Tensor], Tensor], Tensor]
+"""An encoder and its input (B, ...), encoded independently row by row: features (B, D)."""
+
+
+def backward(
+    towers: Sequence[Tower], loss: Callable[..., Tensor], chunk: int = 0, module: nn.Module | None = None
+) -> list[Tensor]:
+    """Leave d loss(features...) / d parameters in `.grad`, as `loss(*features).backward()` would; returns the features.
+
+    Args:
+        towers: encoders with their inputs; the inputs may differ in length.
+        loss: takes one (B, D) feature tensor a tower, returns the scalar to differentiate. Its own parameters (a logit
+            scale) get their gradients too.
+        chunk: rows with activations at a time; 0 runs everything at once, the plain step.
+        module: the model, whose batch norms must count each sample once although it passes twice.
+    """
+    if not chunk or all(len(rows) <= chunk for _, rows in towers):
+        features = [encode(rows) for encode, rows in towers]
+        loss(*features).backward()
+        return features
+    cached, states = [], []
+    with torch.no_grad(), _statistics_untouched(module):
+        for encode, rows in towers:
+            pieces = []
+            for piece in rows.split(chunk):
+                states.append(_random_state(rows.device))
+                pieces.append(encode(piece))
+            cached.append(torch.cat(pieces).requires_grad_())
+    loss(*cached).backward()
+    after = _random_state(towers[0][1].device)
+    turn = iter(states)
+    for (encode, rows), features in zip(towers, cached, strict=True):
+        for piece, gradient in zip(rows.split(chunk), features.grad.split(chunk), strict=True):
+            _set_random_state(next(turn), rows.device)  # the same dropout as in the first pass
+            encode(piece).backward(gradient)
+    _set_random_state(after, towers[0][1].device)
+    return cached
+
+
+@contextlib.contextmanager
+def _statistics_untouched(module: nn.Module | None) -> Iterator[None]:
+    """Batch norms normalise as in training, but leave their running statistics alone."""
+    norms = [m for m in module.modules() if getattr(m, "track_running_stats", False)] if module is not None else []
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+
+def _set_random_state(state: tuple[Tensor, Tensor | None], device: torch.device) -> None:
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1], device)

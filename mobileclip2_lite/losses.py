@@ -1,0 +1,292 @@
+"""What a student is trained on: contrast, distillation from an ensemble by name, softmax or sigmoid, captioning.
+
+Paper: MobileCLIP section 4.1 (the distillation loss), MobileCLIP2 section 4 (one logit scale a teacher). Reads
+features, writes nothing. All teachers' probabilities are averaged before the one cross-entropy, and the mean entropy is
+taken off, so that value and gradient are those of the paper's mean of KL terms at the price of one. Differs from the
+paper: large batches can be done row chunk by row chunk (same result), and a sigmoid form is offered. Gives up: teachers
+are fixed, nothing flows back into them. Taught by notebooks/30_distillation_temperature.ipynb.
+
+Shapes: B rows of this process, N rows of all processes, D student's and E a teacher's dimensions, L tokens, V
+vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+
+class Rows(NamedTuple):
+    """One modality's features: this process's rows and, for the contrast, every process's."""
+
+    local: Tensor
+    """(B, D) float, rows of length 1."""
+    all: Tensor
+    """(N, D) the same of all processes in the order of their ranks; `local` itself for one process."""
+    start: int = 0
+    """Where `local` begins in `all`."""
+
+    @classmethod
+    def alone(cls, features: Tensor) -> Rows:
+        """The rows of a single process."""
+        return cls(features, features)
+
+
+class Loss(NamedTuple):
+    """A loss and what it was made of."""
+
+    total: Tensor
+    """Scalar to differentiate. Several processes' totals add up to the whole batch's loss."""
+    parts: dict[str, Tensor]
+    """Detached scalars by name (`contrastive`, `distillation`), unweighted, adding up over processes too."""
+
+
+class PairLoss:
+    """(1 - weight) * contrastive + weight * distillation of one batch of (image, text) pairs.
+
+    With `form="softmax"`, t the student's scale and t_k the fixed scale of teacher k of K:
+
+        contrastive  = 1/2 [CE(I, S_t(img, txt)) + CE(I, S_t(txt, img))],     S_t(U, W) = row-softmax(t U W^T)
+        distillation = 1/(2K) sum_k [KL(S_tk(img_k, txt_k) || S_t(img, txt)) + KL(S_tk(txt_k, img_k) || S_t(txt, img))]
+
+    each KL and CE a mean over rows (MobileCLIP, equations 1 and 2). With `form="sigmoid"` (SigLIP, arXiv 2303.15343,
+    with soft targets) each of the N x N pairs is a yes-no question, summed over texts, averaged over images: binary
+    cross-entropy with the identity, and binary KL from the teachers' mean probability. That probability is sigmoid(t_k
+    s + b_k) for a teacher with a logit bias, and the mean of both directions' softmax for one without. The minimum over
+    the student's logit is exactly where its sigmoid equals the target, which does not hold for SigLIP's
+    `logsigmoid(label * logit)` with soft labels.
+
+    Args:
+        teachers: names, in any order; empty for the contrastive loss alone.
+        logit_scales: scale (not its logarithm) of each teacher, by name; temperature is 1 / scale.
+        dimensions: embedding dimension of each teacher, by name.
+        weight: lambda, 0 to 1 (paper: 1).
+        form: `softmax` or `sigmoid`.
+        logit_biases: biases of sigmoid teachers, by name.
+        chunk: rows whose similarities exist at a time; 0 for all. The result is the same.
+
+    Raises:
+        ValueError: a teacher without a scale or a dimension, a scale or dimension or bias without its teacher, a name
+            twice, a scale that is not positive and finite, weight outside 0..1, weight above 0 without a teacher, an
+            unknown form, or a bias with the softmax form, which does not know it.
+    """
+
+    def __init__(
+        self,
+        teachers: Sequence[str] = (),
+        logit_scales: Mapping[str, float] | None = None,
+        dimensions: Mapping[str, int] | None = None,
+        weight: float = 0.0,
+        form: str = "softmax",
+        logit_biases: Mapping[str, float] | None = None,
+        chunk: int = 0,
+    ) -> None:
+        self.teachers = tuple(teachers)
+        self.logit_scales = dict(logit_scales or {})
+        self.dimensions = dict(dimensions or {})
+        self.logit_biases = dict(logit_biases or {})
+        self.weight, self.form, self.chunk = float(weight), form, int(chunk)
+        if len(set(self.teachers)) != len(self.teachers):
+            raise ValueError(f"a teacher is named twice: {self.teachers}")
+        for what, given in (("logit scale", self.logit_scales), ("dimension", self.dimensions)):
+            _same_names(what, given, self.teachers)
+        if extra := sorted(set(self.logit_biases) - set(self.teachers)):
+            raise ValueError(f"logit bias for {extra}, but the teachers are {list(self.teachers)}")
+        for name, scale in self.logit_scales.items():
+            if not 0 < scale < float("inf"):
+                raise ValueError(
+                    f"logit scale of {name} is {scale}: it must be positive (it is 1 / temperature, not its log)"
+                )
+        if not 0 <= self.weight <= 1:
+            raise ValueError(f"the weight of distillation (lambda) is {weight}; it lies between 0 and 1")
+        if self.weight and not self.teachers:
+            raise ValueError(f"the weight of distillation is {weight}, but no teacher is named")
+        if form not in ("softmax", "sigmoid"):
+            raise ValueError(f"unknown form of the loss {form!r}: softmax or sigmoid")
+        if form == "softmax" and self.logit_biases:
+            raise ValueError(
+                "a softmax does not change with a logit bias: leave logit_biases out or use form='sigmoid'"
+            )
+
+    def __call__(
+        self,
+        image: Rows,
+        text: Rows,
+        logit_scale: Tensor,
+        teacher_image: Mapping[str, Rows] | None = None,
+        teacher_text: Mapping[str, Rows] | None = None,
+        logit_bias: Tensor | None = None,
+    ) -> Loss:
+        """The loss of this process's rows as its share of the whole batch's.
+
+        Args:
+            image, text: the student's L2-normalised features, row i of one belonging to row i of the other.
+            logit_scale: the student's scale (not its logarithm), scalar.
+            teacher_image, teacher_text: each teacher's embeddings of the same rows.
+            logit_bias: the student's bias, sigmoid form only.
+
+        Raises:
+            ValueError: teachers' rows are missing or have other shapes than announced.
+        """
+        if self.weight:
+            self._check(image, teacher_image or {}, teacher_text or {})
+            pairs = [(teacher_image[name], teacher_text[name], name) for name in self.teachers]
+        else:
+            pairs = []
+        if self.form == "sigmoid":
+            contrastive, distillation = self._sigmoid(image, text, logit_scale, logit_bias, pairs)
+        else:
+            contrastive, distillation = self._softmax(image, text, logit_scale, pairs)
+        rows = image.all.shape[0]
+        contrastive, distillation = contrastive / rows, distillation / rows
+        if not pairs:
+            return Loss(contrastive, {"contrastive": contrastive.detach()})
+        total = (1 - self.weight) * contrastive + self.weight * distillation if self.weight < 1 else distillation
+        return Loss(total, {"contrastive": contrastive.detach(), "distillation": distillation.detach()})
+
+    def _check(self, image: Rows, teacher_image: Mapping[str, Rows], teacher_text: Mapping[str, Rows]) -> None:
+        for what, given in (("image", teacher_image), ("text", teacher_text)):
+            _same_names(f"{what} embedding", given, self.teachers)
+            for name in self.teachers:
+                for part, rows in (("local", image.local), ("all", image.all)):
+                    found, wanted = tuple(getattr(given[name], part).shape), (len(rows), self.dimensions[name])
+                    if found != wanted:
+                        raise ValueError(
+                            f"{what} embeddings of {name} ({part} rows) have shape {found}, expected {wanted}"
+                        )
+
+    def _softmax(self, image: Rows, text: Rows, scale: Tensor, pairs: list) -> tuple[Tensor, Tensor]:
+        """Sums over rows of both directions' losses, halved."""
+        if not self.chunk and image.local is image.all:  # one matrix serves both directions
+            logits = scale * image.local @ text.local.T
+            teachers = [self.logit_scales[name] * u.local @ w.local.T for u, w, name in pairs]
+            forth = softmax_rows(logits, teachers, 0)
+            back = softmax_rows(logits.T, [matrix.T for matrix in teachers], 0)
+            return (forth[0] + back[0]) / 2, (forth[1] + back[1]) / 2
+        sums = []
+        for queries, keys, turned in ((image, text, False), (text, image, True)):
+            swapped = [(w, u, name) if turned else (u, w, name) for u, w, name in pairs]
+
+            def rows(piece: Tensor, others: Tensor, scale: Tensor, low: int, start: int, swapped=swapped) -> tuple:
+                high = low + len(piece)
+                teachers = [self.logit_scales[name] * q.local[low:high] @ k.all.T for q, k, name in swapped]
+                return softmax_rows(scale * piece @ others.T, teachers, start + low)
+
+            sums.append(self._in_chunks(rows, queries, keys, scale))
+        return (sums[0][0] + sums[1][0]) / 2, (sums[0][1] + sums[1][1]) / 2
+
+    def _sigmoid(
+        self, image: Rows, text: Rows, scale: Tensor, bias: Tensor | None, pairs: list
+    ) -> tuple[Tensor, Tensor]:
+        """Sums over (image row, every text) of the binary losses."""
+        bias = torch.zeros_like(scale) if bias is None else bias
+        norms = [
+            None if name in self.logit_biases else _column_norms(self.logit_scales[name], u.all, w.all, self.chunk)
+            for u, w, name in pairs
+        ]
+
+        def rows(piece: Tensor, others: Tensor, scale: Tensor, low: int, start: int) -> tuple:
+            target = None
+            for (u, w, name), norm in zip(pairs, norms, strict=True):
+                logits = self.logit_scales[name] * u.local[low : low + len(piece)] @ w.all.T
+                if norm is None:
+                    probability = torch.sigmoid(logits + self.logit_biases[name])
+                else:
+                    probability = (logits.softmax(dim=1) + (logits - norm).exp()) / 2
+                target = probability if target is None else target + probability
+            mean = None if target is None else target / len(pairs)
+            return sigmoid_rows(scale * piece @ others.T + bias, mean, start + low)
+
+        return self._in_chunks(rows, image, text, scale)
+
+    def _in_chunks(self, rows, queries: Rows, keys: Rows, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """`rows` over chunks of queries; a chunk's matrices are made again in the backward pass instead of kept."""
+        size = self.chunk or len(queries.local)
+        contrastive = distillation = 0.0
+        for low in range(0, len(queries.local), size):
+            piece = queries.local[low : low + size]
+            arguments = (piece, keys.all, scale, low, queries.start)
+            one = checkpoint(rows, *arguments, use_reentrant=False) if self.chunk else rows(*arguments)
+            contrastive, distillation = contrastive + one[0], distillation + one[1]
+        return contrastive, distillation
+
+
+def softmax_rows(logits: Tensor, teacher_logits: Sequence[Tensor], start: int) -> tuple[Tensor, Tensor]:
+    """Sums over rows of -log p(partner) and of mean_k KL(teacher k || student).
+
+    Args:
+        logits: (B, N) student's scaled similarities.
+        teacher_logits: (B, N) of each teacher.
+        start: the partner of row i is column start + i.
+    """
+    log_p = F.log_softmax(logits, dim=1)
+    contrastive = -log_p.diagonal(start).sum()
+    if not teacher_logits:
+        return contrastive, contrastive.new_zeros(())
+    target, negative_entropy = ensemble_target(teacher_logits)
+    return contrastive, negative_entropy.sum() - (target * log_p).sum()
+
+
+@torch.no_grad()
+def ensemble_target(teacher_logits: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """The teachers' mean probabilities (B, N), and each row's mean of their negative entropies (B,)."""
+    target = negative_entropy = None
+    for logits in teacher_logits:
+        log_q = F.log_softmax(logits, dim=1)
+        q = log_q.exp()
+        row = (q * log_q).sum(dim=1)
+        target = q if target is None else target.add_(q)
+        negative_entropy = row if negative_entropy is None else negative_entropy.add_(row)
+    return target.div_(len(teacher_logits)), negative_entropy.div_(len(teacher_logits))
+
+
+def sigmoid_rows(logits: Tensor, target: Tensor | None, start: int) -> tuple[Tensor, Tensor]:
+    """Sums over all pairs of binary cross-entropy with the identity, and of binary KL(target || student).
+
+    Args:
+        logits: (B, N) student's scaled and shifted similarities.
+        target: (B, N) probabilities, or None.
+        start: the partner of row i is column start + i.
+    """
+    softplus = F.softplus(logits)  # -log(1 - p); and -log p = softplus - logits
+    contrastive = softplus.sum() - logits.diagonal(start).sum()
+    if target is None:
+        return contrastive, contrastive.new_zeros(())
+    negative_entropy = torch.special.xlogy(target, target) + torch.special.xlogy(1 - target, 1 - target)
+    return contrastive, (negative_entropy + softplus - target * logits).sum()
+
+
+@torch.no_grad()
+def _column_norms(scale: float, images: Tensor, texts: Tensor, chunk: int) -> Tensor:
+    """(N,) log of each text's softmax denominator over all images."""
+    size = chunk or len(texts)
+    return torch.cat([(scale * texts[i : i + size] @ images.T).logsumexp(dim=1) for i in range(0, len(texts), size)])
+
+
+def captioning(logits: Tensor, targets: Tensor, ignore: int = 0, tokens: Tensor | float | None = None) -> Tensor:
+    """Mean cross-entropy of the next token (CoCa, arXiv 2205.01917, section 3.2).
+
+    Args:
+        logits: (B, L, V).
+        targets: (B, L) token ids; those equal to `ignore` (padding) do not count.
+        tokens: counted tokens of the whole batch, where this is one process's share; None counts here.
+
+    Raises:
+        ValueError: no target counts, so that there is no mean.
+    """
+    counted = (targets != ignore).sum() if tokens is None else tokens
+    if logits.device.type == "cpu" and not counted:  # on a GPU the look would cost time, and the loss is NaN
+        raise ValueError(f"no token to predict: all {targets.numel()} targets are padding ({ignore})")
+    total = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=ignore, reduction="sum")
+    return total / counted
+
+
+def _same_names(what: str, given: Mapping[str, object], teachers: Sequence[str]) -> None:
+    missing, extra = [n for n in teachers if n not in given], sorted(set(given) - set(teachers))
+    if missing or extra:
+        raise ValueError(f"one {what} for each teacher is needed; missing: {missing}, not a teacher: {extra}")
