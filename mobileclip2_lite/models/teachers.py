@@ -1,0 +1,283 @@
+"""Teachers: several CLIP models together, each with its own input size, normalisation, tokenizer, type and logit scale.
+
+Paper: MobileCLIP2 section on teachers (two DFN2B ViT-L/14 at logit scales 70 and 60); MobileCLIP used OpenAI's and
+DataComp's ViT-L/14 at 100. Embeddings go by the teacher's name, never by position. The embedded world's teachers are
+read from `data/teachers/` (weights and `card.json`), all others through `create_model`; `save_teachers` writes an
+ensemble as one folder. Differs from the official generator, which feeds all teachers from one preprocess.
+Taught by notebooks/10_teacher_ensemble.ipynb.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mobileclip2_lite.models.trimming import trim
+from mobileclip2_lite.models.zoo import LoadedModel, create_model, data_folder, save_model
+from mobileclip2_lite.stages import pretty, sha256_file, write_atomic
+
+_TYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """What defines one teacher."""
+
+    name: str
+    """How its embeddings are called; `model@pretrained` by convention."""
+    model: str
+    """Name or path for `create_model`."""
+    pretrained: str | None = None
+    """Tag, file or folder for `create_model`."""
+    logit_scale: float | None = None
+    """Inverse temperature of its targets; None takes its card's or its own learned one (at most 100)."""
+    dtype: str = "fp32"
+    """`fp32`, or `bf16` or `fp16` autocast."""
+
+
+PAPER_PAIR = (
+    Teacher("ViT-L-14@dfn2b", "ViT-L-14", "dfn2b", 70.0),
+    Teacher("ViT-L-14@dfn2b_s39b", "ViT-L-14", "dfn2b_s39b", 60.0),
+)
+"""MobileCLIP2's pair (paper): dimension 768 each, 224 pixels."""
+V1_PAIR = (
+    Teacher("ViT-L-14@openai", "ViT-L-14", "openai", 100.0),
+    Teacher("ViT-L-14@datacomp_xl_s13b_b90k", "ViT-L-14", "datacomp_xl_s13b_b90k", 100.0),
+)
+"""MobileCLIP's pair (paper): dimension 768 each, 224 pixels."""
+EMBEDDED_PAIR = (
+    Teacher("lite-teacher-conv", "lite-teacher-conv"),
+    Teacher("lite-teacher-mci", "lite-teacher-mci"),
+)
+"""The embedded world's pair (ours): 64 pixels."""
+READY = {"paper": PAPER_PAIR, "v1": V1_PAIR, "embedded": EMBEDDED_PAIR}
+_KNOWN = {teacher.name: teacher for pair in READY.values() for teacher in pair}
+
+
+class TeacherEnsemble(nn.Module):
+    """Frozen teachers, always in eval mode, moved and saved together.
+
+    Args:
+        teachers: definitions, one a name.
+        loaded: the models, in the same order.
+        cards: what is known of each beside its definition (`sha256`, ...).
+
+    Raises:
+        ValueError: no teacher, a name twice, an unknown dtype, or a logit scale that is not a positive number.
+    """
+
+    def __init__(
+        self, teachers: Sequence[Teacher], loaded: Sequence[LoadedModel], cards: Sequence[dict[str, Any]] = ()
+    ) -> None:
+        super().__init__()
+        self.names = tuple(teacher.name for teacher in teachers)
+        if not teachers or len(set(self.names)) != len(self.names) or len(loaded) != len(teachers):
+            raise ValueError(f"an ensemble needs teachers of different names, one model each: {self.names}")
+        self.models = nn.ModuleList(item.model for item in loaded)
+        self.teachers = dict(zip(self.names, teachers, strict=True))
+        self.preprocesses = {name: item.preprocess for name, item in zip(self.names, loaded, strict=True)}
+        self.tokenizers = {name: item.tokenizer for name, item in zip(self.names, loaded, strict=True)}
+        given = dict(zip(self.names, cards or [{}] * len(teachers), strict=True))
+        self.logit_scales = {name: self._scale(name, given[name]) for name in self.names}
+        self.logit_biases = {name: self._bias(name) for name in self.names}
+        for name in self.names:
+            if self.teachers[name].dtype not in _TYPES:
+                raise ValueError(f"teacher {name}: dtype {self.teachers[name].dtype!r} is not one of {sorted(_TYPES)}")
+        self.cards = {name: {**given[name], **self._card(name, given[name])} for name in self.names}
+        self.requires_grad_(False)
+        self.train(False)
+
+    def train(self, mode: bool = True) -> TeacherEnsemble:
+        """Stay in eval mode, whatever is asked: a teacher's batch norm must never see a batch's statistics."""
+        return super().train(False)
+
+    def loaded(self, name: str) -> LoadedModel:
+        """One teacher as `create_model` gives it (the same module, not a copy)."""
+        return LoadedModel(self._model(name), self.preprocesses[name], self.tokenizers[name])
+
+    def image_size(self, name: str) -> int:
+        """Side of the pictures that `embed_images` takes, in pixels."""
+        self._model(name)
+        return self.preprocesses[name].image_size
+
+    def interpolation(self, name: str) -> str:
+        """How pictures should be resized to that side."""
+        self._model(name)
+        return self.preprocesses[name].interpolation
+
+    @torch.no_grad()
+    def embed_images(self, name: str, images: Tensor) -> Tensor:
+        """uint8 (N, 3, S, S) at the teacher's own size to L2-normalised float32 (N, D), on the teacher's device.
+
+        Raises:
+            KeyError: no teacher of that name.
+            ValueError: the pictures are not uint8 or of another size.
+        """
+        model, size = self._model(name), self.image_size(name)
+        if images.dtype != torch.uint8 or images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size):
+            raise ValueError(
+                f"teacher {name} takes uint8 images (N, 3, {size}, {size}), not {images.dtype} {tuple(images.shape)}"
+            )
+        pixels = self.preprocesses[name].normalize(images.to(self._device(model)))
+        with self._autocast(name, pixels.device):
+            features = model.encode_image(pixels)
+        return F.normalize(features.float(), dim=-1)
+
+    @torch.no_grad()
+    def embed_texts(self, name: str, texts: Sequence[str]) -> Tensor:
+        """N texts to L2-normalised float32 (N, D), on the teacher's device; no text gives (0, D).
+
+        Raises:
+            KeyError: no teacher of that name.
+        """
+        model = self._model(name)
+        device = self._device(model)
+        if not len(texts):
+            return torch.zeros(0, self.cards[name]["dimension"], device=device)
+        tokens = trim(model, self.tokenizers[name](list(texts))).to(device)
+        with self._autocast(name, device):
+            features = model.encode_text(tokens)
+        return F.normalize(features.float(), dim=-1)
+
+    def logits(self, name: str, images: Tensor, texts: Tensor) -> Tensor:
+        """A teacher's logits (N, M) of embeddings (N, D) and (M, D): scale times cosine, plus its bias if it has one."""
+        return self.logit_scales[name] * images @ texts.T + (self.logit_biases[name] or 0.0)
+
+    def _model(self, name: str) -> nn.Module:
+        if name not in self.names:
+            raise KeyError(f"no teacher {name!r}; there are {', '.join(self.names)}")
+        return self.models[self.names.index(name)]
+
+    @staticmethod
+    def _device(model: nn.Module) -> torch.device:
+        return next(model.parameters()).device
+
+    def _autocast(self, name: str, device: torch.device) -> contextlib.AbstractContextManager:
+        dtype = _TYPES[self.teachers[name].dtype]
+        return torch.autocast(device.type, dtype) if dtype is not None else contextlib.nullcontext()
+
+    def _scale(self, name: str, card: dict[str, Any]) -> float:
+        scale = self.teachers[name].logit_scale or card.get("logit_scale")
+        if scale is None:
+            scale = min(100.0, float(self._model(name).logit_scale.detach().exp().max()))
+        if not (math.isfinite(scale) and scale > 0):
+            raise ValueError(f"teacher {name}: logit scale {scale} is not a positive number")
+        return float(scale)
+
+    def _bias(self, name: str) -> float | None:
+        bias = getattr(self._model(name), "logit_bias", None)
+        return None if bias is None else float(bias.detach().reshape(-1)[0])
+
+    def _card(self, name: str, card: dict[str, Any]) -> dict[str, Any]:
+        """What a manifest needs to know of a teacher."""
+        model, preprocess = self._model(name), self.preprocesses[name]
+        text = getattr(model, "model_cfg", {}).get("text_cfg", {})
+        facts = {
+            **dataclasses.asdict(self.teachers[name]),
+            "sha256": card.get("sha256") or digest(model),
+            "dimension": getattr(model, "model_cfg", {}).get("embed_dim"),
+            "image_size": preprocess.image_size,
+            "mean": list(preprocess.mean),
+            "std": list(preprocess.std),
+            "interpolation": preprocess.interpolation,
+            "tokenizer": {key: text.get(key) for key in ("vocab_size", "context_length", "hf_tokenizer_name")},
+            "logit_scale": self.logit_scales[name],
+            "logit_bias": self.logit_biases[name],
+        }
+        return {key: value for key, value in facts.items() if value is not None}
+
+
+def digest(model: nn.Module) -> str:
+    """SHA-256 over names and values of a model's tensors: the same weights, the same digest, wherever they lie."""
+    found = hashlib.sha256()
+    for key, value in sorted(model.state_dict().items()):
+        found.update(f"{key}:{value.dtype}:{tuple(value.shape)}".encode())
+        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
+
+
+def load_teachers(names: str | os.PathLike | Sequence[str | Teacher]) -> TeacherEnsemble:
+    """An ensemble by names.
+
+    Args:
+        names: `paper`, `v1` or `embedded`; a folder written by `save_teachers`; or a sequence of `Teacher` definitions,
+            names of ready-made teachers, folders with a `card.json`, and names for `create_model` with `@TAG` for a tag
+            (`ViT-L-14@dfn2b`). The embedded world's names are read from `data_folder() / "teachers"`.
+
+    Raises:
+        FileNotFoundError: an embedded teacher's folder is missing (the message names the command that makes it).
+        ValueError: as `create_model`, or the weights of a teacher are not those that its card names.
+    """
+    if isinstance(names, str) and names in READY:
+        names = READY[names]
+    elif isinstance(names, (str, os.PathLike)) and (Path(names) / "ensemble.json").is_file():
+        return _load_saved(Path(names))
+    elif isinstance(names, (str, os.PathLike)):
+        names = (os.fspath(names),)
+    teachers = [name if isinstance(name, Teacher) else _define(os.fspath(name)) for name in names]
+    found = [_load(teacher) for teacher in teachers]
+    return TeacherEnsemble(teachers, [loaded for loaded, _ in found], [card for _, card in found])
+
+
+def _define(name: str) -> Teacher:
+    if name in _KNOWN:
+        return _KNOWN[name]
+    if Path(name).is_dir():
+        return Teacher(Path(name).resolve().name, name)
+    model, _, tag = name.partition("@")
+    if model.startswith("hf-hub:"):  # there @ is a revision, and create_model's business
+        return Teacher(name, name)
+    return Teacher(name, model, tag or None)
+
+
+def _load(teacher: Teacher) -> tuple[LoadedModel, dict[str, Any]]:
+    """A teacher's model and, where there is one, its card."""
+    folder = Path(teacher.model)
+    if teacher.model in _KNOWN and teacher.pretrained is None:
+        folder = data_folder() / "teachers" / teacher.model
+        if not (folder / "model.safetensors").is_file():
+            raise FileNotFoundError(
+                f"the embedded teacher {teacher.model} is not in {folder}: make it with `python data/train_teacher.py`"
+            )
+    card = {}
+    if (folder / "card.json").is_file():
+        card = json.loads((folder / "card.json").read_text("utf-8"))
+        found = sha256_file(folder / "model.safetensors")
+        if card.get("sha256") not in (None, found):
+            raise ValueError(
+                f"{folder / 'model.safetensors'} is not the file that card.json beside it describes (SHA-256 {found}, "
+                f"card {card['sha256']}): fetch both again"
+            )
+    return create_model(folder if folder.is_dir() else teacher.model, teacher.pretrained), card
+
+
+def save_teachers(ensemble: TeacherEnsemble, folder: str | os.PathLike) -> Path:
+    """Write an ensemble as one folder that `load_teachers` reads: a model folder each, and `ensemble.json`."""
+    folder = Path(folder)
+    entries = []
+    for number, name in enumerate(ensemble.names):
+        place = f"teacher-{number}"
+        card = {key: value for key, value in ensemble.cards[name].items() if key != "name"}
+        save_model(ensemble.loaded(name), folder / place, name=name, card=card)
+        entries.append({**dataclasses.asdict(ensemble.teachers[name]), "folder": place})
+    write_atomic(folder / "ensemble.json", pretty({"teachers": entries}))
+    return folder
+
+
+def _load_saved(folder: Path) -> TeacherEnsemble:
+    entries = json.loads((folder / "ensemble.json").read_text("utf-8"))["teachers"]
+    teachers = [Teacher(**{key: value for key, value in entry.items() if key != "folder"}) for entry in entries]
+    found = [_load(Teacher(entry["name"], str(folder / entry["folder"]))) for entry in entries]
+    return TeacherEnsemble(teachers, [loaded for loaded, _ in found], [card for _, card in found])
