@@ -181,7 +181,9 @@ def curves(
     axes.set_xlabel(xlabel)
     axes.set_ylabel(f"{ylabel} (%)" if percent else ylabel)
     _title(axes, title)
-    axes.legend(fontsize=8, frameon=False)
+    entries = len(series) + len(lines or {})
+    below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "ncols": min(4, entries)}
+    axes.legend(fontsize=8, frameon=False, columnspacing=1.2, **below)
     return made
 
 
@@ -222,7 +224,7 @@ def bars(
     axes.set_ylabel(f"{ylabel} (%)" if percent else ylabel)
     _title(axes, title)
     axes.legend(
-        fontsize=8, frameon=False, ncols=min(4, len(values) + 1), loc="upper center", bbox_to_anchor=(0.5, -0.16)
+        fontsize=8, frameon=False, ncols=min(5, len(values) + 1), loc="upper center", bbox_to_anchor=(0.5, -0.16)
     )
     return made
 
