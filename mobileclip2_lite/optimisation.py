@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import math
 from collections.abc import Iterator
 
@@ -60,6 +61,38 @@ def autocast(precision: str, device: torch.device) -> Iterator[None]:
     dtype = DTYPES[precision]
     with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None, cache_enabled=True):
         yield
+
+
+@contextlib.contextmanager
+def attention(precision: str, device: torch.device, tokens: int) -> Iterator[None]:
+    """Take torch's plain attention where its fused one is the slower.
+
+    That is on a CPU, in bf16, for short sequences: there the fused backward pass takes 2 to 10 times as long
+    (docs/lab_log.md).
+    """
+    if device.type == "cpu" and precision == "bf16" and tokens <= 128:
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    else:
+        yield
+
+
+def grouped_convolutions_in_fp32(model: nn.Module) -> None:
+    """Keep depthwise and other grouped convolutions out of autocast.
+
+    For the CPU: oneDNN has no fast bf16 backward pass for them, and this nearly doubles the speed of a FastViT step
+    (docs/lab_log.md). Their products are a small part of the work, and fp32 is the more exact of the two.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and module.groups > 1:
+            module._conv_forward = functools.partial(_fp32_convolution, module)
+
+
+def _fp32_convolution(module: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    with torch.autocast(x.device.type, enabled=False):
+        return nn.Conv2d._conv_forward(module, x.float(), weight.float(), None if bias is None else bias.float())
 
 
 class Ema:

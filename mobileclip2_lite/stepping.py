@@ -20,9 +20,13 @@ from mobileclip2_lite.distributed import Processes
 from mobileclip2_lite.feeding import Fed
 from mobileclip2_lite.live_teachers import LiveTeachers
 from mobileclip2_lite.losses import PairLoss
+from mobileclip2_lite.models.trimming import encode_text, is_trimmable
 from mobileclip2_lite.models.zoo import LoadedModel, create_model
 from mobileclip2_lite.recipes import Train
 from mobileclip2_lite.stages import rng
+
+ROWS = 64
+"""Texts of similar length that a CPU encodes together."""
 
 
 class Stepper:
@@ -45,6 +49,8 @@ class Stepper:
         processes.same(self.model)
         if settings.recompute:
             self.model.set_grad_checkpointing(True)
+        if self.device.type == "cpu" and settings.precision != "fp32":
+            optimisation.grouped_convolutions_in_fp32(self.model)
         self.encode_image, self.encode_text = self.model.encode_image, self.model.encode_text
         if settings.compile:
             self.encode_image, self.encode_text = torch.compile(self.encode_image), torch.compile(self.encode_text)
@@ -53,6 +59,7 @@ class Stepper:
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
         self.ema = optimisation.Ema(self.model, settings.ema) if settings.ema else None
+        self.cut = settings.trim_text and not settings.compile and is_trimmable(self.model)
         preprocess = self.loaded.preprocess
         self.eye = (preprocess.image_size, preprocess.interpolation)
         self.live = LiveTeachers(teachers, self.device, self.eye) if settings.online and teachers else None
@@ -97,7 +104,10 @@ class Stepper:
                 return F.normalize(self.encode_image(x).float(), dim=-1)
 
         def text(x: Tensor) -> Tensor:
-            with optimisation.autocast(self.settings.precision, self.device):
+            precision = self.settings.precision, self.device
+            with optimisation.autocast(*precision), optimisation.attention(*precision, x.shape[1]):
+                if self.cut and self.device.type == "cpu":  # on a GPU looking at lengths would make it wait
+                    return F.normalize(encode_text(self.model, x, parts=max(1, len(x) // ROWS)).float(), dim=-1)
                 return F.normalize(self.encode_text(x).float(), dim=-1)
 
         def loss(image_features: Tensor, text_features: Tensor) -> Tensor:

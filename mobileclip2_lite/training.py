@@ -27,7 +27,6 @@ from mobileclip2_lite.distributed import Processes, connect
 from mobileclip2_lite.feeding import Fed, Stream, Tokens, feed
 from mobileclip2_lite.live_teachers import teacher_cards
 from mobileclip2_lite.loader import ReinforcedDataset
-from mobileclip2_lite.models.trimming import is_trimmable
 from mobileclip2_lite.models.zoo import LoadedModel, save_model
 from mobileclip2_lite.recipes import Train
 from mobileclip2_lite.stages import Work, pretty, write_atomic
@@ -84,7 +83,7 @@ def train(
     with contextlib.ExitStack() as stack:
         processes = stack.enter_context(connect(device))
         _divisible(settings, processes.size)
-        stack.enter_context(_threads(settings.threads, processes.device))
+        stack.enter_context(_threads(settings, processes.device))
         if processes.first:
             stack.enter_context(work.lock())
             write_atomic(out / "progress.json", pretty({"key": work.key, **work.identity}))
@@ -133,8 +132,7 @@ class Run:
     def go(self, evaluate: Callable[[LoadedModel], dict] | None, progress: bool) -> None:
         """All steps from here to the end."""
         settings, first = self.settings, self.processes.first
-        cut = settings.trim_text and not settings.compile and is_trimmable(self.stepper.model)
-        tokens = Tokens(self.stepper.loaded.tokenizer, cut)
+        tokens = Tokens(self.stepper.loaded.tokenizer, self.stepper.cut)
         with contextlib.ExitStack() as stack:
             log = stack.enter_context(contextlib.closing(self.log())) if first else None
             fed = feed(self.stream(), tokens, self.processes.device, settings.workers)
@@ -322,12 +320,17 @@ def _divisible(settings: Train, processes: int) -> None:
 
 
 @contextlib.contextmanager
-def _threads(wanted: int, device: torch.device) -> Iterator[None]:
-    """`wanted` CPU threads; 0 leaves OMP_NUM_THREADS' number, or takes all cores this process may use."""
-    before = torch.get_num_threads()
+def _threads(settings: Train, device: torch.device) -> Iterator[None]:
+    """As many CPU threads as `settings.threads`; 0 keeps OMP_NUM_THREADS, or takes this process's part of the cores.
+
+    Threads that spin while they wait (OpenMP's default) and a busy loader process on the same cores slow each other
+    down manyfold: without OMP_WAIT_POLICY=passive one core is left to the loader.
+    """
+    before, wanted = torch.get_num_threads(), settings.threads
     if not wanted and device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        wanted = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        spinning = os.environ.get("OMP_WAIT_POLICY", "").lower() != "passive"
+        wanted = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - bool(settings.workers and spinning))
     torch.set_num_threads(wanted or before)
     try:
         yield
