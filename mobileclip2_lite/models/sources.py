@@ -20,7 +20,7 @@ from typing import Any
 
 from mobileclip2_lite.models.family import FAMILY, family_member
 from mobileclip2_lite.models.preprocess import Preprocess
-from mobileclip2_lite.models.weights import SUFFIXES, read_state
+from mobileclip2_lite.models.weights import SUFFIXES, first_line, read_state
 
 CONFIGS = Path(__file__).parent / "configs"
 HUB = "hf-hub:"
@@ -169,7 +169,7 @@ def _with_tag(source: Source, name: str, tag: str, config: dict[str, Any]) -> So
     except Exception as error:  # urllib, the hub client and requests each have their own
         raise FileNotFoundError(
             f"the weights {tag!r} of {name} are not in the local cache and could not be fetched from "
-            f"{config.get('hf_hub') or config.get('url')}: {_first_line(error)}"
+            f"{config.get('hf_hub') or config.get('url')}: {first_line(error)}"
         ) from error
     source.weights = Path(path)
     return source
@@ -309,8 +309,8 @@ def _from_hub(repository: str) -> Source:
             local = hf_hub_download(repository, name, revision=revision or None)
     except Exception as error:
         raise FileNotFoundError(
-            f"{HUB}{repository} is not whole in the local cache ({_first_line(not_cached)}) and could not be fetched "
-            f"({_first_line(error)}). Fetch it once with network: `hf download {repository}`"
+            f"{HUB}{repository} is not whole in the local cache ({first_line(not_cached)}) and could not be fetched "
+            f"({first_line(error)}). Fetch it once with network: `hf download {repository}`"
         ) from error
     return _from_folder(Path(local).parent, repository)
 
@@ -320,10 +320,6 @@ def _pick(files: list[str]) -> str | None:
     top = [name for name in files if "/" not in name and Path(name).suffix in SUFFIXES]
     ranked = sorted(top, key=lambda name: (name not in _WEIGHT_NAMES, SUFFIXES.index(Path(name).suffix), name))
     return ranked[0] if ranked else None
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:240]
 
 
 def say(source: Source) -> None:

@@ -152,7 +152,7 @@ class TeacherEnsemble(nn.Module):
         return F.normalize(features.float(), dim=-1)
 
     def logits(self, name: str, images: Tensor, texts: Tensor) -> Tensor:
-        """A teacher's logits (N, M) of embeddings (N, D) and (M, D): scale times cosine, plus its bias if it has one."""
+        """A teacher's logits (N, M) of embeddings (N, D) and (M, D): scale times cosine, plus a bias if it has one."""
         return self.logit_scales[name] * images @ texts.T + (self.logit_biases[name] or 0.0)
 
     def _model(self, name: str) -> nn.Module:

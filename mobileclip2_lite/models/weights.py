@@ -67,20 +67,28 @@ def _read_torch(path: Path) -> object:
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} was refused: it is broken or no plain file of tensors (pickled objects could run code when "
-            f"loaded). Convert it to safetensors where you trust it. ({str(error).splitlines()[0]})"
+            f"loaded). Convert it to safetensors where you trust it. ({first_line(error)})"
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         kind = (
             "TorchScript, not a file of tensors" if "TorchScript" in str(error) else "truncated or not a PyTorch file"
         )
-        raise ValueError(f"{path} is {kind}: fetch it again ({str(error).splitlines()[0][:200]})") from error
+        raise ValueError(f"{path} is {kind}: fetch it again ({first_line(error)})") from error
 
 
-def load_weights(model: nn.Module, path: str | os.PathLike) -> nn.Module:
+def first_line(error: BaseException) -> str:
+    """What an error says, short enough to stand within another message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:240]
+
+
+def load_weights(model: nn.Module, path: str | os.PathLike, resize: bool = False) -> nn.Module:
     """Load a weights file into a model of open_clip's classes; every key and every shape must fit.
 
-    Returns the model, or, where the file's towers are folded, the folded model. Position embeddings of another picture
-    size or context length are interpolated, as open_clip does.
+    Args:
+        resize: interpolate position embeddings of another picture size or context length. open_clip always does; here
+            it has to be asked for, or a model would silently work at a size it was never trained for.
+
+    Returns the model, or, where the file's towers are folded, the folded model.
 
     Raises:
         FileNotFoundError, ValueError: see `read_state`.
@@ -89,7 +97,9 @@ def load_weights(model: nn.Module, path: str | os.PathLike) -> nn.Module:
     state = read_state(path)
     try:
         state = _to_open_clip(model, state)
-    except (KeyError, IndexError, RuntimeError, AttributeError) as error:
+        if resize:
+            _resize(model, state)
+    except (KeyError, IndexError, RuntimeError, AttributeError, AssertionError) as error:
         raise ValueError(
             f"{path}: the key layout is known, but could not be mapped to this model ({error!r})"
         ) from error
@@ -105,7 +115,7 @@ def load_weights(model: nn.Module, path: str | os.PathLike) -> nn.Module:
 def _to_open_clip(model: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Any known key layout as that of `model`."""
     from open_clip.convert import convert_state_dict
-    from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed, resize_text_pos_embed
+    from open_clip.model import convert_to_custom_text_state_dict
 
     if any(key.startswith("text_encoder.transformer.0.token_mixer") for key in state):
         raise ValueError(
@@ -118,15 +128,20 @@ def _to_open_clip(model: nn.Module, state: dict[str, torch.Tensor]) -> dict[str,
         state = convert_to_custom_text_state_dict(state)
     own = model.state_dict()
     for key in ("logit_scale", "logit_bias"):
-        if key in state and key in own:
+        if key in state and key in own and state[key].numel() == own[key].numel():
             state[key] = state[key].reshape(own[key].shape)
     position_ids = "text.transformer.embeddings.position_ids"
     if position_ids in state and position_ids not in own:
         del state[position_ids]
-    if "visual.positional_embedding" in own or "positional_embedding" in own or "text.positional_embedding" in own:
-        resize_pos_embed(state, model)
-        resize_text_pos_embed(state, model)
     return state
+
+
+def _resize(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
+    """Interpolate the position embeddings of `state` in place to the sizes of `model`."""
+    from open_clip.model import resize_pos_embed, resize_text_pos_embed
+
+    resize_pos_embed(state, model)
+    resize_text_pos_embed(state, model)
 
 
 def _differences(own: dict[str, torch.Tensor], given: dict[str, torch.Tensor]) -> list[str]:

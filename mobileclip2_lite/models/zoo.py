@@ -84,7 +84,7 @@ def create_model(
     preprocess = source.preprocess.replace(**{key: value for key, value in changes.items() if value is not None})
     model = build(source.model_cfg)
     if source.weights is not None:
-        model = load_weights(model, source.weights)
+        model = load_weights(model, source.weights, resize=not (image_size is None and context_length is None))
     if image_size is not None and hasattr(model.visual, "set_input_size"):
         model.visual.set_input_size(image_size)
     model.architecture = source.architecture
