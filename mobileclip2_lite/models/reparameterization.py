@@ -47,8 +47,8 @@ def fold(model: nn.Module) -> nn.Module:
     """A copy of `model` in eval mode with every foldable block folded; the model itself stays as it is."""
     from timm.utils import reparameterize_model
 
-    folded = reparameterize_model(copy.deepcopy(model).eval(), inplace=True)
-    return folded
+    folded = copy.deepcopy(model).eval()
+    return folded if is_folded(folded) else reparameterize_model(folded, inplace=True)
 
 
 def is_folded(model: nn.Module) -> bool:

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from timm.layers import LayerNorm2d
 from timm.models import register_model
 from timm.models.fastvit import FastVit, RepConditionalPosEnc
 from timm.models.resnet import BasicBlock, ResNet
@@ -63,6 +64,28 @@ def lite_mci4_attention(pretrained: bool = False, **overrides: Any) -> nn.Module
         "downsamples": (False, True, True, False),
         "token_mixers": ("repmixer", "repmixer", "repmixer", "attention"),
         "pos_embs": (None, None, None, position),
+    }
+    return _fastvit(pretrained, arguments, overrides)
+
+
+@register_model
+def lite_mci5(pretrained: bool = False, **overrides: Any) -> nn.Module:
+    """Five stages like MCi3 and MCi4: three of RepMixer, two of attention, strides 4 to 64; (N, 3, S, S) to (N, D).
+
+    The paper's reason for the fifth stage: at stride 32 attention over the tokens of a large picture is dear, and at
+    stride 64 there are four times fewer; most parameters sit there, where a pixel costs least.
+    """
+    position = partial(RepConditionalPosEnc, spatial_shape=(3, 3))
+    arguments = {
+        "layers": (1, 1, 2, 1, 1),
+        "embed_dims": (24, 48, 96, 192, 192),
+        "mlp_ratios": (3, 3, 3, 3, 3),
+        "downsamples": (False, True, True, True, True),
+        "se_downsamples": (False,) * 5,
+        "token_mixers": ("repmixer", "repmixer", "repmixer", "attention", "attention"),
+        "pos_embs": (None, None, None, position, position),
+        "norm_layer": partial(LayerNorm2d, eps=1e-5),
+        "stem_use_scale_branch": False,
     }
     return _fastvit(pretrained, arguments, overrides)
 
