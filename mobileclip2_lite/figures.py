@@ -77,14 +77,14 @@ def images(
 
     Args:
         pictures: PIL images, uint8 arrays (H, W, 3) or tensors (3, H, W), uint8 or floats from 0 to 1.
-        titles: a text under each picture.
+        titles: a text under each picture; its lines are kept and wrapped.
         right: True puts a tick and a solid frame on a picture, False a cross and a dashed one, None nothing.
         side: inches a picture; wrap: characters a line of a title.
     """
     columns = columns or min(len(pictures), 6)
     rows = math.ceil(len(pictures) / columns)
     titles = list(titles) if titles is not None else [""] * len(pictures)
-    wrapped = [textwrap.fill(title, wrap) for title in titles]
+    wrapped = ["\n".join(textwrap.fill(line, wrap) for line in title.split("\n")) for title in titles]
     lines = max(text.count("\n") + bool(text) for text in wrapped)
     made, axes = figure(columns * side, rows * (side + 0.17 * lines) + (0.3 if suptitle else 0), rows, columns)
     cells = axes.ravel() if isinstance(axes, np.ndarray) else [axes]

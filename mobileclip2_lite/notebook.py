@@ -28,8 +28,10 @@ __all__ = [
     "mark",
     "record",
     "recorded",
+    "run_folder",
     "setup",
     "show",
+    "table",
 ]
 
 RECORD = "application/vnd.mobileclip2-lite.record+json"
@@ -70,6 +72,21 @@ def _display(bundle: dict[str, Any]) -> None:
     from IPython.display import display
 
     display(bundle, raw=True)
+
+
+def run_folder(recipe: str, given: str | os.PathLike | None = None) -> Path:
+    """Where a recipe's run lies: `given`, or `runs/<recipe>` in the repository, also from its folder `notebooks/`."""
+    here = Path.cwd()
+    return Path(given) if given else (here.parent if here.name == "notebooks" else here) / "runs" / recipe
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Show rows under a header as a table; numbers with three significant digits."""
+    from mobileclip2_lite.page import Table, to_markdown
+
+    cells = [[f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
+    text = to_markdown("", [Table(list(header), cells)]).partition("\n\n")[2]
+    _display({"text/markdown": text, "text/plain": text})
 
 
 def show(fn: Callable | type) -> None:

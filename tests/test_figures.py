@@ -46,6 +46,8 @@ def test_long_titles_are_wrapped():
     made = figures.images([np.zeros((4, 4, 3), np.uint8)], ["a turtle below a cactus beside a peacock"], wrap=12)
     title = next(text.get_text() for text in made.axes[0].texts)
     assert max(map(len, title.split("\n"))) <= 12
+    made = figures.images([np.zeros((4, 4, 3), np.uint8)], ["a\nb"])
+    assert made.axes[0].texts[0].get_text() == "a\nb"
 
 
 def test_curves_show_mean_and_standard_deviation():

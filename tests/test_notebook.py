@@ -62,6 +62,19 @@ def test_record_is_read_back_and_the_last_value_wins(executed):
     assert notebook.recorded(executed) == {"zero_shot": 0.75, "better": True, "names": ["a", "b"]}
 
 
+def test_run_folder_is_the_repositorys_from_both_places(tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    for here in (tmp_path, tmp_path / "notebooks"):
+        monkeypatch.chdir(here)
+        assert notebook.run_folder("lite") == tmp_path / "runs" / "lite"
+    assert notebook.run_folder("lite", "elsewhere").as_posix() == "elsewhere"
+
+
+def test_table_outside_of_a_notebook(capsys):
+    notebook.table(["who", "right"], [["control", 0.12345], ["student", 3]])
+    assert capsys.readouterr().out == "| who | right |\n| --- | ---: |\n| control | 0.123 |\n| student | 3 |\n\n"
+
+
 def test_recorded_refuses_what_is_no_notebook(tmp_path):
     (tmp_path / "a.json").write_text("{}", "utf-8")
     with pytest.raises(ValueError, match="not a notebook"):
