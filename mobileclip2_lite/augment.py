@@ -10,17 +10,21 @@ Taught by notebooks/20_reinforce.ipynb.
 from __future__ import annotations
 
 import base64
-import io
 import math
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
+from .decoding import BadImage, decode
+
 if TYPE_CHECKING:
     from .recipes import Augment
+
+__all__ = ["OPERATIONS", "BadImage", "SourceMismatch", "View", "decode", "draw", "pack", "replay", "unpack"]
 
 OPERATIONS = (
     "Identity", "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness",
@@ -41,14 +45,6 @@ RESAMPLING = {
 
 class SourceMismatch(ValueError):
     """A view is replayed on an image that it was not drawn for."""
-
-
-class BadImage(ValueError):
-    """Bytes that do not decode; `reason` is the short word under which the sample is counted."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -146,69 +142,47 @@ def _erase(rng: np.random.Generator) -> tuple[float, float, float, float]:
     return 0.25, 0.25, 0.75, 0.75
 
 
-def decode(data: bytes) -> Image.Image:
-    """The RGB pixels of an encoded image: the one decoder of teacher and student.
-
-    Pixels are taken as stored: EXIF rotation is not applied (nor is it by the official trainer or open_clip), an
-    animation gives its first frame, transparency is dropped, 16-bit grey is scaled to 8.
-
-    Raises:
-        BadImage: the bytes are empty, no image, cut short, or more pixels than PIL's guard against bombs allows.
-    """
-    if not data:
-        raise BadImage("empty_image", "0 bytes")
-    try:
-        image = Image.open(io.BytesIO(data))
-        if Image.MAX_IMAGE_PIXELS and image.width * image.height > Image.MAX_IMAGE_PIXELS:
-            raise BadImage("image_bomb", f"{image.width} x {image.height} pixels")
-        if image.mode == "P" and "transparency" in image.info:
-            image = image.convert("RGBA")  # PIL warns otherwise; the colours are the same
-        if image.mode.startswith("I"):
-            return _grey16(image)
-        return image.convert("RGB")
-    except Image.DecompressionBombError as error:
-        raise BadImage("image_bomb", str(error)) from error
-    except Image.UnidentifiedImageError as error:
-        raise BadImage("not_an_image", str(error)) from error
-    except BadImage:
-        raise
-    except (OSError, ValueError, SyntaxError, EOFError, struct.error) as error:
-        raise BadImage("broken_image", str(error)) from error
-
-
-def _grey16(image: Image.Image) -> Image.Image:
-    """PIL clips 16-bit grey to white; the high byte is the picture."""
-    pixels = np.asarray(image).astype(np.int64)
-    return Image.fromarray((np.clip(pixels, 0, 65535) >> 8).astype(np.uint8)).convert("RGB")
-
-
 def replay(
-    image: Image.Image, view: View, size: int, interpolation: str = "bilinear", on_mismatch: str = "error"
+    image: Image.Image | np.ndarray,
+    view: View,
+    size: int,
+    interpolation: str = "bilinear",
+    on_mismatch: str = "error",
+    resampling: str = "pil",
 ) -> Image.Image:
     """The pixels of `view`: RGB, `size` x `size`. Used by the teachers and by the student's loader alike.
 
     Args:
-        image: the whole source (`decode`), any mode.
+        image: the whole source, a picture of any mode (`decode`) or uint8 pixels (H, W, 3) (`decoding.pixels`).
         size: side of the result in pixels.
         interpolation: `bilinear`, `bicubic`, `lanczos` or `nearest`, always antialiased.
         on_mismatch: `error`, or `ignore` to take the view relative to an image of another size.
+        resampling: `pil`, or `torch` for its four times faster kernel (bilinear, bicubic), which rounds 2-3 % of the
+            values to the next level before RandAugment; the official generator and trainer use PIL.
 
     Raises:
         SourceMismatch: the image's size is not the view's, and `on_mismatch` is `error`.
-        ValueError: the interpolation or an operation has no such name.
+        ValueError: the interpolation, resampling or an operation has no such name.
     """
     if interpolation not in RESAMPLING:
         raise ValueError(f"interpolation {interpolation!r} is not one of {', '.join(RESAMPLING)}")
-    width, height = image.size
+    array = isinstance(image, np.ndarray)
+    width, height = image.shape[1::-1] if array else image.size
     if on_mismatch == "error" and view.width and (width, height) != (view.width, view.height):
         raise SourceMismatch(
             f"the view was drawn for {view.width} x {view.height} pixels, the image has {width} x {height}"
         )
     box = pixel_box(view.crop, width, height)
-    out = image if box == (0, 0, width, height) else image.crop(box)
-    if out.mode != "RGB":
-        out = out.convert("RGB")
-    out = out.resize((size, size), RESAMPLING[interpolation])
+    if resampling == "torch":
+        out = _resize_torch(image if array else np.asarray(image.convert("RGB")), box, size, interpolation)
+    elif resampling == "pil":
+        if array:  # only the crop is copied
+            out = Image.fromarray(np.ascontiguousarray(image[box[1] : box[3], box[0] : box[2]]))
+        else:
+            out = image.crop(box).convert("RGB")
+        out = out.resize((size, size), RESAMPLING[interpolation])
+    else:
+        raise ValueError(f"resampling {resampling!r} is not pil or torch")
     if view.flip:
         out = out.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     for name, magnitude in view.operations:
@@ -216,6 +190,17 @@ def replay(
     if view.erase is not None:
         out.paste((0, 0, 0), pixel_box(view.erase, size, size))
     return out
+
+
+def _resize_torch(pixels: np.ndarray, box: tuple[int, int, int, int], size: int, interpolation: str) -> Image.Image:
+    """A box of uint8 pixels (H, W, 3) at `size` x `size` by torch's antialiased integer kernel."""
+    import torch
+
+    if interpolation not in ("bilinear", "bicubic"):
+        raise ValueError(f"resampling 'torch' has bilinear and bicubic, not {interpolation!r}")
+    crop = torch.from_numpy(np.ascontiguousarray(pixels[box[1] : box[3], box[0] : box[2]])).permute(2, 0, 1)[None]
+    out = torch.nn.functional.interpolate(crop, (size, size), mode=interpolation, antialias=True)
+    return Image.fromarray(out[0].permute(1, 2, 0).contiguous().numpy())
 
 
 def pixel_box(crop: tuple[float, float, float, float], width: int, height: int) -> tuple[int, int, int, int]:
@@ -280,30 +265,40 @@ def pack(views: list[View]) -> str:
     return base64.b64encode(bytes(rows)).decode()
 
 
-def unpack(text: str, width: int = 0, height: int = 0, sha256: str = "") -> list[View]:
+def unpack(
+    text: str, width: int = 0, height: int = 0, sha256: str = "", choose: Callable[[int], int] | None = None
+) -> list[View]:
     """The views of `pack`; boxes come back in whole pixels of the source if its size is given.
+
+    Args:
+        choose: is given the number of views and says which one to read; None for all.
 
     Raises:
         ValueError: the text is not base64, ends within a view, or names an unknown operation.
     """
-    rows, at, views = base64.b64decode(text, validate=True), 0, []
+    rows, at, starts = base64.b64decode(text, validate=True), 0, []
     while at < len(rows):
-        try:
-            crop = tuple(int.from_bytes(rows[at + 3 * i : at + 3 * i + 3], "little") / (1 << 24) for i in range(4))
-            if width and height:
-                left, top, right, bottom = pixel_box(crop, width, height)
-                crop = (left / width, top / height, right / width, bottom / height)
-            flags, at = rows[at + 12], at + 13
-            operations = []
-            for _ in range(flags >> 2):
-                number, magnitude = struct.unpack_from("<Bf", rows, at)
-                operations.append((OPERATIONS[number], magnitude))
-                at += 5
-            erase = None
-            if flags & 2:
-                erase = tuple(value / 255 for value in struct.unpack_from("<4B", rows, at))
-                at += 4
-        except (IndexError, struct.error) as error:
-            raise ValueError(f"packed views end or go wrong at byte {at} of {len(rows)}") from error
-        views.append(View(crop, tuple(operations), bool(flags & 1), erase, width, height, sha256))
-    return views
+        starts.append(at)
+        flags = rows[at + 12] if at + 12 < len(rows) else 0
+        at += 13 + 5 * (flags >> 2) + 4 * (flags >> 1 & 1)
+    if at != len(rows):
+        raise ValueError(f"packed views end within a view, after {len(rows)} bytes")
+    if choose is not None:
+        starts = [starts[choose(len(starts))]] if starts else []
+    return [_unpack_row(rows, start, width, height, sha256) for start in starts]
+
+
+def _unpack_row(rows: bytes, at: int, width: int, height: int, sha256: str) -> View:
+    crop = tuple(int.from_bytes(rows[at + 3 * i : at + 3 * i + 3], "little") / (1 << 24) for i in range(4))
+    if width and height:
+        left, top, right, bottom = pixel_box(crop, width, height)
+        crop = (left / width, top / height, right / width, bottom / height)
+    flags, at = rows[at + 12], at + 13
+    operations = []
+    for number, magnitude in struct.iter_unpack("<Bf", rows[at : at + 5 * (flags >> 2)]):
+        if number >= len(OPERATIONS):
+            raise ValueError(f"packed views name operation {number} of {len(OPERATIONS)}")
+        operations.append((OPERATIONS[number], magnitude))
+    at += 5 * len(operations)
+    erase = tuple(value / 255 for value in rows[at : at + 4]) if flags & 2 else None
+    return View(crop, tuple(operations), bool(flags & 1), erase, width, height, sha256)

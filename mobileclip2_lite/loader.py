@@ -1,4 +1,4 @@
-"""The student's batches: every reinforced sample once an epoch, one view and one caption of it, the same for any workers.
+"""The student's batches: every reinforced sample once an epoch, the same for any number of workers.
 
 Paper: MobileCLIP (arXiv 2311.17049) section 4, training on a reinforced data set. Reads a folder of reinforced shards,
 writes nothing. Differs from the official loader: order and choices follow from (seed, epoch) alone, an epoch can be
@@ -18,18 +18,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import augment, storage
-from .shards import EXTENSIONS, ShardError, load_json, parse_views, shard_names
+from . import augment, decoding, storage
+from .recipes import Augment
+from .shards import EXTENSIONS, decode_text, load_json, parse_views, sample_error, shard_names
 from .stages import read_manifest, rng
-from .tarindex import TarIndex
+from .tars import ShardError, TarIndex
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 POOL = 64
 """Shards whose samples are shuffled together; the order of shards is shuffled over all."""
-WEAK = (0.9, 1.0)
-"""Area of the light crop of `views="weak"`, as a share of the source."""
+LIGHT = Augment(scale=(0.9, 1.0), operations=0)
+"""The light crop of `views="weak"`: open_clip's training crop."""
+SMALL = ("json", "paug.json", "syn.json", "txt")
+"""Members that are read whole."""
 
 
 @dataclass
@@ -67,6 +70,7 @@ class ReinforcedDataset:
         on_mismatch: `error` raises at the first sample that cannot be used, `warn` leaves it out, warns once a reason
             and counts it in `dropped`.
         drop_last: leave out the samples that fill no batch on every rank.
+        resampling: `pil` gives the pixels that the teachers saw; `torch` is faster, see `augment.replay`.
 
     Raises:
         ValueError: an argument is not one of those above, or teachers are asked for with weak views.
@@ -89,6 +93,7 @@ class ReinforcedDataset:
         workers: int = 0,
         on_mismatch: str = "error",
         drop_last: bool = True,
+        resampling: str = "pil",
     ) -> None:
         if views not in ("stored", "weak"):
             raise ValueError(f"views {views!r} is not stored or weak")
@@ -99,6 +104,7 @@ class ReinforcedDataset:
         self.folder, self.names = Path(folder), shard_names(folder)
         self.image_size, self.batch_size, self.seed, self.epoch = image_size, batch_size, seed, epoch
         self.views, self.interpolation, self.on_mismatch = views, interpolation, on_mismatch
+        self.resampling = resampling
         self.rank, self.world_size, self.workers, self.drop_last = rank, world_size, workers, drop_last
         manifest = read_manifest(folder) if (self.folder / "manifest.json").is_file() else {}
         known = [teacher["name"] for teacher in manifest.get("teachers", [])]
@@ -147,7 +153,7 @@ class ReinforcedDataset:
         """Go on where `state` was taken.
 
         Raises:
-            ValueError: seed or samples a step (batch size times processes) differ, so that batches would not be the same.
+            ValueError: seed or samples a step (batch size times processes) differ: the batches would be others.
         """
         mine = {"seed": self.seed, "step": self.batch_size * self.world_size}
         if any(state[name] != value for name, value in mine.items()):
@@ -197,46 +203,64 @@ class ReinforcedDataset:
         key, path = index.keys[number], index.path
         ext = next((name for name in index.extensions(number) if name in EXTENSIONS), None)
         if ext is None:
-            raise ShardError(f"{path}, key {key!r}: no image; join the shards with images by uid first")
-        parts = {name: bytes(index.member(number, name)) for name in ("json", "paug.json", "syn.json", "txt")
-                 if index.span(number, name) is not None}  # fmt: skip
+            raise sample_error(path, key, "jpg|png|webp", "no_image", "missing; join the shards with images first")
+        parts = {name: bytes(index.member(number, name)) for name in index.extensions(number) if name in SMALL}
         meta = load_json(path, key, "json", parts) if "json" in parts else {}
         uid = str(meta.get("uid", key))
         chance = rng(self.seed, "choose", self.epoch, uid)
-        image = augment.decode(bytes(index.member(number, ext)))
-        if self.views == "weak":
-            view, row = self._weak(chance, *image.size), None
-        else:
-            views = parse_views(path, key, parts, meta) if "paug.json" in parts else []
-            if not views:
-                raise ShardError(f"{path}, key {key!r}, member paug.json: no views; reinforce the shard first")
-            row = self._turn(uid, len(views))
-            view = views[row]
-        pixels = augment.replay(image, view, self.image_size, self.interpolation)
-        item = {
-            "uid": uid,
-            "pixels": np.asarray(pixels),
-            "text": parts["txt"].decode("utf-8"),
-            "image": {},
-            "words": {},
-        }
+        pixels, row = self._pixels(path, key, uid, parts, meta, bytes(index.member(number, ext)), chance)
+        item = {"uid": uid, "pixels": pixels, "text": decode_text(path, key, "txt", parts), "image": {}, "words": {}}
         choices = self._captions(path, key, parts)
         chosen = choices[int(chance.integers(len(choices)))] if choices else None
         if self.captioners:
             item["syn"], item["syn_words"] = item["text"] if chosen is None else chosen[2], {}
         if self.teachers:
-            data = index.member(number, "emb.safetensors")
-            if data is None:
-                raise ShardError(f"{path}, key {key!r}, member emb.safetensors: missing; reinforce the shard first")
+            self._rows(path, key, index.member(number, "emb.safetensors"), row, chosen, item)
+        return item
+
+    def _pixels(
+        self, path: str, key: str, uid: str, parts: dict, meta: dict, data: bytes, chance: np.random.Generator
+    ) -> tuple[np.ndarray, int | None]:
+        """The chosen view's pixels, and its number among the stored ones."""
+        image, row, stored = decoding.pixels(data), None, meta.get("stored") or {}
+        # pictures that `shrinking` made smaller are replayed relative to their view's source
+        smaller = image.shape[1::-1] == (stored.get("width"), stored.get("height"))
+        if self.views == "weak":
+            view = augment.draw(chance, *image.shape[1::-1], LIGHT)
+        else:
+
+            def choose(count: int) -> int:
+                nonlocal row
+                row = self._turn(uid, count)
+                return row
+
+            views = parse_views(path, key, parts, meta, choose) if "paug.json" in parts else []
+            if not views:
+                raise sample_error(path, key, "paug.json", "no_views", "no views; reinforce the shard first")
+            view = views[0]
+        mismatch = "ignore" if smaller else "error"
+        return np.asarray(
+            augment.replay(image, view, self.image_size, self.interpolation, mismatch, self.resampling)
+        ), row
+
+    def _rows(
+        self, path: str, key: str, data: memoryview | None, row: int, chosen: tuple[str, int, str] | None, item: dict
+    ) -> None:
+        """Read every teacher's embedding of the view, the text and the chosen caption into `item`."""
+        if data is None:
+            raise sample_error(path, key, "emb.safetensors", "no_embeddings", "missing; reinforce the shard first")
+        try:
+            table = storage.header(data)
             for teacher in self.teachers:
-                item["image"][teacher] = storage.rows(data, f"image/{teacher}", row)
-                item["words"][teacher] = storage.rows(data, f"text/{teacher}", 0)
+                item["image"][teacher] = storage.rows(data, f"image/{teacher}", row, table)
+                item["words"][teacher] = storage.rows(data, f"text/{teacher}", 0, table)
                 if chosen is not None:
                     name = f"syn_text_{chosen[0]}/{teacher}"
-                    item["syn_words"][teacher] = storage.rows(data, name, chosen[1])
+                    item["syn_words"][teacher] = storage.rows(data, name, chosen[1], table)
                 elif self.captioners:
                     item["syn_words"][teacher] = item["words"][teacher]
-        return item
+        except ValueError as error:
+            raise sample_error(path, key, "emb.safetensors", "bad_embeddings", str(error)) from error
 
     def _captions(self, path: str, key: str, parts: dict[str, bytes]) -> list[tuple[str, int, str]]:
         """(captioner, number, caption) of the captioners asked for."""
@@ -249,11 +273,6 @@ class ReinforcedDataset:
         """The view of this epoch: all views once, in a random order, before any comes again."""
         turn, place = divmod(self.epoch, views)
         return int(rng(self.seed, "turns", turn, uid).permutation(views)[place])
-
-    def _weak(self, chance: np.random.Generator, width: int, height: int) -> augment.View:
-        from .recipes import Augment
-
-        return augment.draw(chance, width, height, Augment(scale=WEAK, operations=0))
 
     def _collate(self, items: list[dict[str, Any]], dropped: Counter) -> Batch:
         import torch

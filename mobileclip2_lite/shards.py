@@ -1,7 +1,7 @@
-"""The reinforced shard: pairs and reinforced samples in WebDataset tars, written deterministically, checked on reading.
+"""The reinforced shard: pairs and reinforced samples in WebDataset tars, checked against a schema on reading.
 
-Paper: MobileCLIP (arXiv 2311.17049) section 4, "dataset reinforcement": what is stored with every pair. Reads and writes
-`shard-000000.tar` ... and the manifest of a folder. One sample is one key with the members `jpg|png|webp` (untouched),
+Paper: MobileCLIP (arXiv 2311.17049) section 4, "dataset reinforcement": what is stored with every pair. Reads and
+writes `shard-000000.tar` ... A sample is one key with the members `jpg|png|webp` (untouched),
 `txt`, `json` (uid, source, size, hash), `syn.json` (captions), `paug.json` (views), `emb.safetensors` (embeddings).
 Differs from the official layout (see datacompdr.py): embeddings by name instead of by position, views in 31 characters.
 Taught by notebooks/20_reinforce.ipynb.
@@ -9,22 +9,20 @@ Taught by notebooks/20_reinforce.ipynb.
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import os
 import re
-import tarfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import quote, unquote
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from . import augment, storage
 from .augment import View
-from .stages import read_manifest, sha256_bytes, sync_folder
+from .stages import read_manifest, sha256_bytes
+from .tars import ShardError, ShardInfo, read_tar, write_tar
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,10 +31,6 @@ SCHEMA = 1
 """Version of the sample's own form, in every `json` member that this module writes."""
 EXTENSIONS = {"jpg": "jpg", "jpeg": "jpg", "png": "png", "webp": "webp"}
 """Members that hold the picture, and the extension under which it is kept."""
-
-
-class ShardError(ValueError):
-    """A shard, or a member of one of its samples, is not what its schema says; names shard, key and member."""
 
 
 @dataclass
@@ -66,25 +60,6 @@ class Sample:
     syn_texts: dict[str, list[str]] = field(default_factory=dict)
     views: list[View] = field(default_factory=list)
     embeddings: dict[str, Tensor] = field(default_factory=dict)
-
-
-class ShardInfo(NamedTuple):
-    """What was written: hash of the tar, number of samples, size in bytes."""
-
-    sha256: str
-    samples: int
-    bytes: int
-
-
-def key_of(uid: str) -> str:
-    """The sample's key in the tar: the uid, with all but letters, digits, `_` and `-` escaped, at most 80 characters.
-
-    WebDataset ends a key at its first dot and takes slashes for folders; the uid itself is in the `json` member.
-    """
-    key = quote(uid, safe="", errors="surrogatepass").replace(".", "%2E").replace("~", "%7E")
-    return (
-        key if 0 < len(key) <= 80 else f"{key[:40]}%{hashlib.sha256(uid.encode('utf-8', 'replace')).hexdigest()[:32]}"
-    )
 
 
 def members(sample: Pair | Sample, dtype: str = "bf16") -> dict[str, bytes]:
@@ -132,81 +107,6 @@ def write_shard(path: str | os.PathLike, samples: Iterable[Pair | Sample], stora
     return write_tar(path, ((sample.uid, members(sample, storage)) for sample in samples))
 
 
-def write_tar(path: str | os.PathLike, samples: Iterable[tuple[str, dict[str, bytes]]]) -> ShardInfo:
-    """Write (uid, members by extension) as one deterministic tar: no times, no owners; atomic as `write_shard`."""
-    path, seen = Path(path), set()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with open(beside, "w+b") as file:
-            with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
-                for uid, parts in samples:
-                    if uid in seen:
-                        raise ValueError(f"{path}: two samples have the uid {uid!r}")
-                    seen.add(uid)
-                    for extension, data in parts.items():
-                        entry = tarfile.TarInfo(f"{key_of(uid)}.{extension}")
-                        entry.size, entry.mode = len(data), 0o644
-                        tar.addfile(entry, io.BytesIO(data))
-            size = file.tell()
-            file.flush()
-            os.fsync(file.fileno())
-            file.seek(0)
-            digest = hashlib.file_digest(file, "sha256") if hasattr(hashlib, "file_digest") else _digest(file)
-        os.replace(beside, path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
-    return ShardInfo(digest.hexdigest(), len(seen), size)
-
-
-def _digest(file: io.BufferedIOBase) -> Any:
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest
-
-
-def read_tar(path: str | os.PathLike, dropped: Counter | None = None) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """The samples of any WebDataset tar as (key, members by extension), in the order of the tar.
-
-    Args:
-        dropped: counts `damaged_tar` where the tar is cut short or corrupt; without it that is an error.
-
-    Raises:
-        ShardError: the tar cannot be read to its end and `dropped` is None.
-        FileNotFoundError: there is no such file.
-    """
-    key, parts = None, {}
-    try:
-        with open(path, "rb") as file:
-            if os.fstat(file.fileno()).st_size == 0:
-                raise tarfile.ReadError("0 bytes")
-            with tarfile.open(fileobj=file, mode="r|*") as tar:
-                for entry in tar:
-                    if not entry.isreg():
-                        continue
-                    folder, _, name = entry.name.rpartition("/")
-                    stem, dot, extension = name.partition(".")
-                    this = f"{folder}/{stem}" if folder else stem
-                    if this != key:
-                        if parts:
-                            yield key, parts
-                        key, parts = this, {}
-                    if dot:
-                        parts[extension.lower()] = tar.extractfile(entry).read()
-    except (tarfile.TarError, EOFError, OSError) as error:
-        if isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError)):
-            raise
-        if dropped is None:
-            raise ShardError(f"{path}: damaged after key {key!r} ({error}); copy or make this shard again") from error
-        dropped["damaged_tar"] += 1
-        return  # the sample that was being read may be incomplete: it goes with the rest
-    if parts:
-        yield key, parts
-
-
 def read_pairs(path: str | os.PathLike, dropped: Counter | None = None) -> Iterator[Pair]:
     """The pairs of a shard, ours or any WebDataset tar of pictures and texts.
 
@@ -245,13 +145,13 @@ def parse(key: str, parts: dict[str, bytes], shard: str, need_image: bool = True
     """
     ext = next((name for name in parts if name in EXTENSIONS), None)
     if ext is None and need_image:
-        raise _error(shard, key, "jpg|png|webp", "no_image", "missing")
-    if "txt" not in parts:
-        raise _error(shard, key, "txt", "no_text", "missing")
-    text = _decoded(shard, key, "txt", parts)
+        raise sample_error(shard, key, "jpg|png|webp", "no_image", "missing")
+    text = decode_text(shard, key, "txt", parts)
     meta = load_json(shard, key, "json", parts) if "json" in parts else {}
     if meta.get("schema", 0) > SCHEMA:
-        raise _error(shard, key, "json", "newer_schema", f"schema {meta['schema']}, this version reads up to {SCHEMA}")
+        raise sample_error(
+            shard, key, "json", "newer_schema", f"schema {meta['schema']}, this version reads up to {SCHEMA}"
+        )
     uid = meta.pop("uid", None)
     meta.pop("schema", None)
     syn = load_json(shard, key, "syn.json", parts) if "syn.json" in parts else {}
@@ -267,29 +167,33 @@ def parse(key: str, parts: dict[str, bytes], shard: str, need_image: bool = True
     )
 
 
-def _error(shard: str, key: str, member: str, reason: str, detail: str) -> ShardError:
+def sample_error(shard: str, key: str, member: str, reason: str, detail: str) -> ShardError:
+    """An error that names where it is; `reason` is the short word under which the sample is counted."""
     error = ShardError(f"{shard}, key {key!r}, member {member}: {detail}")
     error.reason = reason
     return error
 
 
-def _decoded(shard: str, key: str, member: str, parts: dict[str, bytes]) -> str:
+def decode_text(shard: str, key: str, member: str, parts: dict[str, bytes]) -> str:
+    """A text member."""
+    if member not in parts:
+        raise sample_error(shard, key, member, "no_text", "missing")
     try:
         return parts[member].decode("utf-8")
     except UnicodeDecodeError as error:
-        raise _error(shard, key, member, "text_not_utf8", f"not UTF-8 ({error})") from error
+        raise sample_error(shard, key, member, "text_not_utf8", f"not UTF-8 ({error})") from error
 
 
 def load_json(shard: str, key: str, member: str, parts: dict[str, bytes]) -> dict:
     """A JSON member that must be an object."""
     try:
-        value = json.loads(_decoded(shard, key, member, parts))
+        value = json.loads(decode_text(shard, key, member, parts))
     except ValueError as error:
         if isinstance(error, ShardError):
             raise
-        raise _error(shard, key, member, "bad_json", f"not JSON ({error})") from error
+        raise sample_error(shard, key, member, "bad_json", f"not JSON ({error})") from error
     if not isinstance(value, dict):
-        raise _error(shard, key, member, "bad_json", f"a {type(value).__name__}, not an object")
+        raise sample_error(shard, key, member, "bad_json", f"a {type(value).__name__}, not an object")
     return value
 
 
@@ -299,21 +203,24 @@ def _syn_texts(shard: str, key: str, syn: dict) -> dict[str, list[str]]:
         if not name.startswith("syn_text"):
             continue
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            raise _error(shard, key, "syn.json", "bad_captions", f"{name} is not a list of strings")
+            raise sample_error(shard, key, "syn.json", "bad_captions", f"{name} is not a list of strings")
         out[name.removeprefix("syn_text").removeprefix("_")] = texts
     return out
 
 
-def parse_views(shard: str, key: str, parts: dict[str, bytes], meta: dict) -> list[View]:
-    """The views of a native `paug.json`."""
+def parse_views(
+    shard: str, key: str, parts: dict[str, bytes], meta: dict, choose: Callable[[int], int] | None = None
+) -> list[View]:
+    """The views of a native `paug.json`; with `choose` (number of views -> which) only that one."""
     packed = load_json(shard, key, "paug.json", parts).get("views")
     if not isinstance(packed, str):
         detail = "no packed `views`; a shard of the official layout is read with datacompdr.read_official"
-        raise _error(shard, key, "paug.json", "bad_views", detail)
+        raise sample_error(shard, key, "paug.json", "bad_views", detail)
     try:
-        return augment.unpack(packed, int(meta.get("width", 0)), int(meta.get("height", 0)), meta.get("sha256", ""))
+        source = int(meta.get("width", 0)), int(meta.get("height", 0)), str(meta.get("sha256", ""))
+        return augment.unpack(packed, *source, choose)
     except (ValueError, TypeError) as error:
-        raise _error(shard, key, "paug.json", "bad_views", str(error)) from error
+        raise sample_error(shard, key, "paug.json", "bad_views", str(error)) from error
 
 
 def parse_embeddings(shard: str, key: str, parts: dict[str, bytes]) -> dict[str, Tensor]:
@@ -323,7 +230,7 @@ def parse_embeddings(shard: str, key: str, parts: dict[str, bytes]) -> dict[str,
     try:
         return storage.decode(parts["emb.safetensors"])
     except ValueError as error:
-        raise _error(shard, key, "emb.safetensors", "bad_embeddings", str(error)) from error
+        raise sample_error(shard, key, "emb.safetensors", "bad_embeddings", str(error)) from error
 
 
 def shard_names(folder: str | os.PathLike) -> list[str]:

@@ -95,13 +95,18 @@ def _parse(text: bytes) -> dict[str, tuple[str, tuple[int, ...], int, int]]:
         raise ValueError(f"not safetensors: {error}") from error
 
 
-def rows(data: bytes | memoryview, name: str, index: int | None = None) -> np.ndarray:
+def rows(
+    data: bytes | memoryview, name: str, index: int | None = None, table: Mapping[str, tuple] | None = None
+) -> np.ndarray:
     """Rows of one tensor as float32: all (N, D), or row `index` (D,), of which alone the bytes are read.
+
+    Args:
+        table: `header(data)`, if it is at hand.
 
     Raises:
         ValueError: no tensor has that name, or it has no such row.
     """
-    table = header(data)
+    table = header(data) if table is None else table
     if name not in table:
         raise ValueError(f"no tensor {name!r}; there are {', '.join(sorted(table)) or 'none'}")
     values = _slice(data, table[name], index)
@@ -118,10 +123,9 @@ def _slice(data: bytes | memoryview, entry: tuple, index: int | None) -> np.ndar
         if not 0 <= index < shape[0]:
             raise ValueError(f"row {index} of {shape[0]}")
         width = (end - first) // shape[0]
-        first, shape = first + index * width, shape[1:]
-    count = int(np.prod(shape))
+        first, shape, end = first + index * width, shape[1:], first + (index + 1) * width
     if dtype == "BF16":
-        raw = np.frombuffer(data, np.uint16, count, first).astype(np.uint32) << 16
+        raw = np.frombuffer(data, np.uint16, (end - first) // 2, first).astype(np.uint32) << 16
         return raw.view(np.float32).reshape(shape)
     kind = {"I8": np.int8, "F32": np.float32, "F16": np.float16}[dtype]
-    return np.frombuffer(data, kind, count, first).astype(np.float32).reshape(shape)
+    return np.frombuffer(data, kind, (end - first) // _BYTES[dtype], first).astype(np.float32).reshape(shape)
