@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import os
 import socket
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -187,27 +187,28 @@ class Work:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder for this process; a lock left by a dead process of this machine is taken over.
+        """Hold the folder for this process; the system lets go of it when the process ends, however it ends.
 
         Raises:
-            FolderLocked: a living process, or one on another machine, holds the folder.
+            FolderLocked: another process, or another thread of this one, holds the folder.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / ".lock"
-        mine = {"pid": os.getpid(), "host": socket.gethostname(), "stage": self.stage}
-        while True:
-            try:
-                handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-            except FileExistsError:
-                _take_over(path, mine)
-                continue
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(mine, file)
-            break
+        place = str(path.resolve())
+        if place in _HELD:
+            raise FolderLocked(f"{self.folder} is being written by this very process ({_HELD[place]})")
+        handle = _take(path, self.stage)
+        _HELD[place] = self.stage
         try:
             yield
         finally:
-            path.unlink(missing_ok=True)
+            del _HELD[place]
+            if os.name == "nt":  # an open file cannot be removed there
+                os.close(handle)
+                path.unlink(missing_ok=True)
+            else:
+                path.unlink(missing_ok=True)
+                os.close(handle)
 
     def commit(self, **content: Any) -> dict:
         """Write the manifest: from here on the work is done. Returns it."""
@@ -217,43 +218,57 @@ class Work:
         return manifest
 
 
-def _take_over(path: Path, mine: dict) -> None:
-    """Remove the lock of a dead process of this machine, or say who holds it."""
-    try:
-        owner = json.loads(path.read_text("utf-8") or "{}")
-    except FileNotFoundError:
-        return
-    except ValueError:
-        owner = {}
-    if not owner:  # created, not yet written: give its writer a moment
-        time.sleep(0.2)
-        if path.exists() and not path.read_text("utf-8").strip() and time.time() - path.stat().st_mtime > 5:
-            path.unlink(missing_ok=True)
-        return
-    if owner.get("host") == mine["host"] and not _alive(owner.get("pid", -1)):
-        path.unlink(missing_ok=True)
-        return
-    raise FolderLocked(
-        f"{path.parent} is being written by process {owner.get('pid')} on {owner.get('host')} ({owner.get('stage')}). "
-        f"Wait for it; if that process is gone, remove {path}."
-    )
+_HELD: dict[str, str] = {}
+"""Locks of this process; the system's record locks do not keep a process from itself."""
 
 
-def _alive(pid: int) -> bool:
+def _take(path: Path, stage: str) -> int:
+    """Open and lock a file, and note the owner in it for whoever comes second."""
+    while True:
+        handle = os.open(path, os.O_CREAT | os.O_RDWR)
+        try:
+            _lock_byte(handle)
+        except OSError as error:
+            os.close(handle)
+            if error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+                raise
+            raise FolderLocked(
+                f"{path.parent} is being written by {_owner(path)}. Wait for it to end, or name another folder."
+            ) from error
+        try:
+            current = os.path.samestat(os.fstat(handle), os.stat(path))
+        except FileNotFoundError:
+            current = False
+        if current:
+            break
+        os.close(handle)  # the owner before us removed the file between our opening and locking it
+    note = canonical({"pid": os.getpid(), "host": socket.gethostname(), "stage": stage})
+    os.ftruncate(handle, 0)
+    os.write(handle, note)
+    return handle
+
+
+def _lock_byte(handle: int) -> None:
+    """Lock one byte far behind the note, so that the note stays readable on Windows too; raises OSError if held."""
     if os.name == "nt":
-        import ctypes
+        import msvcrt
 
-        handle = ctypes.windll.kernel32.OpenProcess(0x1000, False, pid)  # PROCESS_QUERY_LIMITED_INFORMATION
-        if handle:
-            ctypes.windll.kernel32.CloseHandle(handle)
-        return bool(handle)
+        os.lseek(handle, 1 << 20, os.SEEK_SET)
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        os.lseek(handle, 0, os.SEEK_SET)
+    else:
+        import fcntl
+
+        # record locks, as opposed to flock, are not inherited by loader workers, which may outlive a killed parent
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 1 << 20)
+
+
+def _owner(path: Path) -> str:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        owner = json.loads(path.read_text("utf-8"))
+        return f"process {owner['pid']} on {owner['host']} ({owner['stage']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
 
 
 def _changes(old: Any, new: Any, where: str = "") -> Iterator[str]:
