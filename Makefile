@@ -41,7 +41,7 @@ help: ## list these targets
 setup: $(STAMP) ## make or repair .venv (every other target does it when needed)
 
 run: $(STAMP) ## the whole way at recipe lite, into runs/lite/report.html (RECIPE=tiny for a minute's version)
-	$(PY) -m mobileclip2_lite.cli run --recipe $(RECIPE) $(ARGS)
+	$(PY) -m mobileclip2_lite run --recipe $(RECIPE) $(ARGS)
 
 test: $(STAMP) ## all tests, the notebooks at recipe tiny included (ARGS="-k pairs" for some)
 	$(PY) -m pytest $(ARGS)

@@ -31,17 +31,26 @@ from mobileclip2_lite import augment, emoji_world, recipes
 from mobileclip2_lite.evaluation import evaluate
 from mobileclip2_lite.models.trimming import encode_text
 from mobileclip2_lite.models.zoo import LoadedModel, create_model, save_model
+from mobileclip2_lite.optimisation import (
+    attention,
+    autocast,
+    grouped_convolutions_in_fp32,
+    learning_rate,
+    optimizer,
+)
 from mobileclip2_lite.stages import rng, to_json
 
 WEBS = {
-    "lite-teacher-conv": (recipes.AltText(mismatch=0.02, filename=0.05, fragment=0.05), 0.5, 101, "bf16"),
-    "lite-teacher-mci": (recipes.AltText(mismatch=0.1), 0.7, 202, "fp32"),
+    "lite-teacher-conv": (recipes.AltText(mismatch=0.02, filename=0.05, fragment=0.05), 0.5, 101),
+    "lite-teacher-mci": (recipes.AltText(mismatch=0.1), 0.7, 202),
 }
-"""Per teacher: the noise of its web, the share of clean captions, the seed of its stream (students use seed 0), and the
-precision of the image tower that is faster on a CPU (depthwise convolutions are slow in bf16 there)."""
+"""Per teacher: the noise of its web, the share of clean captions, the seed of its stream (students use seed 0)."""
 
 VIEWS = recipes.Augment(scale=(0.25, 1.0), operations=1)
 """Augmentation in training: the teacher has to judge strongly augmented views later."""
+
+WARMUP = 0.06
+"""Share of the steps in which the learning rate rises."""
 
 SMALL = (48, 0.75)
 """Side in pixels of the first part of the training, and the share of steps that it takes."""
@@ -69,16 +78,9 @@ class Stream(IterableDataset):
             yield torch.from_numpy(images).permute(0, 3, 1, 2), self.tokenizer(texts)
 
 
-def learning_rate(step: int, steps: int, peak: float, warmup: int = 100) -> float:
-    """Linear warm-up, then half a cosine to zero."""
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
-
-
 def train(name: str, args: argparse.Namespace) -> tuple[LoadedModel, dict]:
     """Train `name` and keep the state of every 300 steps in its folder; returns the model and facts for its card."""
-    noise, captions, seed, precision = WEBS[name]
+    noise, captions, seed = WEBS[name]
     torch.manual_seed(seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = create_model(name)
@@ -87,20 +89,19 @@ def train(name: str, args: argparse.Namespace) -> tuple[LoadedModel, dict]:
     steps, start = args.samples // args.batch, time.time()
     small_steps = int(steps * SMALL[1])
     facts = {"seed": seed, "samples": steps * args.batch, "batch_size": args.batch, "learning_rate": args.learning_rate}
-    facts |= {"precision": precision, "captions": captions, "world": world, "augment": VIEWS, "device": device}
+    facts |= {"captions": captions, "world": world, "augment": VIEWS, "device": device}
     facts["command"] = f"python data/train_teacher.py {name} --samples {args.samples} --batch {args.batch}"
-    decay = [p for p in model.parameters() if p.ndim > 1]
-    plain = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": decay, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98))
+    if device == "cpu":
+        grouped_convolutions_in_fp32(model)
+    optimiser = optimizer(model, args.learning_rate, betas=(0.9, 0.98), decay=0.05)
     for step, (images, tokens) in enumerate(batches(loaded, world, captions, args, steps, small_steps)):
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate(step, steps, args.learning_rate)
+            group["lr"] = learning_rate(step, steps, args.learning_rate, WARMUP)
         pixels = loaded.preprocess.normalize(images.to(device))
-        with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
+        with autocast("bf16", torch.device(device)):
             image_features = model.encode_image(pixels, normalize=True)
-        with torch.autocast(device, torch.bfloat16):
-            text_features = encode_text(model, tokens.to(device), normalize=True)
+            with attention("bf16", torch.device(device), tokens.shape[1]):
+                text_features = encode_text(model, tokens.to(device), normalize=True)
         logits = model.logit_scale.exp() * image_features.float() @ text_features.float().T
         target = torch.arange(len(logits), device=device)
         loss = (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2

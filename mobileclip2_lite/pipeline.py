@@ -90,9 +90,7 @@ def evaluate_all(recipe: Recipe, folder: Path) -> dict:
 
     trained = {kind: [folder / f"{kind}-seed{seed}" for seed in recipe.seeds] for kind in ("control", "student")}
     inputs = {path.name: path for paths in trained.values() for path in paths}
-    inputs["teachers"] = {
-        name: card["sha256"] for name, card in read_manifest(folder / "reinforced")["teachers"].items()
-    }
+    inputs["teachers"] = {card["name"]: card["sha256"] for card in read_manifest(folder / "reinforced")["teachers"]}
     work = Work(folder / "evaluation", "evaluate", 1, {"world": recipe.world, "evaluate": recipe.evaluate}, inputs)
     done = work.done()
     if done is None:
