@@ -47,10 +47,14 @@ STYLE = {
 
 
 def png(figure: Figure) -> bytes:
-    """A figure as PNG at 100 dpi."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", pil_kwargs={"optimize": True})
-    return buffer.getvalue()
+    """A figure as PNG at 100 dpi, in a palette of 256 colours: a third of the bytes in a notebook or page."""
+    from PIL import Image
+
+    full, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(full, format="png", dpi=DPI, bbox_inches="tight")
+    picture = Image.open(full).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    picture.save(small, "PNG", optimize=True, dpi=(DPI, DPI))
+    return small.getvalue()
 
 
 def figure(width: float = 7.0, height: float = 3.6, rows: int = 1, columns: int = 1) -> tuple[Figure, Any]:
@@ -195,6 +199,7 @@ def bars(
     chance: Sequence[float] | None = None,
     percent: bool = True,
     axes: Axes | None = None,
+    top: float | None = None,
 ) -> Figure:
     """Grouped bars with an error bar of one standard deviation over the seeds, and a short line at chance.
 
@@ -202,6 +207,7 @@ def bars(
         groups: names along the axis.
         values: label to one entry a group, a number or one number a seed.
         chance: one value a group.
+        top: upper end of the axis, as a value; None fits it to the bars.
     """
     made = axes.figure if axes is not None else None
     if axes is None:
@@ -223,9 +229,11 @@ def bars(
     axes.grid(visible=False, axis="x")
     axes.set_ylabel(f"{ylabel} (%)" if percent else ylabel)
     _title(axes, title)
-    axes.legend(
-        fontsize=8, frameon=False, ncols=min(5, len(values) + 1), loc="upper center", bbox_to_anchor=(0.5, -0.16)
-    )
+    if top is not None:
+        axes.set_ylim(0, scale * top)
+    if len(values) > 1 or chance is not None:
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "ncols": min(5, len(values) + 1)}
+        axes.legend(fontsize=8, frameon=False, **below)
     return made
 
 
