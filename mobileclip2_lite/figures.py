@@ -171,16 +171,17 @@ def curves(
     if axes is None:
         made, axes = figure()
     scale = 100 if percent else 1
+    colours = _colours([*series, *(lines or {})])
     for index, (label, (x, runs)) in enumerate(series.items()):
         values = scale * np.asarray(runs, dtype=float)
         mean, spread = values.mean(axis=0), values.std(axis=0, ddof=1) if len(values) > 1 else None
-        colour = _colour(label, index)
+        colour = colours[index]
         axes.plot(x, mean, color=colour, marker=MARKERS[index % len(MARKERS)], markersize=4, label=label)
         if spread is not None:
             axes.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
     for index, (label, value) in enumerate((lines or {}).items()):
         dash = ("--", ":", "-.")[index % 3]
-        axes.axhline(scale * value, color=_colour(label, index, "#555555"), linestyle=dash, linewidth=1.2, label=label)
+        axes.axhline(scale * value, color=colours[len(series) + index], linestyle=dash, linewidth=1.2, label=label)
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set_xlabel(xlabel)
     axes.set_ylabel(f"{ylabel} (%)" if percent else ylabel)
@@ -213,12 +214,12 @@ def bars(
     if axes is None:
         made, axes = figure(max(5.0, 1.1 * len(groups) * max(1, len(values) / 2)), 3.4)
     scale, width = (100 if percent else 1), 0.8 / len(values)
-    places = np.arange(len(groups))
+    places, colours = np.arange(len(groups)), _colours(list(values))
     for index, (label, entries) in enumerate(values.items()):
         seeds = [scale * np.atleast_1d(np.asarray(entry, dtype=float)) for entry in entries]
         spread = [entry.std(ddof=1) if len(entry) > 1 else 0.0 for entry in seeds]
         x = places + (index - (len(values) - 1) / 2) * width
-        look = {"color": _colour(label, index), "hatch": HATCHES[index % len(HATCHES)], "edgecolor": "white"}
+        look = {"color": colours[index], "hatch": HATCHES[index % len(HATCHES)], "edgecolor": "white"}
         axes.bar(x, [entry.mean() for entry in seeds], width * 0.95, label=label, **look)
         if any(spread):
             axes.errorbar(x, [entry.mean() for entry in seeds], spread, fmt="none", ecolor="black", capsize=3)
@@ -245,6 +246,12 @@ def _title(axes: Axes, title: str) -> None:
     axes.set_title(title, loc="left", size=11, weight="bold")
 
 
-def _colour(label: str, index: int, other: str | None = None) -> str:
-    """The colour of a role named in `label`, else one of the cycle."""
-    return next((COLOURS[role] for role in COLOURS if role in label.lower()), other or CYCLE[index % len(CYCLE)])
+def _colours(labels: Sequence[str]) -> list[str]:
+    """One colour a label: that of the role it names, or the next of the cycle that is free."""
+    found: list[str] = []
+    for label in labels:
+        role = next((COLOURS[role] for role in COLOURS if role in label.lower()), None)
+        free = [colour for colour in CYCLE if colour not in found and colour not in COLOURS.values()]
+        spare = free or list(CYCLE)
+        found.append(role if role and role not in found else CYCLE[0] if len(labels) == 1 else spare[0])
+    return found

@@ -80,12 +80,12 @@ def run_folder(recipe: str, given: str | os.PathLike | None = None) -> Path:
     return Path(given) if given else (here.parent if here.name == "notebooks" else here) / "runs" / recipe
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+def table(header: Sequence[Any], rows: Sequence[Sequence[Any]]) -> None:
     """Show rows under a header as a table; numbers with three significant digits."""
     from mobileclip2_lite.page import Table, to_markdown
 
     cells = [[f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
-    text = to_markdown("", [Table(list(header), cells)]).partition("\n\n")[2]
+    text = to_markdown("", [Table([str(name) for name in header], cells)]).partition("\n\n")[2]
     _display({"text/markdown": text, "text/plain": text})
 
 
@@ -93,6 +93,7 @@ def show(fn: Callable | type) -> None:
     """Show the library's own source of a function or class, highlighted, with the file and line where it stands."""
     import inspect
 
+    fn = inspect.unwrap(fn)
     source = textwrap.dedent(inspect.getsource(fn)).rstrip()
     path = Path(inspect.getsourcefile(fn) or "?")
     inside = path.relative_to(path.parents[len((fn.__module__ or "").split(".")) - 1]) if "." in fn.__module__ else path

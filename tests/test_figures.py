@@ -76,3 +76,10 @@ def test_heatmap_writes_the_numbers_of_small_matrices():
     made = figures.heatmap([[0.0, 0.25], [0.5, 1.0]], ["a", "b"], ["c", "d"], digits=1)
     assert [text.get_text() for text in made.axes[0].texts] == ["0.0", "0.2", "0.5", "1.0"]
     assert not figures.heatmap(np.zeros((20, 20)), ["r"] * 20, ["c"] * 20).axes[0].texts
+
+
+def test_roles_keep_their_colours_and_no_colour_is_used_twice():
+    labels = ["control", "reinforced student", "lite-teacher-a", "lite-teacher-b", "chance", "other"]
+    colours = figures._colours(labels)
+    assert colours[:3] == [figures.COLOURS[role] for role in ("control", "student", "teacher")]
+    assert len(set(colours)) == len(labels)
