@@ -33,7 +33,7 @@ export OMP_WAIT_POLICY := passive
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test notebooks lab lint bench stale
+.PHONY: help setup run test notebooks publish lab lint bench stale
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -52,6 +52,11 @@ notebooks: $(STAMP) ## run all notebooks at recipe lite, into runs/notebooks/
 	  echo "$$file" && $(PY) -m papermill --log-level WARNING --cwd notebooks -p recipe $(RECIPE) \
 	    "$$file" "runs/$$file" || exit 1; \
 	done
+
+# For authors: the outputs that readers see on the web, without papermill's cells, times and widget states.
+publish: $(STAMP) ## run all notebooks at recipe lite and keep the outputs in notebooks/
+	$(PY) -m jupyter execute --inplace --NotebookClient.record_timing=False \
+	  --NotebookClient.store_widget_state=False notebooks/*.ipynb
 
 lab: $(STAMP) ## open JupyterLab on the notebooks
 	$(PY) -m jupyter lab notebooks
