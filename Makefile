@@ -55,8 +55,8 @@ notebooks: $(STAMP) ## run all notebooks at recipe lite, into runs/notebooks/
 
 # For authors: the outputs that readers see on the web, without papermill's cells, times and widget states.
 publish: $(STAMP) ## run all notebooks at recipe lite and keep the outputs in notebooks/
-	$(PY) -m jupyter execute --inplace --NotebookClient.record_timing=False \
-	  --NotebookClient.store_widget_state=False notebooks/*.ipynb
+	$(PY) -m nbconvert --to notebook --execute --inplace --log-level WARN --ExecutePreprocessor.record_timing=False \
+	  --ExecutePreprocessor.store_widget_state=False notebooks/*.ipynb
 
 lab: $(STAMP) ## open JupyterLab on the notebooks
 	$(PY) -m jupyter lab notebooks
