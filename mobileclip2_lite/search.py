@@ -1,0 +1,225 @@
+"""Search a folder of images by text or by image with exported towers: what people want such models for.
+
+Reads images below a folder and the ONNX files of export.py; writes an index beside them (or elsewhere):
+`<index>/<model key>/part-000000.safetensors`, each with the unit features of some images and their names, sizes and
+times. Indexing is incremental (only new or changed files are embedded, vanished ones leave) and can be killed at any
+moment: a part counts once it is renamed into place. Features of different models never meet, each has its own folder.
+The paper has no such program. Taught by notebooks/60_deploy.ipynb.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mobileclip2_lite.exported import Exported
+from mobileclip2_lite.stages import write_atomic
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+"""Files that count as images."""
+INDEX = ".mobileclip2-index"
+"""Name of the index folder within the searched folder, if no other is named."""
+PART = 512
+"""Images a part: at most so many are embedded again after a kill."""
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One found image."""
+
+    path: Path
+    """The image file."""
+    score: float
+    """Cosine between the query and the image, -1 to 1."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What tells whether a file is still the indexed one."""
+
+    name: str
+    """Path below the searched folder, with forward slashes."""
+    size: int
+    """Bytes."""
+    changed: int
+    """Modification time, nanoseconds."""
+
+
+@dataclass
+class Index:
+    """Unit features of the images of one folder by one model."""
+
+    folder: Path
+    """The searched folder."""
+    model: Exported
+    """Embeds queries."""
+    entries: list[Entry]
+    """Indexed images, sorted by name."""
+    features: np.ndarray
+    """float32 (images, D), row for row the entries'."""
+    embedded: int = 0
+    """Images embedded by this call; the others were known."""
+    removed: int = 0
+    """Known images that vanished or changed."""
+    dropped: dict[str, int] = field(default_factory=dict)
+    """Files that could not be read, by reason."""
+
+    def search(self, text: str | None = None, image: Any = None, top: int = 10) -> list[Hit]:
+        """The `top` images nearest to a text, to an image (PIL or a path), or to both (the mean of their features).
+
+        Raises:
+            ValueError: neither text nor image is given.
+        """
+        queries = []
+        if text is not None:
+            queries.append(self.model.embed_texts([text]))
+        if image is not None:
+            queries.append(self.model.embed_images([_open(image) if isinstance(image, (str, os.PathLike)) else image]))
+        if not queries:
+            raise ValueError("search needs a text, an image, or both")
+        scores = self.features @ np.mean(np.concatenate(queries), axis=0)
+        best = np.argsort(-scores, kind="stable")[:top]
+        return [Hit(self.folder / self.entries[row].name, float(scores[row])) for row in best]
+
+
+def build_index(
+    folder: str | os.PathLike,
+    model: Exported,
+    index: str | os.PathLike | None = None,
+    *,
+    batch_size: int = 32,
+    progress: bool = False,
+) -> Index:
+    """Bring the index of a folder up to date and return it.
+
+    Args:
+        folder: searched with everything below it; hidden files and folders are left out.
+        model: exported towers (`exported.load_exported`).
+        index: where the index lies; None puts it into the folder itself (`INDEX`).
+        batch_size: images a forward pass.
+        progress: show a bar.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+    """
+    from tqdm.auto import tqdm
+
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is not a folder")
+    place = Path(index if index is not None else folder / INDEX) / model.key[:16]
+    place.mkdir(parents=True, exist_ok=True)
+    known = dict(_read_parts(place))
+    present = dict.fromkeys(_images(folder))
+    result = Index(
+        folder, model, [], np.zeros((0, 0), np.float32), removed=sum(entry not in present for entry in known)
+    )
+    dropped = Counter()
+    new = [entry for entry in present if entry not in known]
+    with tqdm(total=len(new), desc="index", unit="image", disable=not progress) as bar:
+        for start in range(0, len(new), PART):
+            part = _embed(folder, model, new[start : start + PART], batch_size, dropped, bar)
+            if part:
+                _write_part(place, part)
+                known.update(part)
+                result.embedded += len(part)
+    kept = {entry: known[entry] for entry in present if entry in known}
+    if len(list(place.glob("part-*.safetensors"))) > 1 or len(kept) < len(known):
+        _compact(place, kept)
+    result.entries = list(kept)
+    result.features = np.stack(list(kept.values())) if kept else np.zeros((0, 1), np.float32)
+    result.dropped = dict(dropped)
+    return result
+
+
+def _images(folder: Path) -> Iterator[Entry]:
+    """The image files below a folder, sorted by name."""
+    for here, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if name.startswith(".") or Path(name).suffix.lower() not in SUFFIXES:
+                continue
+            path = Path(here) / name
+            status = path.stat()
+            yield Entry(path.relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns)
+
+
+def _open(path: str | os.PathLike) -> Any:
+    """An RGB image, turned as its EXIF says."""
+    from PIL import Image, ImageOps
+
+    with Image.open(path) as image:
+        return ImageOps.exif_transpose(image).convert("RGB")
+
+
+def _embed(
+    folder: Path, model: Exported, entries: Sequence[Entry], batch_size: int, dropped: Counter, bar: Any
+) -> dict[Entry, np.ndarray]:
+    """Features of some files; those that can't be read are counted by reason."""
+    out: dict[Entry, np.ndarray] = {}
+    for start in range(0, len(entries), batch_size):
+        batch = entries[start : start + batch_size]
+        images = []
+        for entry in batch:
+            try:
+                images.append((entry, _open(folder / entry.name)))
+            except (OSError, ValueError, SyntaxError, _bomb()) as error:
+                dropped[f"{type(error).__name__}: {_reason(error)}"] += 1
+        if images:
+            features = model.embed_images([image for _, image in images]).astype(np.float32)
+            out.update({entry: row for (entry, _), row in zip(images, features, strict=True)})
+        bar.update(len(batch))
+    return out
+
+
+def _bomb() -> type[Exception]:
+    """PIL's refusal of pictures so large that they must be an attack; it stays on."""
+    from PIL import Image
+
+    return Image.DecompressionBombError
+
+
+def _reason(error: Exception) -> str:
+    """The error without the file's name, so that equal reasons are counted together."""
+    return str(error).split(" '")[0].split(" <")[0][:60]
+
+
+def _read_parts(place: Path) -> Iterator[tuple[Entry, np.ndarray]]:
+    """All finished parts in the order they were written; a broken part is as if it had never been."""
+    from safetensors import SafetensorError, safe_open
+
+    for path in sorted(place.glob("part-*.safetensors")):
+        try:
+            with safe_open(path, "numpy") as file:
+                entries = [Entry(*row) for row in json.loads(file.metadata()["entries"])]
+                yield from zip(entries, file.get_tensor("features"), strict=True)
+        except (SafetensorError, KeyError, TypeError, ValueError):
+            path.unlink()
+
+
+def _write_part(place: Path, part: dict[Entry, np.ndarray], number: int | None = None) -> Path:
+    from safetensors.numpy import save
+
+    if number is None:
+        taken = [int(path.stem.split("-")[1]) for path in place.glob("part-*.safetensors")]
+        number = max(taken, default=-1) + 1
+    path = place / f"part-{number:06d}.safetensors"
+    entries = json.dumps([[entry.name, entry.size, entry.changed] for entry in part])
+    write_atomic(path, save({"features": np.stack(list(part.values()))}, metadata={"entries": entries}))
+    return path
+
+
+def _compact(place: Path, kept: dict[Entry, np.ndarray]) -> None:
+    """One part instead of many: the new one is written before the old ones go, so that a kill loses nothing."""
+    old = sorted(place.glob("part-*.safetensors"))
+    if kept:
+        _write_part(place, kept)
+    for path in old:
+        path.unlink()
