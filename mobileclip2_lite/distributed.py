@@ -1,6 +1,6 @@
 """Several processes as one: gathered features with gradients, uneven batches, summed gradients.
 
-Paper: the batch of 8,192 to 65,536 is contrasted as a whole over all GPUs (MobileCLIP2, section 5). Reads the
+Paper: the batch of 8,192 to 65,536 is contrasted as a whole over all GPUs (MobileCLIP2). Reads the
 environment that `torchrun` or `accelerate launch` sets; writes nothing. Every process computes the rows of the loss
 that are its own samples' ("local loss") against the columns of all, so that no matrix is made twice. Differs from the
 usual DistributedDataParallel: gradients are summed once, after the last backward of a step, which makes accumulation

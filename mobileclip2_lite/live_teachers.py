@@ -1,6 +1,6 @@
 """The teachers of a training: what the data says of them, and, by choice, running them live on the same views.
 
-Paper: MobileCLIP section 5 compares stored embeddings with teachers online; stored is the point, live is for comparing
+Paper: MobileCLIP compares stored embeddings with teachers online; stored is the point, live is for comparing
 and for data that is used once. Reads the manifest of a reinforced folder; writes nothing. A live teacher sees the very
 view that the student sees, replayed at the teacher's own size with its own interpolation, so that its embeddings are
 the stored ones up to their storage. Taught by notebooks/40_reinforced_training.ipynb.
@@ -8,6 +8,7 @@ the stored ones up to their storage. Taught by notebooks/40_reinforced_training.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,10 @@ from mobileclip2_lite.stages import read_manifest
 if TYPE_CHECKING:
     from mobileclip2_lite.feeding import Fed
     from mobileclip2_lite.models.teachers import TeacherEnsemble
+
+
+TUNED = "temperature.json"
+"""Beside a manifest: teacher -> logit scale found by `temperature.search`; goes before the manifest's."""
 
 
 def teacher_cards(data: Path, settings: Train) -> dict[str, dict[str, Any]]:
@@ -36,15 +41,16 @@ def teacher_cards(data: Path, settings: Train) -> dict[str, dict[str, Any]]:
         found = [{"name": name, **card} for name, card in found.items()]
     cards = {card["name"]: dict(card) for card in found}
     names = settings.teachers or tuple(cards)
+    tuned = json.loads((data / TUNED).read_text("utf-8")) if (data / TUNED).is_file() else {}
     scales = dict(settings.logit_scales)
     if not names:
-        raise ValueError(f"{data} holds no teachers, and distill is {settings.distill}: reinforce it, or set distill=0")
+        raise ValueError(f"{data} holds no teachers, and distill is {settings.distill}: reinforce it or set distill=0")
     if missing := sorted(set(names) - set(cards)):
         raise ValueError(f"teachers {missing} are not in {data}, which has {sorted(cards)}: reinforce with them first")
     if extra := sorted(set(scales) - set(names)):
         raise ValueError(f"logit_scales names {extra}, but the teachers are {sorted(names)}")
     for name in names:
-        cards[name]["logit_scale"] = scales.get(name, cards[name].get("logit_scale"))
+        cards[name]["logit_scale"] = scales.get(name, tuned.get(name, cards[name].get("logit_scale")))
         if cards[name]["logit_scale"] is None:
             raise ValueError(f"{data} knows no logit scale of {name}: set logit_scales=(({name!r}, 70.0),)")
     return {name: cards[name] for name in names}

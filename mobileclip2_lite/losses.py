@@ -1,6 +1,6 @@
 """What a student is trained on: contrast, distillation from an ensemble by name, softmax or sigmoid, captioning.
 
-Paper: MobileCLIP section 4.1 (the distillation loss), MobileCLIP2 section 4 (one logit scale a teacher). Reads
+Paper: MobileCLIP, "multi-modal reinforced training" (the loss), and MobileCLIP2 (one logit scale a teacher). Reads
 features, writes nothing. All teachers' probabilities are averaged before the one cross-entropy, and the mean entropy is
 taken off, so that value and gradient are those of the paper's mean of KL terms at the price of one. Differs from the
 paper: large batches can be done row chunk by row chunk (same result), and a sigmoid form is offered. Gives up: teachers
@@ -269,7 +269,7 @@ def _column_norms(scale: float, images: Tensor, texts: Tensor, chunk: int) -> Te
 
 
 def captioning(logits: Tensor, targets: Tensor, ignore: int = 0, tokens: Tensor | float | None = None) -> Tensor:
-    """Mean cross-entropy of the next token (CoCa, arXiv 2205.01917, section 3.2).
+    """Mean cross-entropy of the next token (CoCa, arXiv 2205.01917).
 
     Args:
         logits: (B, L, V).

@@ -1,8 +1,8 @@
 """How a step moves the weights: decay groups, schedule, clipping, precision, moving average.
 
-Paper: MobileCLIP2 section 5 (AdamW, betas 0.9 and 0.95, decay 0.2, clip 1.0, cosine with warm-up, bf16). Reads and
-writes nothing. Differs from the paper: an exponential moving average of the weights is offered, off by default. Taught
-by notebooks/40_reinforced_training.ipynb.
+Paper: the training set-up of MobileCLIP2 (AdamW, betas 0.9 and 0.95, decay 0.2, clip 1.0, cosine with warm-up, bf16).
+Reads and writes nothing. Differs from the paper: an exponential moving average of the weights is offered, off by
+default. Taught by notebooks/40_reinforced_training.ipynb.
 """
 
 from __future__ import annotations

@@ -7,8 +7,13 @@ Field docs give the unit and the source: "paper" is MobileCLIP2 (arXiv 2508.2069
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import functools
+import inspect
+import itertools
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(frozen=True)
@@ -142,7 +147,7 @@ class Train:
     accumulate: int = 1
     """Parts of a batch, each contrasted by itself, whose gradients are averaged; 1 contrasts the whole (paper)."""
     forward_chunk: int = 0
-    """Exact gradient caching: samples of a process with activations at a time; 0 for all. Same gradients, less memory."""
+    """Exact gradient caching: samples of a process with activations at a time; 0 for all. Same gradients."""
     loss_chunk: int = 0
     """Rows of the similarity matrices at a time; 0 for all. Same loss, less memory."""
     recompute: bool = False
@@ -163,6 +168,28 @@ class Train:
     """Loader processes; they do not change the order of samples."""
     threads: int = 0
     """CPU threads of the training itself; 0 for OMP_NUM_THREADS, or all cores."""
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """How each teacher's logit scale is found: short trainings of the student from that teacher alone."""
+
+    scales: tuple[float, ...] = (5.0, 10.0, 20.0, 40.0, 80.0)
+    """Logit scales tried first (paper: 5 apart; ours: doubling, since small teachers end elsewhere)."""
+    refine: int = 1
+    """Rounds of adding the geometric means between the best scale and its neighbours."""
+    samples: int = 20_000
+    """Seen samples of a full training in the sweep."""
+    first: float = 0.25
+    """Share of `samples` of the first, pruning round, one seed a scale; 0 prunes nothing."""
+    keep: float = 0.6
+    """Share of the scales that go on after the first round."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of the full trainings."""
+    metric: str = "zero_shot"
+    """What is compared: a name that the evaluation gives, larger is better."""
+    pairs: int = 2_048
+    """Pairs for the predictors."""
 
 
 @dataclass(frozen=True)
@@ -223,7 +250,61 @@ def tiny() -> Recipe:
     )
 
 
-RECIPES = {"tiny": tiny, "lite": lite}
+def paper_12m() -> Recipe:
+    """The paper's ablation setting: DFNDR-12M, MobileCLIP-B, 30k iterations of 8,192 (MobileCLIP2)."""
+    base = lite()
+    teachers = (("ViT-L-14@dfn2b", 70.0), ("ViT-L-14@dfn2b_s39b", 60.0))  # paper: the chosen pair and its scales
+    student = dataclasses.replace(
+        base.student,
+        model="MobileCLIP2-B",  # paper: MobileCLIP-B, the same architecture
+        samples=30_000 * 8_192,  # paper
+        batch_size=8_192,  # paper
+        captioners=("coca-dfn2b-mscoco38k",),  # paper: CoCa ViT-L/14 of DFN-2B, fine-tuned on MSCOCO-38k
+        logit_scales=teachers,
+        learning_rate=1e-3,  # paper
+        warmup=0.05,  # paper: at most 10k of 200k iterations in full runs; not given for ablations
+        evaluate_every=0,
+        checkpoint_every=1_000,  # ours
+        log_every=100,  # ours
+        workers=8,  # ours, a process
+    )
+    return dataclasses.replace(
+        base,
+        name="paper_12m",
+        pairs=Pairs(source="dfn-12m/{00000..01279}.tar", count=12_800_000, samples_per_shard=10_000),  # paper: 12.8M
+        reinforce=dataclasses.replace(
+            base.reinforce,
+            teachers=tuple(name for name, _ in teachers),
+            views=30,  # paper
+            storage="bf16",  # paper
+        ),
+        student=student,
+        # paper: plain CLIP training on the same pairs, real captions
+        control=dataclasses.replace(student, distill=0.0, views="weak", captioners=(), logit_scales=()),
+        seeds=(0,),  # paper: one
+    )
+
+
+def paper_2b() -> Recipe:
+    """The paper's full run: DFNDR-2B, 200k iterations of 65,536 (MobileCLIP2; S3 and S4: 114,688)."""
+    base = paper_12m()
+    changes = {
+        "model": "MobileCLIP2-S0",
+        "samples": 200_000 * 65_536,  # paper
+        "batch_size": 65_536,  # paper
+        "warmup": 0.05,  # paper: 2k to 10k of 200k
+    }
+    return dataclasses.replace(
+        base,
+        name="paper_2b",
+        pairs=Pairs(source="dfn-2b/{000000..189999}.tar", count=1_900_000_000, samples_per_shard=10_000),  # paper: 1.9B
+        reinforce=dataclasses.replace(base.reinforce, views=2),  # paper
+        student=dataclasses.replace(base.student, **changes),
+        control=dataclasses.replace(base.control, **changes),
+    )
+
+
+RECIPES = {"tiny": tiny, "lite": lite, "paper_12m": paper_12m, "paper_2b": paper_2b}
 """The named recipes."""
 
 
@@ -236,3 +317,58 @@ def named(name: str) -> Recipe:
     if name not in RECIPES:
         raise ValueError(f"recipe {name!r} does not exist: one of {', '.join(RECIPES)}")
     return RECIPES[name]()
+
+
+class Difference(NamedTuple):
+    """One setting in which two recipes differ."""
+
+    field: str
+    """Where: `student.batch_size`."""
+    first: str
+    """Its value in the first recipe."""
+    second: str
+    """Its value in the second."""
+    doc: str
+    """What the setting is, with unit and source."""
+
+
+def differences(first: Recipe, second: Recipe, where: str = "") -> list[Difference]:
+    """Every setting in which two recipes (or two of their parts, of the same type) differ, in the order of the fields.
+
+    Raises:
+        TypeError: the two are not of the same type.
+    """
+    if type(first) is not type(second):
+        raise TypeError(f"cannot compare {type(first).__name__} with {type(second).__name__}")
+    docs, rows = field_docs(type(first)), []
+    for field in dataclasses.fields(first):
+        one, two = getattr(first, field.name), getattr(second, field.name)
+        if dataclasses.is_dataclass(one):
+            rows += differences(one, two, f"{where}{field.name}.")
+        elif one != two:
+            rows.append(Difference(where + field.name, _shown(one), _shown(two), docs.get(field.name, "")))
+    return rows
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(f"{v[0]} {v[1]:g}" if isinstance(v, tuple) else str(v) for v in value) or "none"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def difference_table(first: Recipe, second: Recipe) -> str:
+    """The differences as a Markdown table."""
+    lines = [f"| setting | {first.name} | {second.name} | what it is |", "|---|---|---|---|"]
+    lines += [f"| {row.field} | {row.first} | {row.second} | {row.doc} |" for row in differences(first, second)]
+    return "\n".join(line.replace("||", "| |") for line in lines)
+
+
+@functools.cache
+def field_docs(kind: type) -> dict[str, str]:
+    """The string under each field of one of the dataclasses of this module."""
+    body = ast.parse(inspect.getsource(kind)).body[0].body
+    return {
+        field.target.id: " ".join(doc.value.value.split())
+        for field, doc in itertools.pairwise(body)
+        if isinstance(field, ast.AnnAssign) and isinstance(doc, ast.Expr) and isinstance(doc.value, ast.Constant)
+    }

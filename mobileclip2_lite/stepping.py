@@ -1,8 +1,8 @@
 """One step of training: batch in, weights moved; the same for control and student, plain and cached, one or many.
 
-Paper: MobileCLIP2 section 5. Reads batches, writes nothing. The loss of (view, real caption) and that of (view,
-synthetic caption) are summed over one pass of the image tower and one of the text tower. Every step's random numbers
-follow from (seed, step, rank). Taught by notebooks/40_reinforced_training.ipynb.
+Paper: the training set-up of MobileCLIP2. Reads batches, writes nothing. The loss of (view, real caption) and that of
+(view, synthetic caption) are summed over one pass of the image tower and one of the text tower. Every step's random
+numbers follow from (seed, step, rank). Taught by notebooks/40_reinforced_training.ipynb.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def new_model(settings: Train) -> LoadedModel:
     loaded = create_model(settings.model)
     model = loaded.model
     if settings.loss == "sigmoid" and getattr(model, "logit_bias", None) is None:
-        start = {"init_logit_scale": math.log(10), "init_logit_bias": -10.0}  # arXiv 2303.15343, section 3.2
+        start = {"init_logit_scale": math.log(10), "init_logit_bias": -10.0}  # arXiv 2303.15343
         model.model_cfg = {**model.model_cfg, **start}
         with torch.no_grad():
             model.logit_scale.fill_(start["init_logit_scale"])

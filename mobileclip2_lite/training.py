@@ -1,6 +1,6 @@
 """One training loop: the control (contrastive only) and the reinforced student, one process or many.
 
-Paper: MobileCLIP2 section 5 and MobileCLIP section 4.1: each image is one replayed view; the loss of (view, real
+Paper: MobileCLIP, "multi-modal reinforced training": each image is one replayed view; the loss of (view, real
 caption) and that of (view, synthetic caption) are summed. Reads a folder of reinforced shards, writes a model folder
 with `manifest.json`, `log.jsonl` and, until it is finished, checkpoints. Differs from the paper in nothing but what
 `recipes.Train` says; every step's random numbers follow from (seed, step, rank), so that neither evaluations nor
@@ -77,7 +77,8 @@ def train(
     out, data = Path(out), Path(data)
     _check(settings)
     identity = {k: v for k, v in dataclasses.asdict(settings).items() if k not in NO_RESULT}
-    work = Work(out, "train", VERSION, {"train": identity, "seed": seed}, {"data": data})
+    scales = {name: card["logit_scale"] for name, card in teacher_cards(data, settings).items()}
+    work = Work(out, "train", VERSION, {"train": identity, "seed": seed, "logit_scales": scales}, {"data": data})
     if work.done() is not None:
         return out
     with contextlib.ExitStack() as stack:
