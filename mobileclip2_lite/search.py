@@ -84,6 +84,8 @@ class Index:
             queries.append(self.model.embed_images([_open(image) if isinstance(image, (str, os.PathLike)) else image]))
         if not queries:
             raise ValueError("search needs a text, an image, or both")
+        if not self.entries:
+            return []
         scores = self.features @ np.mean(np.concatenate(queries), axis=0)
         best = np.argsort(-scores, kind="stable")[:top]
         return [Hit(self.folder / self.entries[row].name, float(scores[row])) for row in best]
@@ -117,10 +119,9 @@ def build_index(
     place = Path(index if index is not None else folder / INDEX) / model.key[:16]
     place.mkdir(parents=True, exist_ok=True)
     known = dict(_read_parts(place))
-    present = dict.fromkeys(_images(folder))
-    result = Index(
-        folder, model, [], np.zeros((0, 0), np.float32), removed=sum(entry not in present for entry in known)
-    )
+    present = dict.fromkeys(sorted(_images(folder), key=lambda entry: entry.name))
+    result = Index(folder, model, [], np.zeros((0, 0), np.float32))
+    result.removed = sum(entry not in present for entry in known)
     dropped = Counter()
     new = [entry for entry in present if entry not in known]
     with tqdm(total=len(new), desc="index", unit="image", disable=not progress) as bar:
@@ -134,16 +135,16 @@ def build_index(
     if len(list(place.glob("part-*.safetensors"))) > 1 or len(kept) < len(known):
         _compact(place, kept)
     result.entries = list(kept)
-    result.features = np.stack(list(kept.values())) if kept else np.zeros((0, 1), np.float32)
+    result.features = np.stack(list(kept.values())) if kept else result.features
     result.dropped = dict(dropped)
     return result
 
 
 def _images(folder: Path) -> Iterator[Entry]:
-    """The image files below a folder, sorted by name."""
+    """The image files below a folder."""
     for here, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
             if name.startswith(".") or Path(name).suffix.lower() not in SUFFIXES:
                 continue
             path = Path(here) / name

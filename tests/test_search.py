@@ -86,9 +86,7 @@ def test_only_new_and_changed_images_are_embedded(folder):
     Image.new("RGB", (3, 3), (250, 5, 5)).save(folder / "new.webp")
     third = build_index(folder, towers.model)
     assert (third.embedded, third.removed, towers.seen) == (2, 2, 8)
-    assert sorted(entry.name for entry in third.entries) == [
-        entry.name for entry in sorted(third.entries, key=lambda e: e.name)
-    ]
+    assert [entry.name for entry in third.entries] == sorted(entry.name for entry in third.entries)
     fresh = build_index(folder, Towers().model, folder / "elsewhere")
     names = [entry.name for entry in fresh.entries]
     assert set(names) == {entry.name for entry in third.entries}
@@ -130,5 +128,6 @@ def test_models_do_not_share_an_index(folder):
 def test_empty_and_missing_folders(tmp_path):
     index = build_index(tmp_path, Towers().model)
     assert index.entries == []
+    assert index.search("red") == []
     with pytest.raises(FileNotFoundError, match="not a folder"):
         build_index(tmp_path / "none", Towers().model)
