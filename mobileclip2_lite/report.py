@@ -58,7 +58,7 @@ def write_report(
         FileNotFoundError: a part of the run is missing (the message names the file and what makes it).
     """
     run_folder = Path(run_folder)
-    evaluation = _read_json(run_folder / "evaluation.json")
+    evaluation = read_json(run_folder / "evaluation.json")
     title, blocks = f"Reinforced against plain training: recipe {recipe.name}", []
     blocks += summary(evaluation, recipe, run_folder)
     blocks += [page.Heading("Control against reinforced student"), *comparison(evaluation, recipe)]
@@ -75,7 +75,8 @@ def write_report(
     return run_folder / "report.html"
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """A JSON file of a run; raises FileNotFoundError that says what is missing."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: run the pipeline of this folder to its end first")
     return json.loads(path.read_text("utf-8"))
@@ -248,7 +249,7 @@ def _stored(run_folder: Path) -> list[page.Block]:
 
 def time_spent(run_folder: Path) -> list[page.Block]:
     """A bar of each stage's seconds."""
-    timings = {stage: seconds for stage, seconds in _read_json(run_folder / "timings.json").items() if seconds >= 0.05}
+    timings = {stage: seconds for stage, seconds in read_json(run_folder / "timings.json").items() if seconds >= 0.05}
     total = sum(timings.values())
     made, axes = figures.figure(6.4, 0.9 + 0.36 * len(timings))
     places = range(len(timings))

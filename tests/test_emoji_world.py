@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mobileclip2_lite import emoji_world
-from mobileclip2_lite.recipes import AltText, World, lite
+from mobileclip2_lite.recipes import AltText, lite
 
 WORLD = lite().world
 CLEAN = dataclasses.replace(WORLD, alt_text=AltText(0, 0, 0, 0, 1, 0))
@@ -164,6 +164,27 @@ def test_training_stream_of_clean_captions_names_what_is_seen():
         picture = emoji_world.scene(CLEAN, "train", index)
         assert np.array_equal(pixels, emoji_world.render(picture, CLEAN.image_size))
         assert all(thing.name in text for thing in picture.things)
+
+
+def test_a_scene_is_found_by_its_uid():
+    picture = emoji_world.scene(WORLD, "train", 12)
+    assert emoji_world.scene_of(WORLD, picture.uid) == picture
+    for wrong in ("retrieval-0-120-12", "train-9-120-12", "row 0"):
+        with pytest.raises(ValueError, match="not a training scene"):
+            emoji_world.scene_of(WORLD, wrong)
+
+
+def test_a_text_fits_what_it_names():
+    picture = emoji_world.zero_shot_set(WORLD, 1).images.scenes[0]
+    name = picture.things[0].name
+    assert emoji_world.fits(f"IMG_12_{name.replace(' ', '_')}.jpg", picture)
+    assert not emoji_world.fits(f"un{name}like thing", picture)
+    share = np.mean([emoji_world.fits(emoji_world.alt_text(s, WORLD), s) for s in _scenes(1_000)])
+    assert 0.65 < share < 1 - WORLD.alt_text.mismatch + 0.05
+
+
+def _scenes(count: int) -> list:
+    return [emoji_world.scene(WORLD, "train", index) for index in range(count)]
 
 
 def test_scenes_are_cheap():

@@ -16,6 +16,7 @@ from mobileclip2_lite.emoji_world.scenes import (
     names,
     render,
     scene,
+    scene_of,
 )
 from mobileclip2_lite.emoji_world.sets import (
     SHIFTS,
@@ -26,7 +27,7 @@ from mobileclip2_lite.emoji_world.sets import (
     training_stream,
     zero_shot_set,
 )
-from mobileclip2_lite.emoji_world.texts import STYLES, TEMPLATES, alt_text, caption, captions
+from mobileclip2_lite.emoji_world.texts import STYLES, TEMPLATES, alt_text, caption, captions, fits
 
 __all__ = [
     "ATTRIBUTION",
@@ -42,12 +43,14 @@ __all__ = [
     "binding_set",
     "caption",
     "captions",
+    "fits",
     "names",
     "pairs_dataset",
     "relations_set",
     "render",
     "retrieval_set",
     "scene",
+    "scene_of",
     "training_stream",
     "zero_shot_set",
 ]

@@ -228,6 +228,19 @@ def scene(world: World, split: str, index: int, *, objects: tuple[int, ...] = ()
     return Scene(f"{split}-{seed}-{world.names}-{index}", things, draw_background(draw))
 
 
+def scene_of(world: World, uid: str) -> Scene:
+    """The training scene that a pair's `meta["scene"]` names.
+
+    Raises:
+        ValueError: the uid is not of this world's training stream.
+    """
+    index = uid.rpartition("-")[2]
+    found = scene(world, "train", int(index)) if index.isdecimal() else None
+    if found is None or found.uid != uid:
+        raise ValueError(f"{uid!r} is not a training scene of this world (seed {world.seed}, {world.names} names)")
+    return found
+
+
 @functools.lru_cache(maxsize=8192)
 def _drawing(icon: str, pixels: int) -> Image.Image:
     """The drawing of an icon as RGBA at `pixels` a side, kept in memory."""

@@ -95,6 +95,12 @@ def alt_text(picture: Scene, world: World, split: str = "train") -> str:
     return text
 
 
+def fits(text: str, picture: Scene) -> bool:
+    """Whether `text` names something that is in the picture, whole or by the last word of its name."""
+    words = re.findall(r"[\w'-]+", text.lower().replace("_", " "))
+    return any(thing.name.split()[-1] in words for thing in picture.things)
+
+
 def relation(first: Thing, second: Thing) -> str:
     """Where `first` is as seen from `second`, by the larger of the two distances."""
     dx, dy = first.x - second.x, first.y - second.y
