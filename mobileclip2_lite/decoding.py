@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import io
 import struct
-import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -48,14 +47,15 @@ def _jpeg_decoder() -> Callable[[bytes], np.ndarray] | None:
     """torchvision's JPEG decoder; None where torchvision has none (it is to move to another package)."""
     try:
         import torch
-        from torchvision.io import ImageReadMode, decode_jpeg
-    except ImportError:
+        from torchvision.io import ImageReadMode
+
+        operator, mode = torch.ops.image.decode_jpeg, ImageReadMode.RGB.value  # the function around it only warns
+    except (ImportError, AttributeError, RuntimeError):
         return None
-    warnings.filterwarnings("ignore", "The image decoding and encoding capabilities", DeprecationWarning)
 
     def read(data: bytes) -> np.ndarray:
         encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        return decode_jpeg(encoded, mode=ImageReadMode.RGB).permute(1, 2, 0).numpy()
+        return operator(encoded, mode, False).permute(1, 2, 0).numpy()
 
     return read
 

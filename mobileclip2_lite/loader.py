@@ -21,7 +21,7 @@ import numpy as np
 from . import augment, decoding, storage
 from .recipes import Augment
 from .shards import EXTENSIONS, decode_text, load_json, parse_views, sample_error, shard_names
-from .stages import read_manifest, rng
+from .stages import read_manifest, rng, sha256_bytes
 from .tars import ShardError, TarIndex
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ class ReinforcedDataset:
         on_mismatch: `error` raises at the first sample that cannot be used, `warn` leaves it out, warns once a reason
             and counts it in `dropped`.
         drop_last: leave out the samples that fill no batch on every rank.
+        verify: check that each picture's hash is the one that its views were drawn for.
         resampling: `pil` gives the pixels that the teachers saw; `torch` is faster, see `augment.replay`.
 
     Raises:
@@ -94,6 +95,7 @@ class ReinforcedDataset:
         on_mismatch: str = "error",
         drop_last: bool = True,
         resampling: str = "pil",
+        verify: bool = True,
     ) -> None:
         if views not in ("stored", "weak"):
             raise ValueError(f"views {views!r} is not stored or weak")
@@ -104,7 +106,7 @@ class ReinforcedDataset:
         self.folder, self.names = Path(folder), shard_names(folder)
         self.image_size, self.batch_size, self.seed, self.epoch = image_size, batch_size, seed, epoch
         self.views, self.interpolation, self.on_mismatch = views, interpolation, on_mismatch
-        self.resampling = resampling
+        self.resampling, self.verify = resampling, verify
         self.rank, self.world_size, self.workers, self.drop_last = rank, world_size, workers, drop_last
         manifest = read_manifest(folder) if (self.folder / "manifest.json").is_file() else {}
         known = [teacher["name"] for teacher in manifest.get("teachers", [])]
@@ -238,6 +240,10 @@ class ReinforcedDataset:
             if not views:
                 raise sample_error(path, key, "paug.json", "no_views", "no views; reinforce the shard first")
             view = views[0]
+        if self.verify and self.views == "stored":
+            expected = stored.get("sha256") if smaller else view.sha256
+            if expected and sha256_bytes(data) != expected:
+                raise sample_error(path, key, "paug.json", "hash_mismatch", "the views were drawn for another picture")
         mismatch = "ignore" if smaller else "error"
         return np.asarray(
             augment.replay(image, view, self.image_size, self.interpolation, mismatch, self.resampling)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import augment, decoding, engines, shards
+from . import augment, decoding, engines, shards, storage
 from .embedder import Embedder
 from .shards import Sample
 from .stages import Work, pretty, read_manifest, rng, sha256_bytes, sha256_file, write_atomic
@@ -60,9 +60,11 @@ def reinforce(
         The manifest, with `teachers`, `captioners`, `shards` (name, sha256, samples, dropped by reason) and totals.
 
     Raises:
+        ValueError: a setting has no such value, or the layout cannot hold it.
         StageMismatch: `out` holds other work. FolderLocked: another process writes `out`.
         FileNotFoundError: `pairs` is unfinished.
     """
+    _check(settings)
     ensemble = ensemble if ensemble is not None else _load(settings.teachers)
     pairs, out = Path(pairs), Path(out)
     identity = {k: v for k, v in dataclasses.asdict(settings).items() if k not in ("batch_size", "teachers")}
@@ -79,6 +81,19 @@ def reinforce(
         expected = {shard["name"]: shard.get("samples") for shard in read_manifest(pairs)["shards"]}
         records = list(engines.run(make, expected.items(), engine, workers))
         return work.commit(**summary(records, teachers))
+
+
+def _check(settings: Reinforce) -> None:
+    if settings.layout not in ("native", "datacompdr"):
+        raise ValueError(f"layout {settings.layout!r} is not native or datacompdr")
+    if settings.storage not in storage.STORAGE:
+        raise ValueError(f"storage {settings.storage!r} is not one of {', '.join(storage.STORAGE)}")
+    if settings.layout == "datacompdr" and (
+        settings.augment.flip or settings.augment.erase or settings.storage == "int8"
+    ):
+        raise ValueError(
+            "layout datacompdr has no flip, no erasing and no int8: set flip=0, erase=0, storage bf16 or fp32"
+        )
 
 
 def _load(names: Sequence[str]) -> TeacherEnsemble:

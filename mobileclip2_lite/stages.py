@@ -199,6 +199,8 @@ class Work:
             raise FolderLocked(f"{self.folder} is being written by this very process ({_HELD[place]})")
         handle = _take(path, self.stage)
         _HELD[place] = self.stage
+        for left in self.folder.glob(".*.partial"):  # by a process that was killed: nobody else writes here now
+            left.unlink(missing_ok=True)
         try:
             yield
         finally:

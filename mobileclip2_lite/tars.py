@@ -85,39 +85,45 @@ def read_tar(path: str | os.PathLike, dropped: Counter | None = None) -> Iterato
     """The samples of any WebDataset tar as (key, members by extension), in the order of the tar.
 
     Args:
-        dropped: counts `damaged_tar` where the tar is cut short or corrupt; without it that is an error.
+        dropped: counts `damaged_tar` where the tar is cut short or corrupt, and the samples up to there are given;
+            without it that is an error.
 
     Raises:
-        ShardError: the tar cannot be read to its end and `dropped` is None.
+        ShardError: the tar cannot be read to its end and `dropped` is None; names the file and the byte.
         FileNotFoundError: there is no such file.
     """
     key, parts = None, {}
     try:
-        with open(path, "rb") as file:
-            if os.fstat(file.fileno()).st_size == 0:
-                raise tarfile.ReadError("0 bytes")
-            with tarfile.open(fileobj=file, mode="r|*") as tar:
-                for entry in tar:
-                    if not entry.isreg():
-                        continue
-                    folder, _, name = entry.name.rpartition("/")
-                    stem, dot, extension = name.partition(".")
-                    this = f"{folder}/{stem}" if folder else stem
-                    if this != key:
-                        if parts:
-                            yield key, parts
-                        key, parts = this, {}
-                    if dot:
-                        parts[extension.lower()] = tar.extractfile(entry).read()
-    except (tarfile.TarError, EOFError, OSError) as error:
-        if isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError)):
-            raise
+        with _mapped(path) as data:
+            for name, offset, size in _walk(data, str(path)):
+                this, extension = split_name(name)
+                if this != key:
+                    if parts:
+                        yield key, parts
+                    key, parts = this, {}
+                if extension:
+                    parts[extension] = data[offset : offset + size]
+    except ShardError:
         if dropped is None:
-            raise ShardError(f"{path}: damaged after key {key!r} ({error}); copy or make this shard again") from error
+            raise
         dropped["damaged_tar"] += 1
         return  # the sample that was being read may be incomplete: it goes with the rest
     if parts:
         yield key, parts
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """WebDataset's key and extension of a member's name: folders belong to the key, the first dot ends it."""
+    folder, slash, base = name.rpartition("/")
+    stem, _, extension = base.partition(".")
+    return folder + slash + stem, extension.lower()
+
+
+def _mapped(path: str | os.PathLike) -> mmap.mmap:
+    with open(path, "rb") as file:
+        if os.fstat(file.fileno()).st_size < 1024:
+            raise ShardError(f"{path}: not a tar or empty; copy or make this shard again")
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 class TarIndex:
@@ -131,10 +137,7 @@ class TarIndex:
             FileNotFoundError: there is no such file.
         """
         self.path = str(path)
-        with open(path, "rb") as file:
-            if os.fstat(file.fileno()).st_size < 1024:
-                raise ShardError(f"{path}: not a tar or empty; copy or make this shard again")
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._map = _mapped(path)
         self.keys: list[str] = []
         self._members: list[tuple[tuple[str, ...], int]] = []
         self._places = array("Q")
@@ -152,13 +155,12 @@ class TarIndex:
                 self._members.append((shared.setdefault(group, group), start))
 
         for name, offset, size in entries:
-            folder, slash, base = name.rpartition("/")
-            stem, dot, extension = base.partition(".")
-            if folder + slash + stem != key:
+            this, extension = split_name(name)
+            if this != key:
                 close()
-                key, names, start = folder + slash + stem, [], len(self._places) // 2
-            if dot:
-                names.append(extension.lower())
+                key, names, start = this, [], len(self._places) // 2
+            if extension:
+                names.append(extension)
                 self._places.extend((offset, size))
         close()
 
@@ -218,5 +220,9 @@ def _walk_any(path: str, start: int):
                 for entry in tar:
                     if entry.isreg():
                         yield entry.name, entry.offset_data, entry.size
+                stop = tar.offset
+            file.seek(stop)
+            if any(file.read(512)):  # tarfile takes a broken header for the end
+                raise tarfile.ReadError(f"no tar header at byte {stop}")
     except (tarfile.TarError, EOFError, OSError) as error:
         raise ShardError(f"{path}: damaged ({error}); copy or make this shard again") from error
