@@ -34,6 +34,8 @@ class Processes:
     """Number of processes."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     """Where this process computes."""
+    beside: dist.ProcessGroup | None = None
+    """A gloo group for small numbers, where the main one is nccl's."""
 
     @property
     def first(self) -> bool:
@@ -44,9 +46,9 @@ class Processes:
         """Every process's number of rows, which may differ (an uneven last batch)."""
         if self.size == 1:
             return [rows]
-        found = torch.zeros(self.size, dtype=torch.long, device=self.device)
-        dist.all_gather_into_tensor(found, torch.tensor([rows], device=self.device))
-        return found.tolist()
+        found = [torch.zeros(1, dtype=torch.long) for _ in range(self.size)]
+        dist.all_gather(found, torch.tensor([rows]), group=self.beside)  # between CPUs: a GPU would have to wait
+        return [int(count) for count in found]
 
     def rows(self, features: Tensor, counts: list[int]) -> Rows:
         """`features` (B, D) with those of all processes (N, D); gradients flow back to the process that they belong to.
@@ -160,7 +162,8 @@ def connect(device: str | torch.device | None = None) -> Iterator[Processes]:
     if not joined:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield Processes(dist.get_rank(), dist.get_world_size(), device)
+        beside = dist.new_group(backend="gloo") if device.type == "cuda" else None
+        yield Processes(dist.get_rank(), dist.get_world_size(), device, beside)
     finally:
         if not joined:
             dist.destroy_process_group()

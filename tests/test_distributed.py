@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -122,7 +121,7 @@ def test_gathered_teachers_carry_no_gradient():
 def test_one_process_without_a_launcher(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with connect("cpu") as processes:
-        assert dataclasses.astuple(processes) == (0, 1, torch.device("cpu"))
+        assert (processes.rank, processes.size, processes.device) == (0, 1, torch.device("cpu"))
         assert processes.first
 
 
@@ -139,3 +138,29 @@ def test_accelerate_launch_that_lost_its_processes_is_noticed(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE")
     monkeypatch.delenv("MASTER_ADDR")  # `--num_processes 1`
     assert not notice_lost_processes()
+
+
+@pytest.mark.slow
+def test_torchrun(tmp_path):
+    """The real launcher, as a user calls it, on a script that calls `train`."""
+    import json
+    import subprocess
+
+    from tiny_training import write_data, write_model
+
+    write_data(tmp_path / "data")
+    write_model(tmp_path / "model")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pathlib import Path\nfrom tiny_training import settings\nfrom mobileclip2_lite.training import train\n"
+        "here = Path(__file__).parent\n"
+        "if __name__ == '__main__':\n"
+        "    train(settings(here / 'model'), here / 'data', here / 'out', 0, device='cpu', progress=False)\n",
+        "utf-8",
+    )
+    here = Path(__file__).parent
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
+    done = subprocess.run(launcher, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text("utf-8"))["processes"] == 2
