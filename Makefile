@@ -3,10 +3,9 @@
 
 # Another interpreter: make PYTHON=/path/to/python3.12 (a .venv that exists keeps its own; remove it to change).
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || command -v python)
-# `dev` is what `run`, `test`, `notebooks` and `lint` import: 80 s and 6.3 GB, of which torch takes 5.5 GB. The other
-# extras (Ray, cloud file systems, ONNX and Core ML, clip-benchmark) cost 30 s and 1 GB more and no test needs them:
-# make EXTRAS=all run
-EXTRAS ?= dev
+# What `run`, `test`, `notebooks` and `lint` import: 90 s and 6.5 GB, of which torch takes 5.5 GB. The other extras (Ray,
+# cloud file systems, clip-benchmark) cost 25 s and 0.8 GB more, and no test needs them: make EXTRAS=all run
+EXTRAS ?= dev,export
 RECIPE ?= lite
 ARGS ?=
 
@@ -20,7 +19,7 @@ STAMP := $(VENV)/.ready
 WANTED := $(EXTRAS) in $(CURDIR)
 # The stamp must be readable by the environment's own interpreter and name this folder: so a .venv whose Python went
 # away, or that was moved or copied along with the folder, is set up again. Without EXTRAS on the command line, a .venv
-# with more extras than `dev` is good too.
+# with all extras is good too.
 READY := $(shell $(PY) -c "print(open('$(STAMP)').read(), end='')" 2>/dev/null)
 ifneq ($(READY),$(WANTED))
 ifneq ($(READY) $(origin EXTRAS),all in $(CURDIR) file)
