@@ -98,8 +98,11 @@ def stored(folder: Path, most: int = 512) -> list[page.Block]:
     """
     from mobileclip2_lite import shards
 
+    manifest = read_manifest(folder)
+    if manifest.get("settings", {}).get("layout", "native") != "native":
+        return [page.Text("The shards are in the official layout; `datacompdr.read_official` shows what is in them.")]
     samples = list(islice(shards.read_samples(folder / shards.shard_names(folder)[0]), most))
-    scales = {teacher["name"]: teacher["logit_scale"] for teacher in read_manifest(folder).get("teachers", [])}
+    scales = {teacher["name"]: teacher["logit_scale"] for teacher in manifest.get("teachers", [])}
     samples = [sample for sample in samples if all(f"image/{name}" in sample.embeddings for name in scales)]
     if not samples or not scales:
         return [page.Text("The shards hold no teacher's embeddings.")]

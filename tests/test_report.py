@@ -147,6 +147,12 @@ def test_stored_samples_are_the_most_and_the_least_believed(tmp_path):
     assert len(next(block for block in blocks if isinstance(block, page.Pictures)).items) == 1 + 3
 
 
+def test_shards_of_the_official_layout_are_named(tmp_path):
+    Work(tmp_path, "reinforce", 1, {"layout": "datacompdr"}).commit(shards=[], teachers=[])
+    (text,) = report_pictures.stored(tmp_path)
+    assert "official layout" in text.text
+
+
 def test_answers_are_marked_by_the_truth(loaded):
     world = recipe().world
     scenes = report_pictures.answers({"model": loaded}, world, renders=2, count=5)
