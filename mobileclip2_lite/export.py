@@ -124,7 +124,7 @@ def export_onnx(
             wanted = torch.cat([module(inputs[row : row + 32]) for row in range(0, len(inputs), 32)]).numpy()
         metadata = _metadata(loaded, tower, name)
         whole = folder / f"{tower}.onnx"
-        _write_onnx(module, inputs[:2], whole, tower, metadata)
+        write_onnx(module, inputs[:2], whole, "pixels" if tower == "image" else "tokens", metadata)
         for precision in ("fp32", *(p for p in PRECISIONS[1:] if p in precisions)):
             path = whole if precision == "fp32" else folder / f"{tower}.{precision}.onnx"
             if precision == "fp16":
@@ -169,10 +169,11 @@ def _metadata(loaded: LoadedModel, tower: str, name: str) -> dict[str, str]:
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
 
 
-def _write_onnx(module: nn.Module, example: torch.Tensor, path: Path, tower: str, metadata: dict[str, str]) -> None:
-    """Export with torch's own exporter, weights inside the file, then add the metadata."""
+def write_onnx(module: nn.Module, example: torch.Tensor, path: Path, name: str, metadata: dict[str, str]) -> None:
+    """Export a module of one input with torch's own exporter: dynamic batch, weights inside, with metadata."""
     import onnx
 
+    example = torch.cat([example, example]) if len(example) == 1 else example  # of 1 torch would make a constant
     beside = path.with_name(f".{path.name}.partial")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's notes on its own opset conversions
@@ -180,7 +181,7 @@ def _write_onnx(module: nn.Module, example: torch.Tensor, path: Path, tower: str
             module,
             (example,),
             str(beside),
-            input_names=["pixels" if tower == "image" else "tokens"],
+            input_names=[name],
             output_names=["features"],
             dynamo=True,
             external_data=False,

@@ -103,14 +103,14 @@ def test_a_wrong_export_is_not_kept(exported, tmp_path, monkeypatch):
     import mobileclip2_lite.export as module
 
     loaded, _, _ = exported
-    write = module._write_onnx
+    write = module.write_onnx
 
     def wrong(tower, *args):
         with torch.no_grad():
             tower.visual.trunk.head.fc.bias += 1
         write(tower, *args)
 
-    monkeypatch.setattr(module, "_write_onnx", wrong)
+    monkeypatch.setattr(module, "write_onnx", wrong)
     with pytest.raises(ValueError, match="image tower's export differs"):
         export_onnx(loaded, tmp_path)
     assert not (tmp_path / "image.onnx").exists()
