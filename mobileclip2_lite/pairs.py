@@ -70,10 +70,11 @@ def make_pairs(
     source = open_source(settings, world, seed, dataset)
     chosen = {name: value for name, value in to_json(settings).items() if name != "source"}
     work = Work(out, "pairs", VERSION, {**chosen, "seed": seed}, {"source": source.identity})
-    if finished := work.done():
+    if (finished := work.done()) and not _progress_file(out, 0).is_file():
         return finished
     with work.lock():
-        if finished := work.done():  # another process may have done it while this one waited for nothing
+        if finished := work.done():  # by a run that was killed after its last word, or a moment ago
+            _remove_progress(out)
             return finished
         work.begin()
         for partial in out.glob(".*.partial"):  # of a killed run
@@ -284,9 +285,13 @@ def _commit(work: Work, out: Path, notes: dict) -> dict:
         dropped=dict(sorted(total.items())),
         shards=shards,
     )
-    for number in range(len(list(out.glob("progress-*.json")))):
-        _progress_file(out, number).unlink(missing_ok=True)
+    _remove_progress(out)
     return manifest
+
+
+def _remove_progress(out: Path) -> None:
+    for path in sorted(out.glob("progress*.json"), reverse=True):  # the first goes last: it tells that some are left
+        path.unlink(missing_ok=True)
 
 
 def _line(item: dict) -> bytes:
@@ -296,8 +301,7 @@ def _line(item: dict) -> bytes:
 def _give_up(work: Work, out: Path, source: str, reasons: Counter, dropped: list[dict]) -> None:
     """Not one pair: say why, and leave only the record of it, so that the next try begins anew."""
     write_atomic(out / "dropped.jsonl", b"".join(map(_line, dropped)))
-    _progress_file(out, 0).unlink(missing_ok=True)
-    (out / "progress.json").unlink(missing_ok=True)
+    _remove_progress(out)
     counted = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items())) or "it is empty"
     first = f"; the first is {dropped[0]['key']}: {dropped[0]['detail']}" if dropped else ""
     raise ValueError(f"{source} gives no pair ({counted}){first}. See {out / 'dropped.jsonl'}")
