@@ -126,9 +126,11 @@ def feed(
                 return True
         return False
 
+    source = _loader(stream, workers)  # here, so that loader processes are forked before there is a thread
+
     def work() -> None:
         try:
-            for batches in _loader(stream, workers):
+            for batches in source:
                 if not put((_prepare(batches, tokens, device), None)):
                     return
             put((None, None))
@@ -152,12 +154,10 @@ def feed(
 
 def _loader(stream: Stream, workers: int) -> Iterator[list[Batch]]:
     if not workers:
-        for place in range(len(stream)):
-            yield stream[place]
-        return
+        return map(stream.__getitem__, range(len(stream)))
     from torch.utils.data import DataLoader
 
-    yield from DataLoader(stream, batch_size=None, shuffle=False, num_workers=workers, prefetch_factor=2)
+    return iter(DataLoader(stream, batch_size=None, shuffle=False, num_workers=workers, prefetch_factor=2))
 
 
 def _prepare(batches: list[Batch], tokens: Tokens, device: torch.device) -> Fed:

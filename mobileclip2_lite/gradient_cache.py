@@ -21,7 +21,11 @@ Tower = tuple[Callable[[Tensor], Tensor], Tensor]
 
 
 def backward(
-    towers: Sequence[Tower], loss: Callable[..., Tensor], chunk: int = 0, module: nn.Module | None = None
+    towers: Sequence[Tower],
+    loss: Callable[..., Tensor],
+    chunk: int = 0,
+    module: nn.Module | None = None,
+    recompute: bool = False,
 ) -> list[Tensor]:
     """Leave d loss(features...) / d parameters in `.grad`, as `loss(*features).backward()` would; returns the features.
 
@@ -31,10 +35,15 @@ def backward(
             scale) get their gradients too.
         chunk: rows with activations at a time; 0 runs everything at once, the plain step.
         module: the model, whose batch norms must count each sample once although it passes twice.
+        recompute: whether the towers compute activations again in the backward pass (gradient checkpointing), so that
+            samples pass once more.
     """
+    again = module if recompute else None
     if not chunk or all(len(rows) <= chunk for _, rows in towers):
         features = [encode(rows) for encode, rows in towers]
-        loss(*features).backward()
+        total = loss(*features)
+        with _statistics_untouched(again):
+            total.backward()
         return features
     cached, states = [], []
     with torch.no_grad(), _statistics_untouched(module):
@@ -47,10 +56,12 @@ def backward(
     loss(*cached).backward()
     after = _random_state(towers[0][1].device)
     turn = iter(states)
-    for (encode, rows), features in zip(towers, cached, strict=True):
-        for piece, gradient in zip(rows.split(chunk), features.grad.split(chunk), strict=True):
+    for (encode, rows), whole in zip(towers, cached, strict=True):
+        for piece, gradient in zip(rows.split(chunk), whole.grad.split(chunk), strict=True):
             _set_random_state(next(turn), rows.device)  # the same dropout as in the first pass
-            encode(piece).backward(gradient)
+            features = encode(piece)
+            with _statistics_untouched(again):
+                features.backward(gradient)
     _set_random_state(after, towers[0][1].device)
     return cached
 
@@ -59,13 +70,15 @@ def backward(
 def _statistics_untouched(module: nn.Module | None) -> Iterator[None]:
     """Batch norms normalise as in training, but leave their running statistics alone."""
     norms = [m for m in module.modules() if getattr(m, "track_running_stats", False)] if module is not None else []
+    before = [(norm, norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, momentum, batches in before:
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(batches)
 
 
 def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:

@@ -8,6 +8,7 @@ numbers follow from (seed, step, rank). Taught by notebooks/40_reinforced_traini
 from __future__ import annotations
 
 import math
+import warnings
 from collections import Counter
 from typing import Any
 
@@ -76,7 +77,10 @@ class Stepper:
         self.optimizer.zero_grad(set_to_none=True)
         losses: dict[str, Tensor] = {}
         for fed in batches:
-            self.dropped.update(fed.dropped)
+            for reason, count in fed.dropped.items():
+                if reason not in self.dropped:
+                    warnings.warn(f"samples are left out, counted in the manifest: {reason}", stacklevel=2)
+                self.dropped[reason] += count
             for name, value in self.backward(fed, 1 / len(batches)).items():
                 losses[name] = losses[name] + value if name in losses else value
         self.processes.sum_gradients(self.model.parameters())
@@ -127,7 +131,7 @@ class Stepper:
             return self.scaler.scale(total)
 
         towers = [(image, self.loaded.preprocess.normalize(fed.images)), (text, stacked(fed.tokens))]
-        gradient_cache.backward(towers, loss, self.settings.forward_chunk, self.model)
+        gradient_cache.backward(towers, loss, self.settings.forward_chunk, self.model, self.settings.recompute)
         return losses
 
     def current(self) -> LoadedModel:

@@ -253,6 +253,39 @@ def test_chunked_loss_and_recomputing_change_nothing(data, model):
     assert_close(gradients(chunked, fed), plain)
 
 
+@pytest.mark.parametrize("chunk", [0, 8])
+def test_recomputing_counts_batch_norm_once(data, chunk):
+    """The lite student's batch norms see each batch once, however often it passes through them."""
+    plain, found = batches(data, "lite-mci-s", forward_chunk=chunk)
+    expected = gradients(plain, found[0])
+    again, found = batches(data, "lite-mci-s", forward_chunk=chunk, recompute=True)
+    assert_close(gradients(again, found[0]), expected, 1e-4)
+    statistics = dict(plain.model.named_buffers())
+    assert any(name.endswith("num_batches_tracked") for name in statistics)
+    for name, value in again.model.named_buffers():
+        assert torch.allclose(value.float(), statistics[name].float(), rtol=1e-4, atol=1e-6), name
+
+
+def test_stream_travels_to_a_spawned_loader(data, model):
+    import pickle
+
+    run = Run(settings(model), data, Path("unused"), 0, Processes())
+    stream = run.stream()
+    copy = pickle.loads(pickle.dumps(stream))
+    assert [batch.uids for batch in copy[4]] == [batch.uids for batch in stream[4]]
+
+
+def test_broken_sample_is_counted_and_said(model, tmp_path):
+    data = write_data(tmp_path / "data")
+    path = data / "shard-000000.tar"
+    content = path.read_bytes()
+    place = content.index(b"\x89PNG")
+    path.write_bytes(content[:place] + b"broken.." + content[place + 8 :])
+    with pytest.warns(UserWarning, match="samples are left out"):
+        out = go(settings(model), data, tmp_path / "out")
+    assert sum(read_manifest(out)["dropped"].values()) >= 2  # once an epoch
+
+
 def test_accumulation_is_the_mean_of_its_parts(data, model):
     stepper, (one, two) = batches(data, model, 2, accumulate=2)
     assert len(one.uids) == 8
