@@ -6,6 +6,7 @@ Taught by notebooks/50_architecture_and_latency.ipynb.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -61,3 +62,49 @@ class _Watcher(TorchDispatchMode):
         self.alive = {key: entry for key, entry in self.alive.items() if not entry[0].expired()}
         self.peak = max(self.peak, sum(size for _, size in self.alive.values()))
         return out
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one part of a tower is and costs, for one picture."""
+
+    name: str
+    """`stem`, `stage 1`, ..., `head`."""
+    mixer: str
+    """`convolution` or `attention`."""
+    side: int
+    """Side of its output, in places; its tokens are the square of it."""
+    width: int
+    """Channels of its output."""
+    parameters: int
+    """Number of parameters."""
+    flops: int
+    """For one picture; a multiply-add is two."""
+
+
+@torch.no_grad()
+def stage_costs(tower: str, image_size: int, outputs: int = 512) -> list[Stage]:
+    """Parameters and FLOPs of each part of a folded MCi tower of timm or of the lite family; nothing is computed.
+
+    Args:
+        tower: timm's name, e.g. `fastvit_mci3` or `lite_mci5`.
+        image_size: side of the picture in pixels.
+        outputs: width of the embedding.
+    """
+    import timm
+
+    import mobileclip2_lite.models.towers  # noqa: F401  (registers the lite towers with timm)
+
+    with torch.device("meta"):
+        model = timm.create_model(tower, num_classes=outputs, inference_mode=True).eval()
+        features = torch.empty(1, 3, image_size, image_size)
+    parts = {"stem": model.stem, **{f"stage {n + 1}": stage for n, stage in enumerate(model.stages)}}
+    parts["head"] = nn.Sequential(model.final_conv, model.head)
+    found = []
+    for name, part in parts.items():
+        flops, features = count_flops(part, features), part(features)
+        attends = any(type(module).__name__ == "AttentionBlock" for module in part.modules())
+        side = features.shape[-1] if features.ndim == 4 else 1
+        parameters = sum(parameter.numel() for parameter in part.parameters())
+        found.append(Stage(name, "attention" if attends else "convolution", side, features.shape[1], parameters, flops))
+    return found

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from mobileclip2_lite.costs import count_flops, peak_memory
+from mobileclip2_lite.costs import count_flops, peak_memory, stage_costs
 from mobileclip2_lite.latency import (
     Row,
     TextTower,
@@ -41,6 +41,18 @@ def test_peak_memory_by_hand():
     assert peak_memory(wide, torch.rand(4, 10)) == 4 * numbers
     deep = nn.Sequential(*(nn.Linear(100, 100) for _ in range(20)))
     assert peak_memory(deep, torch.rand(1, 100)) <= 4 * 4 * 100, "what is no longer used does not count"
+
+
+def test_stages_add_up_to_the_tower():
+    stages = stage_costs("lite_mci5", 128, 192)
+    model = create_model("lite-mci5-s").model
+    row = measure(model.visual, torch.rand(1, 3, 128, 128), **QUICK)
+    assert sum(stage.parameters for stage in stages) == row.parameters
+    assert sum(stage.flops for stage in stages) == row.flops
+    assert [stage.side for stage in stages] == [32, 32, 16, 8, 4, 2, 1]
+    assert [stage.mixer for stage in stages[1:6]] == ["convolution"] * 3 + ["attention"] * 2
+    large = stage_costs("fastvit_mci3", 256, 768)
+    assert sum(stage.parameters for stage in large) / 1e6 == pytest.approx(125.1, abs=0.1)
 
 
 def test_a_row_says_what_was_measured():
