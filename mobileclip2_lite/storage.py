@@ -45,7 +45,9 @@ def encode(embeddings: Mapping[str, Tensor], storage: str = "bf16") -> bytes:
             out[name] = (rows / scale).round().to(torch.int8)
             out[name + SCALE] = scale
         else:
-            out[name] = rows.to(torch.bfloat16 if storage == "bf16" else torch.float32).contiguous()
+            out[name] = (
+                rows.to(torch.bfloat16) if storage == "bf16" else rows.clone()
+            )  # safetensors refuses shared memory
     return save(out)
 
 
