@@ -153,6 +153,28 @@ def measure_model(
                         yield measure(tower, inputs, model=name, kind=kind, backend=backend, threads=count, **settings)
 
 
+def count_parameters(name: str) -> tuple[int, int]:
+    """Parameters of a named model's image and text tower after folding, without making its weights."""
+    import timm
+
+    from mobileclip2_lite.models.sources import resolve
+    from mobileclip2_lite.models.zoo import build
+
+    config = resolve(name).model_cfg
+    trunk = config["vision_cfg"].get("timm_model_name", "")
+    with torch.device("meta"):
+        model = build(config)
+        image: nn.Module = model.visual
+        if trunk.startswith(("fastvit", "lite_mci")):
+            image = timm.create_model(trunk, num_classes=config["embed_dim"], inference_mode=True)
+        text = TextTower(model)
+    scales = ("model.logit_scale", "model.logit_bias")
+    return (
+        sum(parameter.numel() for parameter in image.parameters()),
+        sum(parameter.numel() for key, parameter in text.named_parameters() if key not in scales),
+    )
+
+
 class TextTower(nn.Module):
     """A model's `encode_text` as a module of its own parameters; tokens (N, L) to features (N, D)."""
 
@@ -265,6 +287,7 @@ def picture(rows: Sequence[Row], path: str | os.PathLike | None = None) -> Any:
         The matplotlib figure.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator
 
     here = {}
     for row in rows:
@@ -285,6 +308,9 @@ def picture(rows: Sequence[Row], path: str | os.PathLike | None = None) -> Any:
                 label = name.removeprefix(generation)
                 axis.annotate(label, (milliseconds[name], FAMILY[name].imagenet), (4, -11), textcoords="offset points")
         axis.set(xscale="log", xlabel="milliseconds of the image tower, batch 1")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_locator(NullLocator())
         axis.grid(alpha=0.3)
     left.set(ylabel="ImageNet zero-shot, % (paper)", title="iPhone 12 Pro Max (paper)")
     left.legend()

@@ -224,3 +224,35 @@ def _compact(place: Path, kept: dict[Entry, np.ndarray]) -> None:
         _write_part(place, kept)
     for path in old:
         path.unlink()
+
+
+def widget(index: Index, text: str = "", top: int = 8, side: int = 110) -> Any:
+    """A text box with the found images below it, for notebooks (needs ipywidgets).
+
+    Args:
+        index: what is searched.
+        text: the first query.
+        top: images shown.
+        side: of a thumbnail, in pixels.
+    """
+    import io
+
+    import ipywidgets
+
+    box = ipywidgets.Text(value=text, placeholder="what to look for", continuous_update=False)
+    shown = ipywidgets.HBox(layout=ipywidgets.Layout(flex_flow="row wrap"))
+
+    def thumbnail(hit: Hit) -> Any:
+        picture, data = _open(hit.path), io.BytesIO()
+        picture.thumbnail((side, side))
+        picture.save(data, "PNG")
+        label = ipywidgets.Label(f"{hit.score:.2f}  {hit.path.name[:18]}")
+        return ipywidgets.VBox([ipywidgets.Image(value=data.getvalue(), format="png"), label])
+
+    def update(change: dict | None = None) -> None:
+        hits = index.search(box.value, top=top) if box.value.strip() else []
+        shown.children = [thumbnail(hit) for hit in hits]
+
+    box.observe(update, names="value")
+    update()
+    return ipywidgets.VBox([box, shown])

@@ -13,6 +13,7 @@ from mobileclip2_lite.costs import count_flops, peak_memory, stage_costs
 from mobileclip2_lite.latency import (
     Row,
     TextTower,
+    count_parameters,
     measure,
     measure_model,
     picture,
@@ -53,6 +54,13 @@ def test_stages_add_up_to_the_tower():
     assert [stage.mixer for stage in stages[1:6]] == ["convolution"] * 3 + ["attention"] * 2
     large = stage_costs("fastvit_mci3", 256, 768)
     assert sum(stage.parameters for stage in large) / 1e6 == pytest.approx(125.1, abs=0.1)
+
+
+def test_parameters_are_counted_without_weights():
+    assert [round(count / 1e6, 1) for count in count_parameters("MobileCLIP2-S0")] == [11.4, 63.4]
+    model = create_model("lite-mci-s").model
+    row = measure(model.visual, torch.rand(1, 3, 64, 64), **QUICK)
+    assert count_parameters("lite-mci-s") == (row.parameters, sum(p.numel() for p in model.text.parameters()))
 
 
 def test_a_row_says_what_was_measured():

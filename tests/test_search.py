@@ -131,3 +131,14 @@ def test_empty_and_missing_folders(tmp_path):
     assert index.search("red") == []
     with pytest.raises(FileNotFoundError, match="not a folder"):
         build_index(tmp_path / "none", Towers().model)
+
+
+def test_widget_shows_what_the_text_finds(folder):
+    pytest.importorskip("ipywidgets")
+    view = search.widget(build_index(folder, Towers().model), "green", top=2)
+    box, shown = view.children
+    assert ["green" in cell.children[1].value for cell in shown.children] == [True, True]
+    box.value = "blue"
+    assert ["blue" in cell.children[1].value for cell in shown.children] == [True, True]
+    box.value = " "
+    assert shown.children == ()
