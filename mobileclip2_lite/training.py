@@ -29,7 +29,7 @@ from mobileclip2_lite.live_teachers import teacher_cards
 from mobileclip2_lite.loader import ReinforcedDataset
 from mobileclip2_lite.models.zoo import LoadedModel, save_model
 from mobileclip2_lite.recipes import Train
-from mobileclip2_lite.stages import Work, pretty, write_atomic
+from mobileclip2_lite.stages import Work
 from mobileclip2_lite.stepping import Stepper
 from mobileclip2_lite.tracking import Log
 
@@ -87,7 +87,9 @@ def train(
         stack.enter_context(_threads(settings, processes.device))
         if processes.first:
             stack.enter_context(work.lock())
-            write_atomic(out / "progress.json", pretty({"key": work.key, **work.identity}))
+            if processes.size == 1 and work.done() is not None:  # by a process that was a little faster
+                return out
+            work.begin()
         processes.wait()
         run = Run(settings, data, out, seed, processes)
         run.resume()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_training
 import torch
 from tiny_training import TEACHERS, settings, write_data, write_model
 
@@ -19,6 +20,7 @@ from mobileclip2_lite.distributed import Processes
 from mobileclip2_lite.feeding import Tokens, feed, token_lengths
 from mobileclip2_lite.live_teachers import LiveTeachers, teacher_cards
 from mobileclip2_lite.losses import PairLoss, Rows
+from mobileclip2_lite.models.trimming import is_trimmable
 from mobileclip2_lite.models.zoo import create_model
 from mobileclip2_lite.stages import StageMismatch, read_manifest
 from mobileclip2_lite.stepping import Stepper
@@ -308,12 +310,15 @@ def test_captions_are_summed(data, model):
     assert stepper.backward(alone)["loss"].item() == pytest.approx(losses["distillation"].item(), rel=1e-5)
 
 
-def test_cutting_texts_is_exact_for_a_causal_tower_only(data, model, tmp_path):
+def test_cutting_texts_is_exact_for_a_causal_tower(data, model):
     stepper, (fed,) = batches(data, model, captioners=("long",))
     assert fed.tokens[0].shape[1] < 24
     whole, (long,) = batches(data, model, captioners=("long",), trim_text=False)
     assert long.tokens[0].shape[1] == 24
     assert_close(gradients(stepper, fed), gradients(whole, long))
+
+
+def test_cutting_texts_would_change_a_tower_that_attends_to_padding(data, tmp_path):
     attending = write_model(tmp_path / "no_mask", no_causal_mask=True)  # as MobileCLIP2's towers but B
     stepper, (fed,) = batches(data, attending)
     assert not stepper.cut
@@ -321,6 +326,9 @@ def test_cutting_texts_is_exact_for_a_causal_tower_only(data, model, tmp_path):
     short = fed.tokens[0][:, : int(token_lengths(fed.tokens[0]).max())]
     tower = stepper.model.eval()
     assert not torch.allclose(tower.encode_text(short), tower.encode_text(fed.tokens[0]), atol=1e-3)
+    tower.text.use_pad_mask = True  # the same tower, padding masked: now cutting is exact
+    assert is_trimmable(tower)
+    assert torch.allclose(tower.encode_text(short), tower.encode_text(fed.tokens[0]), atol=1e-5)
 
 
 def test_tokens_are_made_once():
@@ -388,6 +396,38 @@ def test_live_teachers_see_the_students_views_at_their_own_size(data, model):
     stored = dataclasses.replace(fed, teacher_images=images, teacher_texts=texts)
     run.stepper.live = None
     assert run.stepper.backward(stored)["loss"].item() == pytest.approx(losses["loss"].item(), rel=1e-6)
+
+
+def test_live_teachers_equal_stored_embeddings(model, tmp_path):
+    """From pairs through reinforcement by real teachers to the loss: online and offline say the same."""
+    from mobileclip2_lite import recipes, shards, stages
+    from mobileclip2_lite.models.teachers import Teacher, TeacherEnsemble
+    from mobileclip2_lite.reinforce import reinforce
+
+    items = [tiny_training.sample(number) for number in range(24)]
+    items = [shards.Pair(item.uid, item.image, item.ext, item.text, item.meta) for item in items]
+    info = shards.write_shard(tmp_path / "pairs" / "shard-000000.tar", items)
+    record = {"name": "shard-000000.tar", **info._asdict(), "dropped": {}}
+    stages.Work(tmp_path / "pairs", "pairs", 1, {}).commit(shards=[record], samples=24)
+    folders = {name: write_model(tmp_path / name, seed) for seed, name in enumerate(("first", "second"), 1)}
+    second = create_model(folders["second"], interpolation="bicubic")  # another eye than the student's
+    ensemble = TeacherEnsemble(
+        [Teacher(name, str(folder), logit_scale=20.0) for name, folder in folders.items()],
+        [create_model(folders["first"]), second],
+    )
+    chosen = recipes.Reinforce(teachers=("first", "second"), views=3, storage="fp32")
+    data = tmp_path / "reinforced"
+    reinforce(chosen, tmp_path / "pairs", data, ensemble=ensemble)
+    losses = {}
+    for online in (False, True):
+        run = Run(settings(model), data, Path("unused"), 0, Processes())
+        if online:
+            run.stepper.live = LiveTeachers(run.teachers, torch.device("cpu"), run.stepper.eye, ensemble)
+            assert run.stepper.live.sizes == [(16, "bicubic")]
+        stream = feed(run.stream(), Tokens(run.stepper.loaded.tokenizer, True), torch.device("cpu"))
+        losses[online] = run.stepper.backward(next(stream))["distillation"].item()
+        stream.close()
+    assert losses[True] == pytest.approx(losses[False], rel=1e-4)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
