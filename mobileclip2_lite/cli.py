@@ -150,7 +150,7 @@ def _app(recipe: recipes.Recipe) -> tyro.extras.SubcommandApp:
         """
         from mobileclip2_lite.inspect import inspect as inspect_path
 
-        print(inspect_path(path, html=html, verify=verify))
+        print(inspect_path(path, html=html, verify=verify)["text"])
 
     return app
 

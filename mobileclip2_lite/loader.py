@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import augment, decoding, storage
+from .order import POOL, Order
 from .recipes import Augment
 from .shards import EXTENSIONS, decode_text, load_json, parse_views, sample_error, shard_names
 from .stages import read_manifest, rng, sha256_bytes
@@ -27,8 +28,6 @@ from .tars import ShardError, TarIndex
 if TYPE_CHECKING:
     from torch import Tensor
 
-POOL = 64
-"""Shards whose samples are shuffled together; the order of shards is shuffled over all."""
 LIGHT = Augment(scale=(0.9, 1.0), operations=0)
 """The light crop of `views="weak"`: open_clip's training crop."""
 SMALL = ("json", "paug.json", "syn.json", "txt")
@@ -312,38 +311,3 @@ class _Steps:
 
     def __getitem__(self, place: int) -> Batch:
         return self.dataset.batch(self.numbers[place])
-
-
-class Order:
-    """The epoch's order of samples: shards shuffled, then the samples of `POOL` shards among themselves.
-
-    Known from (seed, epoch) alone and computed a pool at a time, so that billions of samples need no list of them.
-    """
-
-    def __init__(self, counts: Sequence[int], seed: int) -> None:
-        self.counts, self.seed, self.samples = list(counts), seed, sum(counts)
-        self._shards = lru_cache(maxsize=2)(self._shuffle_shards)
-        self._pool = lru_cache(maxsize=4)(self._shuffle_pool)
-
-    def __getstate__(self) -> dict:
-        return {"counts": self.counts, "seed": self.seed}
-
-    def __setstate__(self, state: dict) -> None:
-        self.__init__(**state)
-
-    def _shuffle_shards(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        shards = rng(self.seed, "shards", epoch).permutation(len(self.counts))
-        pools = [sum(self.counts[i] for i in shards[at : at + POOL]) for at in range(0, len(shards), POOL)]
-        return shards, np.cumsum([0, *pools])
-
-    def _shuffle_pool(self, epoch: int, pool: int) -> np.ndarray:
-        shards = self._shards(epoch)[0][pool * POOL : (pool + 1) * POOL]
-        pairs = np.concatenate([np.stack([np.full(self.counts[s], s), np.arange(self.counts[s])], 1) for s in shards])
-        return rng(self.seed, "samples", epoch, pool).permutation(pairs)
-
-    def at(self, epoch: int, position: int) -> tuple[int, int]:
-        """(shard, sample in the shard) at a position of the epoch."""
-        starts = self._shards(epoch)[1]
-        pool = int(np.searchsorted(starts, position, side="right")) - 1
-        shard, sample = self._pool(epoch, pool)[position - starts[pool]]
-        return int(shard), int(sample)

@@ -1,7 +1,7 @@
 """Embeddings as bytes: named rows in a safetensors member, as bfloat16, float32, or integers with row scales.
 
-Paper: MobileCLIP (arXiv 2311.17049) section 5 finds bfloat16 harmless; int8 and int6 are ours (effect: docs/lab_log.md).
-Reads and writes bytes only; one row is read without touching the others.
+Paper: MobileCLIP (arXiv 2311.17049) section 5 finds bfloat16 harmless; int8 and int6 are ours (docs/lab_log.md says
+what they do). Reads and writes bytes only; one row is read without touching the others.
 Taught by notebooks/20_reinforce.ipynb.
 """
 

@@ -11,11 +11,12 @@ import pytest
 import torch
 from fake_teachers import FakeTeachers, picture, sample, write_pairs
 
-from mobileclip2_lite import loader as loader_module
+from mobileclip2_lite import order as order_module
 from mobileclip2_lite import shards, storage
 from mobileclip2_lite.augment import replay
 from mobileclip2_lite.decoding import pixels
-from mobileclip2_lite.loader import Order, ReinforcedDataset
+from mobileclip2_lite.loader import ReinforcedDataset
+from mobileclip2_lite.order import Order
 from mobileclip2_lite.recipes import Reinforce
 from mobileclip2_lite.reinforce import reinforce
 from mobileclip2_lite.shrinking import shrink
@@ -172,7 +173,7 @@ def test_weak_views_are_light_crops_without_embeddings(folder, samples):
 
 
 def test_the_order_is_a_permutation_for_any_pools(monkeypatch):
-    monkeypatch.setattr(loader_module, "POOL", 3)
+    monkeypatch.setattr(order_module, "POOL", 3)
     counts = [5, 0, 7, 1, 4, 9, 2]
     order = Order(counts, seed=0)
     epochs = [[order.at(epoch, position) for position in range(order.samples)] for epoch in (0, 1)]
