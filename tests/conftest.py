@@ -34,3 +34,13 @@ def _remove_caches():
 
 
 # --- artefacts of a tiny run, shared by the tests that need one -----------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory) -> Path:
+    """The folder of a whole finished run at recipe `tiny`; read it, never write to it."""
+    from mobileclip2_lite import pipeline, recipes
+
+    folder = tmp_path_factory.mktemp("tiny") / "run"
+    pipeline.run(recipes.tiny(), folder, say=lambda line: None)
+    return folder

@@ -12,11 +12,12 @@ NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
 
 
 @pytest.fixture(scope="session")
-def copy(tmp_path_factory) -> Path:
-    """A copy of the notebooks, so that neither they nor the reader's own runs are touched; runs go beside it."""
+def copy(tmp_path_factory, tiny_run) -> Path:
+    """The notebooks and the tiny run where they look for it, copied: neither they nor the reader's runs are touched."""
     folder = tmp_path_factory.mktemp("course")
     ignored = shutil.ignore_patterns(".ipynb_checkpoints", "runs")
     shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=ignored)
+    shutil.copytree(tiny_run, folder / "runs" / "tiny")
     return folder
 
 
