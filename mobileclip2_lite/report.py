@@ -94,11 +94,11 @@ def percent(value: float, deviation: float | None = None) -> str:
 
 
 def summary(evaluation: Mapping[str, Any], recipe: Recipe, run_folder: Path) -> list[page.Block]:
-    """The result in one sentence, and the numbers behind it."""
+    """The result in one sentence, and the numbers behind it; a gain within three standard deviations is no win."""
     control, student = (mean_and_deviation(evaluation[kind], "zero_shot") for kind in ("control", "student"))
     gain, seeds = student[0] - control[0], len(evaluation["student"])
     spread = max(control[1] or 0.0, student[1] or 0.0)
-    verb = "beats" if gain > 0 else "does not beat"
+    verb = "beats" if gain > 3 * spread else "is not clearly better than" if gain > 0 else "does not beat"
     beyond = f", {gain / spread:.0f} times the larger standard deviation" if spread and gain > 0 else ""
     many = f"mean ± standard deviation of {seeds} seeds" if seeds > 1 else "one seed, so without a deviation"
     sentence = (

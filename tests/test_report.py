@@ -92,6 +92,8 @@ def test_a_loss_and_a_single_seed_are_told_honestly(run_folder):
     text = report.summary(worse, recipe(), run_folder)[0].text
     assert "does not beat the control" in text
     assert "20.0 % against 30.0 % right (-10.0 points; one seed, so without a deviation)" in text
+    noisy = {"control": [{"zero_shot": 0.2}, {"zero_shot": 0.3}], "student": [{"zero_shot": 0.3}, {"zero_shot": 0.35}]}
+    assert "is not clearly better than the control" in report.summary(noisy, recipe(), run_folder)[0].text
 
 
 def test_table_has_chance_control_student_difference_and_teachers(run_folder):
