@@ -49,15 +49,28 @@ def learning_rate(step: int, steps: int, peak: float, warmup: float) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
 
 
-@contextlib.contextmanager
-def autocast(precision: str, device: torch.device) -> Iterator[None]:
-    """Run matrix products in `bf16` or `fp16`, or everything in `fp32`.
+def usable_precision(precision: str, device: torch.device) -> str:
+    """`precision`, or `fp32` for `bf16` on a CPU without bf16 instructions, where emulating them is many times slower.
 
     Raises:
-        ValueError: `precision` is none of these.
+        ValueError: `precision` is unknown.
     """
     if precision not in DTYPES:
         raise ValueError(f"precision {precision!r} is unknown: one of {', '.join(DTYPES)}")
+    if precision == "bf16" and device.type == "cpu" and not cpu_has_bf16():
+        return "fp32"
+    return precision
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the processor multiplies in bf16 (AVX512-BF16 or AMX), as far as torch says."""
+    checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(check is not None and check() for check in checks)
+
+
+@contextlib.contextmanager
+def autocast(precision: str, device: torch.device) -> Iterator[None]:
+    """Run matrix products in `bf16` or `fp16`, or everything in `fp32`."""
     dtype = DTYPES[precision]
     with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None, cache_enabled=True):
         yield

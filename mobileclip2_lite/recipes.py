@@ -143,7 +143,7 @@ class Train:
     ema: float = 0.0
     """Decay of an exponential moving average of the weights, which is then what is evaluated and saved; 0 for none."""
     precision: str = "bf16"
-    """`bf16` autocast (paper), `fp16` with loss scaling, or `fp32`."""
+    """`bf16` autocast (paper; a CPU without bf16 instructions takes fp32), `fp16` with loss scaling, or `fp32`."""
     accumulate: int = 1
     """Parts of a batch, each contrasted by itself, whose gradients are averaged; 1 contrasts the whole (paper)."""
     forward_chunk: int = 0

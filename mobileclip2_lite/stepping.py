@@ -44,13 +44,14 @@ class Stepper:
     def __init__(self, settings: Train, teachers: dict[str, dict], steps: int, seed: int, processes: Processes) -> None:
         self.settings, self.steps, self.seed, self.processes = settings, steps, seed, processes
         self.device = processes.device
+        self.precision = optimisation.usable_precision(settings.precision, self.device)
         torch.manual_seed(torch_seed(seed, "weights"))
         self.loaded = new_model(settings)
         self.model = self.loaded.model.to(self.device, memory_format=torch.channels_last).train()
         processes.same(self.model)
         if settings.recompute:
             self.model.set_grad_checkpointing(True)
-        if self.device.type == "cpu" and settings.precision != "fp32":
+        if self.device.type == "cpu" and self.precision != "fp32":
             optimisation.grouped_convolutions_in_fp32(self.model)
         self.encode_image, self.encode_text = self.model.encode_image, self.model.encode_text
         if settings.compile:
@@ -58,7 +59,7 @@ class Stepper:
         self.optimizer = optimisation.optimizer(
             self.model, settings.learning_rate, settings.betas, settings.weight_decay
         )
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self.ema = optimisation.Ema(self.model, settings.ema) if settings.ema else None
         self.cut = settings.trim_text and not settings.compile and is_trimmable(self.model)
         preprocess = self.loaded.preprocess
@@ -102,13 +103,13 @@ class Stepper:
         counts = self.processes.counts(len(fed.uids))
         teacher_images, teacher_texts = self.live.embed(fed) if self.live else (fed.teacher_images, fed.teacher_texts)
         losses: dict[str, Tensor] = {}
+        precision = self.precision, self.device
 
         def image(x: Tensor) -> Tensor:
-            with optimisation.autocast(self.settings.precision, self.device):
+            with optimisation.autocast(*precision):
                 return F.normalize(self.encode_image(x).float(), dim=-1)
 
         def text(x: Tensor) -> Tensor:
-            precision = self.settings.precision, self.device
             with optimisation.autocast(*precision), optimisation.attention(*precision, x.shape[1]):
                 if self.cut and self.device.type == "cpu":  # on a GPU looking at lengths would make it wait
                     return F.normalize(encode_text(self.model, x, parts=max(1, len(x) // ROWS)).float(), dim=-1)

@@ -214,7 +214,7 @@ class Run:
             f"step {self.step} of {self.out}: "
             + ", ".join(f"{name} {value.item():.4g}" for name, value in sorted(losses.items()))
             + f", gradient norm {float(norm):.4g}, learning rate {stepper.optimizer.param_groups[0]['lr']:.3g}, "
-            f"logit scale {stepper.model.logit_scale.exp().item():.4g}, precision {self.settings.precision}. "
+            f"logit scale {stepper.model.logit_scale.exp().item():.4g}, precision {stepper.precision}. "
             f"First samples of the batch: {', '.join(batches[0].uids[:3])}. "
             "What to look at, in this order: precision='fp32' (does it go on?), a lower learning_rate or a longer "
             "warmup, grad_clip (is it 0?), embeddings in the shards of these samples that are not finite. "
@@ -262,6 +262,7 @@ class Run:
             logit_scale=scale,
             seconds=round(self.seconds, 2),
             processes=self.processes.size,
+            precision=self.stepper.precision,
             teachers=self.teachers,
             dropped=dict(self.stepper.dropped),
         )

@@ -438,6 +438,15 @@ def test_low_precision_is_close(data, model, tmp_path, precision):
     assert low[-1]["loss"] == pytest.approx(full[-1]["loss"], rel=0.05)
 
 
+def test_cpu_without_bf16_takes_fp32(data, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(optimisation, "cpu_has_bf16", lambda: False)
+    out = go(settings(model, precision="bf16"), data, tmp_path / "out")
+    assert read_manifest(out)["precision"] == "fp32"
+    assert optimisation.usable_precision("bf16", torch.device("cuda")) == "bf16"
+    monkeypatch.setattr(optimisation, "cpu_has_bf16", lambda: True)
+    assert optimisation.usable_precision("bf16", torch.device("cpu")) == "bf16"
+
+
 def test_bf16_on_a_cpu_keeps_grouped_convolutions_in_fp32():
     module = torch.nn.Sequential(torch.nn.Conv2d(4, 4, 3, groups=4), torch.nn.Conv2d(4, 4, 1))
     optimisation.grouped_convolutions_in_fp32(module)
