@@ -314,10 +314,9 @@ def picture(rows: Sequence[Row], path: str | os.PathLike | None = None) -> Any:
         axis.grid(alpha=0.3)
     left.set(ylabel="ImageNet zero-shot, % (paper)", title="iPhone 12 Pro Max (paper)")
     left.legend()
-    threads = next(iter(here.values())).threads if here else 0
-    right.set_title(
-        f"here: {next(iter(here.values())).device}, {threads} thread(s)" if here else "here: nothing measured"
-    )
+    some = next(iter(here.values()), None)
+    threads = "" if some is None else f", {some.threads} thread{'s' if some.threads > 1 else ''}"
+    right.set_title("here: nothing measured" if some is None else f"here: {some.device}{threads}")
     if path is not None:
         figure.savefig(path)
     return figure
