@@ -292,3 +292,61 @@ def test_wrong_rows_are_an_error(batch):
         )
     with pytest.raises(ValueError, match="one text embedding for each teacher"):
         call(loss, batch, teacher_text={"first": batch["teacher_text"]["first"]})
+
+
+def features(batch: dict) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Fresh leaves: image, text, scale."""
+    scale = torch.tensor(9.0, dtype=torch.float64)
+    return tuple(x.clone().requires_grad_() for x in (batch["image"], batch["text"], scale))
+
+
+def assert_same_gradients(ours: torch.Tensor, inputs, theirs: torch.Tensor, their_inputs) -> None:
+    for mine, other in zip(torch.autograd.grad(ours, inputs), torch.autograd.grad(theirs, their_inputs), strict=True):
+        assert torch.allclose(mine, other, rtol=1e-9, atol=1e-12)
+
+
+def test_equals_open_clips_losses(batch):
+    """ClipLoss in value; SigLipLoss in value; DistillClipLoss, a cross-entropy, in gradient and up to the entropy."""
+    from open_clip import ClipLoss
+    from open_clip.loss import DistillClipLoss, SigLipLoss
+
+    image, text, scale = mine = features(batch)
+    others = features(batch)
+    ours = PairLoss()(Rows.alone(image), Rows.alone(text), scale).total
+    theirs = ClipLoss()(*others)
+    assert ours.item() == pytest.approx(theirs.item(), abs=1e-12)
+    assert_same_gradients(ours, mine, theirs, others)
+
+    bias = torch.tensor(-2.0, dtype=torch.float64)
+    ours = PairLoss(form="sigmoid")(Rows.alone(image), Rows.alone(text), scale, logit_bias=bias).total
+    theirs = SigLipLoss()(*others, bias)
+    assert ours.item() == pytest.approx(theirs.item(), abs=1e-12)
+    assert_same_gradients(ours, mine, theirs, others)
+
+    one = {side: {"first": Rows.alone(batch[side]["first"])} for side in ("teacher_image", "teacher_text")}
+    loss = PairLoss(("first",), {"first": 20.0}, {"first": 5}, 1.0)
+    ours = loss(Rows.alone(image), Rows.alone(text), scale, **one).total
+    rows = [one[side]["first"].local for side in ("teacher_image", "teacher_text")]
+    _, theirs = DistillClipLoss()(*others, *rows, torch.tensor(20.0, dtype=torch.float64))
+    logits = 20 * rows[0] @ rows[1].T
+    entropy = -sum(ensemble_target([matrix])[1].mean() for matrix in (logits, logits.T)) / 2
+    assert (theirs - ours).item() == pytest.approx(entropy.item(), abs=1e-10)
+    assert_same_gradients(ours, mine, theirs, others)
+
+
+def test_mean_of_probabilities_has_the_gradient_of_the_mean_of_kl(batch):
+    """The paper's K divergences one by one, against one cross-entropy with their mean target."""
+    mine, others = features(batch), features(batch)
+    ours = PairLoss(tuple(SCALES), SCALES, DIMENSIONS, 1.0)(
+        *(Rows.alone(x) for x in mine[:2]), mine[2], alone(batch["teacher_image"]), alone(batch["teacher_text"])
+    ).total
+    image, text, scale = others
+    terms = []
+    for name, teacher_scale in SCALES.items():
+        target = teacher_scale * batch["teacher_image"][name] @ batch["teacher_text"][name].T
+        logits = scale * image @ text.T
+        for student, teacher in ((logits, target), (logits.T, target.T)):
+            terms.append(F.kl_div(student.log_softmax(1), teacher.softmax(1), reduction="batchmean"))
+    theirs = sum(terms) / (2 * len(SCALES))
+    assert ours.item() == pytest.approx(theirs.item(), abs=1e-12)
+    assert_same_gradients(ours, mine, theirs, others)

@@ -106,6 +106,30 @@ def test_student_learns_and_leaves_a_model_with_log_and_manifest(data, model, tm
     go(dataclasses.replace(chosen, workers=3, log_every=7), data, out)  # what does not change the model may change
 
 
+def test_golden_losses(data, model, tmp_path):
+    """The loss of every step is the one that was recorded: what changes the course of a training is meant to.
+
+    After a change that is meant to, write the file again: UPDATE_GOLDEN=1 python -m pytest tests/test_training.py
+    """
+    found = {}
+    for name, changes in {
+        "student": {"captioners": ("short", "long")},
+        "mixed": {"distill": 0.5},
+        "control": {"distill": 0.0, "views": "weak"},
+        "sigmoid": {"loss": "sigmoid"},
+    }.items():
+        lines = read(go(settings(model, **changes), data, tmp_path / name) / "log.jsonl")
+        found[name] = [line["loss"] for line in lines]
+    path = Path(__file__).parent / "golden" / "training_losses.txt"
+    if os.environ.get("UPDATE_GOLDEN"):
+        rows = (f"{name} {' '.join(f'{loss:.5f}' for loss in losses)}\n" for name, losses in found.items())
+        path.write_text("".join(rows), "utf-8")
+    golden = {name: losses for name, *losses in map(str.split, path.read_text("utf-8").splitlines())}
+    assert golden.keys() == found.keys()
+    for name, losses in found.items():
+        assert losses == pytest.approx([float(loss) for loss in golden[name]], rel=5e-3), name
+
+
 def test_control_reads_no_embeddings(data, model, tmp_path):
     out = go(settings(model, distill=0.0, views="weak"), data, tmp_path / "out")
     assert {"contrastive"} == {key for key in read(out / "log.jsonl")[0] if key in ("contrastive", "distillation")}
