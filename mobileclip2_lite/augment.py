@@ -17,20 +17,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image
 
 from .decoding import BadImage, decode
+from .operations import OPERATIONS, apply
 
 if TYPE_CHECKING:
     from .recipes import Augment
 
-__all__ = ["OPERATIONS", "BadImage", "SourceMismatch", "View", "decode", "draw", "pack", "replay", "unpack"]
-
-OPERATIONS = (
-    "Identity", "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness",
-    "Color", "Contrast", "Sharpness", "Posterize", "Solarize", "AutoContrast", "Equalize",
-)  # fmt: skip
-"""RandAugment's operations in torchvision's order, which is also the numbering of the official `paug.json`."""
+__all__ = ["OPERATIONS", "BadImage", "SourceMismatch", "View", "apply", "decode", "draw", "pack", "replay", "unpack"]
 
 SIGNED = frozenset(OPERATIONS[1:10])
 TRANSLATE = 150.0 / 331.0
@@ -210,43 +205,6 @@ def pixel_box(crop: tuple[float, float, float, float], width: int, height: int) 
     left, top = min(round(crop[0] * width), width - 1), min(round(crop[1] * height), height - 1)
     right, bottom = min(round(crop[2] * width), width), min(round(crop[3] * height), height)
     return left, top, max(right, left + 1), max(bottom, top + 1)
-
-
-def apply(image: Image.Image, name: str, magnitude: float) -> Image.Image:
-    """One RandAugment operation, pixel for pixel torchvision's on PIL images (nearest neighbour, black outside).
-
-    Shifts are shares of the side. Source: torchvision.transforms.autoaugment.
-    """
-    width, height = image.size
-    affine = Image.Transform.AFFINE
-    if name == "Identity":
-        return image
-    if name in ("ShearX", "ShearY"):
-        slope = math.tan(math.radians(math.degrees(math.atan(magnitude))))
-        matrix = (1, slope, 0, 0, 1, 0) if name == "ShearX" else (1, 0, 0, slope, 1, 0)
-        return image.transform(image.size, affine, matrix)
-    if name == "TranslateX":
-        return image.transform(image.size, affine, (1, 0, -shift(magnitude, width), 0, 1, 0))
-    if name == "TranslateY":
-        return image.transform(image.size, affine, (1, 0, 0, 0, 1, -shift(magnitude, height)))
-    if name == "Rotate":
-        return image.rotate(magnitude)
-    if name in ("Brightness", "Color", "Contrast", "Sharpness"):
-        return getattr(ImageEnhance, name)(image).enhance(1.0 + magnitude)
-    if name == "Posterize":
-        return ImageOps.posterize(image, int(magnitude))
-    if name == "Solarize":
-        return ImageOps.solarize(image, magnitude)
-    if name == "AutoContrast":
-        return ImageOps.autocontrast(image)
-    if name == "Equalize":
-        return ImageOps.equalize(image)
-    raise ValueError(f"operation {name!r} is not one of {', '.join(OPERATIONS)}")
-
-
-def shift(share: float, side: int) -> int:
-    """A share of the side in whole pixels, towards zero as torchvision does; a hair is added against float32's."""
-    return int(math.copysign(abs(share) * side + 1e-3, share))
 
 
 def pack(views: list[View]) -> str:

@@ -8,9 +8,10 @@ Taught by notebooks/30_train.ipynb.
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -208,11 +209,11 @@ class ReinforcedDataset:
         parts = {name: bytes(index.member(number, name)) for name in index.extensions(number) if name in SMALL}
         meta = load_json(path, key, "json", parts) if "json" in parts else {}
         uid = str(meta.get("uid", key))
-        chance = rng(self.seed, "choose", self.epoch, uid)
+        chance = functools.cache(lambda: rng(self.seed, "choose", self.epoch, uid))  # made when first asked for
         pixels, row = self._pixels(path, key, uid, parts, meta, bytes(index.member(number, ext)), chance)
         item = {"uid": uid, "pixels": pixels, "text": decode_text(path, key, "txt", parts), "image": {}, "words": {}}
         choices = self._captions(path, key, parts)
-        chosen = choices[int(chance.integers(len(choices)))] if choices else None
+        chosen = choices[int(chance().integers(len(choices)))] if choices else None
         if self.captioners:
             item["syn"], item["syn_words"] = item["text"] if chosen is None else chosen[2], {}
         if self.teachers:
@@ -220,14 +221,21 @@ class ReinforcedDataset:
         return item
 
     def _pixels(
-        self, path: str, key: str, uid: str, parts: dict, meta: dict, data: bytes, chance: np.random.Generator
+        self,
+        path: str,
+        key: str,
+        uid: str,
+        parts: dict,
+        meta: dict,
+        data: bytes,
+        chance: Callable[[], np.random.Generator],
     ) -> tuple[np.ndarray, int | None]:
         """The chosen view's pixels, and its number among the stored ones."""
         image, row, stored = decoding.pixels(data), None, meta.get("stored") or {}
         # pictures that `shrinking` made smaller are replayed relative to their view's source
         smaller = image.shape[1::-1] == (stored.get("width"), stored.get("height"))
         if self.views == "weak":
-            view = augment.draw(chance, *image.shape[1::-1], LIGHT)
+            view = augment.draw(chance(), *image.shape[1::-1], LIGHT)
         else:
 
             def choose(count: int) -> int:

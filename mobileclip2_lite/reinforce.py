@@ -216,12 +216,12 @@ class ShardReinforcer:
         views = [
             augment.draw(chance, *image.shape[1::-1], self.settings.augment, sha256) for _ in range(self.settings.views)
         ]
+        kinds = {(self.ensemble.image_size(name), self.ensemble.interpolation(name)) for name in self.ensemble.names}
+        # teachers that take the same size share their pixels; others have their own replay of the whole picture
+        replayed = {kind: [np.asarray(augment.replay(image, view, *kind)) for view in views] for kind in kinds}
         pictures = {
-            name: [np.asarray(augment.replay(image, view, size, interpolation)) for view in views]
-            for name, size, interpolation in (
-                (name, self.ensemble.image_size(name), self.ensemble.interpolation(name))
-                for name in self.ensemble.names
-            )
+            name: replayed[self.ensemble.image_size(name), self.ensemble.interpolation(name)]
+            for name in self.ensemble.names
         }
         return dataclasses.replace(sample, views=views, embeddings={}), pictures
 

@@ -20,7 +20,7 @@ from .shards import Sample
 from .stages import Work, read_manifest, sha256_bytes
 
 
-def shrink(folder: str | os.PathLike, out: str | os.PathLike, side: int = 256, quality: int = 90) -> dict:
+def shrink(folder: str | os.PathLike, out: str | os.PathLike, side: int = 256, quality: int = 85) -> dict:
     """Copy reinforced shards with pictures whose shorter side is at most `side` pixels.
 
     Args:

@@ -30,14 +30,25 @@ def image(number=0, width=90, height=70):
 @pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.parametrize("magnitude", [3, 9, 30])
 @pytest.mark.parametrize("sign", [1, -1])
-def test_operations_are_torchvisions(name, magnitude, sign):
-    source = image(1, 64, 64)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_operations_are_torchvisions(name, magnitude, sign, seed):
+    source = image(seed, 64, 64) if seed else Image.new("RGB", (64, 64), (9, 200, 0))
     magnitudes, signed = RandAugment()._augmentation_space(31, (64, 64))[name]
     value = float(magnitudes[magnitude]) if magnitudes.ndim else 0.0
     value *= sign if signed else 1
     ours = apply(source, name, value / 64 if name.startswith("Translate") else value)
     theirs = _apply_op(source, name, value, InterpolationMode.NEAREST, None)
     assert np.array_equal(np.asarray(ours), np.asarray(theirs))
+
+
+@pytest.mark.parametrize("name", ["Contrast", "Sharpness", "AutoContrast", "Equalize"])
+@pytest.mark.parametrize("size", [(1, 1), (2, 5), (5, 2), (3, 3), (224, 224)])
+def test_what_numpy_does_is_what_pil_does(name, size):
+    chance = np.random.default_rng(0)
+    for low, high in ((0, 256), (100, 103), (7, 8), (0, 2)):
+        source = Image.fromarray(chance.integers(low, high, (size[1], size[0], 3), dtype=np.uint8))
+        theirs = _apply_op(source, name, 0.27, InterpolationMode.NEAREST, None)
+        assert np.array_equal(np.asarray(apply(source, name, 0.27)), np.asarray(theirs))
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
