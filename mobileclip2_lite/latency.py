@@ -10,15 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import dataclasses
-import json
 import os
 import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,46 +23,26 @@ import torch
 from torch import nn
 
 from mobileclip2_lite.costs import count_flops, peak_memory
+from mobileclip2_lite.latency_rows import Row, picture, read_jsonl, table, write_jsonl
 from mobileclip2_lite.models.family import FAMILY
 from mobileclip2_lite.models.reparameterization import fold
 
+__all__ = [
+    "BACKENDS",
+    "Row",
+    "TextTower",
+    "count_parameters",
+    "device_name",
+    "measure",
+    "measure_model",
+    "picture",
+    "read_jsonl",
+    "report",
+    "table",
+    "write_jsonl",
+]
+
 BACKENDS = ("eager", "compiled", "onnx")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One tower, measured once."""
-
-    model: str
-    """Name of the model."""
-    tower: str
-    """`image` or `text`."""
-    backend: str
-    """`eager`, `compiled` (torch.compile) or `onnx` (ONNX Runtime)."""
-    folded: bool
-    """Whether branches were folded before."""
-    batch_size: int
-    """Pictures or texts a pass."""
-    size: int
-    """Side of the picture in pixels, or tokens of the text."""
-    threads: int
-    """Threads of one operation."""
-    parameters: int
-    """Of the tower as measured."""
-    flops: int
-    """Of one pass: a multiplication and an addition are two."""
-    peak_bytes: int
-    """Most bytes of activations alive at once, without the weights (eager; 0 if not measured)."""
-    milliseconds: float
-    """One pass, median."""
-    low: float
-    """One pass, first quartile."""
-    high: float
-    """One pass, third quartile."""
-    passes: int
-    """Timed passes."""
-    device: str
-    """Machine and library."""
 
 
 def measure(
@@ -151,6 +128,35 @@ def measure_model(
                 for count in threads:
                     for backend in backends:
                         yield measure(tower, inputs, model=name, kind=kind, backend=backend, threads=count, **settings)
+
+
+def report(
+    models: Sequence[str],
+    *,
+    output: str | os.PathLike | None = None,
+    progress: Callable[[str], None] = print,
+    **settings: Any,
+) -> list[Row]:
+    """Measure several models by name, say each row as it comes, and keep them.
+
+    Args:
+        models: names for `create_model`.
+        output: JSON lines to append to; a picture of the family goes beside it as `.png`.
+        progress: called with each row of the table.
+        settings: as `measure_model` and `measure` take them.
+    """
+    rows: list[Row] = []
+    for line in table([]).splitlines():
+        progress(line)
+    for name in models:
+        for row in measure_model(name, **settings):
+            rows.append(row)
+            progress(table([row]).splitlines()[-1])
+            if output is not None:
+                write_jsonl([row], output)
+    if output is not None and any(row.model in FAMILY for row in rows):
+        picture(rows, Path(output).with_suffix(".png"))
+    return rows
 
 
 def count_parameters(name: str) -> tuple[int, int]:
@@ -242,81 +248,3 @@ def device_name(device: torch.device) -> str:
             name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
         name += f" ({torch.backends.cpu.get_cpu_capability().lower()})"
     return f"{name}, torch {torch.__version__.split('+')[0]}"
-
-
-def write_jsonl(rows: Iterable[Row], path: str | os.PathLike) -> Path:
-    """Append rows as JSON lines."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", encoding="utf-8") as file:
-        for row in rows:
-            file.write(json.dumps(dataclasses.asdict(row)) + "\n")
-    return path
-
-
-def read_jsonl(path: str | os.PathLike) -> list[Row]:
-    """Rows that `write_jsonl` wrote; lines of another kind (ratios) are left out."""
-    with open(path, encoding="utf-8") as file:
-        found = [json.loads(line) for line in file if line.strip()]
-    return [Row(**line) for line in found if "milliseconds" in line]
-
-
-def table(rows: Sequence[Row]) -> str:
-    """The rows as a Markdown table."""
-    lines = [
-        "| model | tower | backend | batch | size | threads | parameters, M | GFLOPs | peak MB | ms (quartiles) |",
-        "|---|---|---|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    lines += [
-        f"| {row.model} | {row.tower} | {row.backend} | {row.batch_size} | {row.size} | {row.threads} | "
-        f"{row.parameters / 1e6:.2f} | {row.flops / 1e9:.2f} | {row.peak_bytes / 1e6:.1f} | "
-        f"{row.milliseconds:.1f} ({row.low:.1f}-{row.high:.1f}) |"
-        for row in rows
-    ]
-    return "\n".join(lines)
-
-
-def picture(rows: Sequence[Row], path: str | os.PathLike | None = None) -> Any:
-    """Published ImageNet accuracy against milliseconds: the paper's phone on the left, this machine on the right.
-
-    Args:
-        rows: image towers of the family; of several rows of one model the first counts.
-        path: where to save the picture; None only draws.
-
-    Returns:
-        The matplotlib figure.
-    """
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator, NullLocator
-
-    here = {}
-    for row in rows:
-        if row.tower == "image" and row.model in FAMILY:
-            here.setdefault(row.model, row)
-    figure = Figure(figsize=(10, 4), dpi=100, layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    for axis, milliseconds in (
-        (left, {name: member.latency[0] for name, member in FAMILY.items()}),
-        (right, {name: row.milliseconds for name, row in here.items()}),
-    ):
-        for generation, marker in (("MobileCLIP2-", "o"), ("MobileCLIP-", "^")):
-            names = sorted((name for name in milliseconds if name.startswith(generation)), key=milliseconds.get)
-            if names:
-                x, y = [milliseconds[name] for name in names], [FAMILY[name].imagenet for name in names]
-                axis.plot(x, y, marker=marker, linestyle=":", label=generation.rstrip("-"))
-            for name in names:
-                label = name.removeprefix(generation)
-                axis.annotate(label, (milliseconds[name], FAMILY[name].imagenet), (4, -11), textcoords="offset points")
-        axis.set(xscale="log", xlabel="milliseconds of the image tower, batch 1")
-        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.xaxis.set_major_formatter("{x:g}")
-        axis.xaxis.set_minor_locator(NullLocator())
-        axis.grid(alpha=0.3)
-    left.set(ylabel="ImageNet zero-shot, % (paper)", title="iPhone 12 Pro Max (paper)")
-    left.legend()
-    some = next(iter(here.values()), None)
-    threads = "" if some is None else f", {some.threads} thread{'s' if some.threads > 1 else ''}"
-    right.set_title("here: nothing measured" if some is None else f"here: {some.device}{threads}")
-    if path is not None:
-        figure.savefig(path)
-    return figure

@@ -226,6 +226,57 @@ def _compact(place: Path, kept: dict[Entry, np.ndarray]) -> None:
         path.unlink()
 
 
+def search_folder(
+    folder: str | os.PathLike,
+    text: str | None = None,
+    image: str | os.PathLike | None = None,
+    *,
+    model: str = "lite-teacher-mci",
+    pretrained: str | None = None,
+    index: str | os.PathLike | None = None,
+    top: int = 10,
+    progress: bool = True,
+) -> tuple[list[Hit], Index]:
+    """Everything in one call: export the model once, bring the index up to date, search.
+
+    Args:
+        folder, text, image, index, top: as `build_index` and `Index.search` take them.
+        model: a folder written by `export_onnx`, a teacher of the embedded world, or anything for `create_model`; what
+            is not exported yet is exported into the index folder, once for each file of weights.
+        pretrained: as `create_model` takes it.
+        progress: show a bar.
+
+    Raises:
+        ValueError: the model has no trained weights, or there is neither text nor image.
+    """
+    if text is None and image is None:
+        raise ValueError("search needs a text, an image, or both")
+    place = Path(index if index is not None else Path(folder) / INDEX)
+    found = build_index(folder, exported_towers(model, place, pretrained), place, progress=progress)
+    return found.search(text, image, top), found
+
+
+def exported_towers(model: str, place: Path, pretrained: str | None = None) -> Exported:
+    """The towers of a model: read where they are exported, else exported below `place` first."""
+    from mobileclip2_lite.export import export_onnx
+    from mobileclip2_lite.exported import load_exported
+    from mobileclip2_lite.models.sources import resolve
+    from mobileclip2_lite.models.zoo import create_model, data_folder
+    from mobileclip2_lite.stages import sha256_file
+
+    if (Path(model) / "image.onnx").is_file():
+        return load_exported(model)
+    embedded = data_folder() / "teachers" / model
+    name = str(embedded) if pretrained is None and embedded.is_dir() else model
+    source = resolve(name, pretrained)
+    if source.weights is None:
+        raise ValueError(f"{model} has no trained weights: name a tag with pretrained, a folder or a file")
+    towers = place / f"towers-{sha256_file(source.weights)[:16]}"
+    if not (towers / "export.json").is_file():  # written last
+        export_onnx(create_model(name, pretrained), towers, name=model)
+    return load_exported(towers)
+
+
 def widget(index: Index, text: str = "", top: int = 8, side: int = 110) -> Any:
     """A text box with the found images below it, for notebooks (needs ipywidgets).
 

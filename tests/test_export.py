@@ -78,7 +78,7 @@ def test_metadata_says_how_to_use_the_file(exported):
         assert json.loads(meta["preprocess"]) == loaded.preprocess.to_config()
         assert meta["model"] == "test"
         assert session.get_inputs()[0].name == "pixels"
-        assert session.get_inputs()[0].shape[1:] == [3, 64, 64]
+        assert session.get_inputs()[0].shape[1:] == [3, loaded.preprocess.image_size, loaded.preprocess.image_size]
         assert isinstance(session.get_inputs()[0].shape[0], str), "a dynamic batch"
         assert session.get_outputs()[0].name == "features"
     session = onnxruntime.InferenceSession(folder / "text.onnx", providers=["CPUExecutionProvider"])

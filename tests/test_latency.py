@@ -18,6 +18,7 @@ from mobileclip2_lite.latency import (
     measure_model,
     picture,
     read_jsonl,
+    report,
     table,
     write_jsonl,
 )
@@ -84,12 +85,22 @@ def test_all_combinations_of_a_model():
         measure_model("lite-mci-s", image_sizes=(None, 96), batch_sizes=(1, 2), threads=(1,), memory=False, **QUICK)
     )
     combinations = [(row.tower, row.size, row.batch_size) for row in rows]
-    context = create_model("lite-mci-s").model.context_length
+    loaded = create_model("lite-mci-s")
+    own, context = loaded.preprocess.image_size, loaded.model.context_length
     assert combinations == [
-        *[("image", size, batch) for size in (64, 96) for batch in (1, 2)],
+        *[("image", size, batch) for size in (own, 96) for batch in (1, 2)],
         *[("text", context, batch) for batch in (1, 2)],
     ]
     assert all(row.model == "lite-mci-s" for row in rows)
+
+
+def test_report_says_and_keeps_every_row(tmp_path):
+    said = []
+    rows = report(["lite-mci-s"], output=tmp_path / "rows.jsonl", progress=said.append, memory=False, **QUICK)
+    assert [row.tower for row in rows] == ["image", "text"]
+    assert len(said) == 2 + len(rows)
+    assert read_jsonl(tmp_path / "rows.jsonl") == rows
+    assert not (tmp_path / "rows.png").exists(), "the picture is the family's"
 
 
 def test_onnx_runtime_as_backend():

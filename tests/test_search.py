@@ -142,3 +142,23 @@ def test_widget_shows_what_the_text_finds(folder):
     assert ["blue" in cell.children[1].value for cell in shown.children] == [True, True]
     box.value = " "
     assert shown.children == ()
+
+
+def test_one_call_exports_once_and_searches(folder, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    from mobileclip2_lite import export
+    from mobileclip2_lite.models.zoo import create_model, save_model
+
+    model = save_model(create_model("lite-mci-s"), folder / ".model")
+    hits, index = search.search_folder(folder, "a cat", model=str(model), top=3, progress=False)
+    assert len(hits) == 3
+    assert index.embedded == 6
+    monkeypatch.setattr(export, "export_onnx", None)  # not needed again
+    hits, index = search.search_folder(folder, image=hits[0].path, model=str(model), top=1, progress=False)
+    assert hits[0].score == pytest.approx(1, abs=1e-4)
+    assert index.embedded == 0
+    with pytest.raises(ValueError, match="no trained weights"):
+        search.search_folder(folder, "x", model="lite-mci-s")
+    with pytest.raises(ValueError, match="a text, an image, or both"):
+        search.search_folder(folder)

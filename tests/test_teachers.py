@@ -22,6 +22,8 @@ from mobileclip2_lite.models.teachers import (
 )
 from mobileclip2_lite.models.zoo import create_model, save_model
 
+SIDE = create_model("lite-teacher-mci").preprocess.image_size
+
 
 @pytest.fixture(scope="module")
 def ensemble():
@@ -37,7 +39,7 @@ def ensemble():
 
 @pytest.fixture(scope="module")
 def images():
-    return torch.randint(0, 256, (5, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    return torch.randint(0, 256, (5, 3, SIDE, SIDE), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
 def test_each_teacher_sees_its_own_normalisation(ensemble, images):
@@ -89,10 +91,10 @@ def test_moves_and_saves_as_one(ensemble, images, tmp_path):
 
 
 def test_wrong_pictures_and_names_are_refused(ensemble, images):
-    with pytest.raises(ValueError, match=r"uint8 images \(N, 3, 64, 64\)"):
+    with pytest.raises(ValueError, match=rf"uint8 images \(N, 3, {SIDE}, {SIDE}\)"):
         ensemble.embed_images("plain", images.float())
-    with pytest.raises(ValueError, match="64, 64"):
-        ensemble.embed_images("plain", images[..., :32, :32])
+    with pytest.raises(ValueError, match=f"{SIDE}, {SIDE}"):
+        ensemble.embed_images("plain", images[..., 1:, 1:])
     with pytest.raises(KeyError, match=r"there are plain, clip"):
         ensemble.embed_images("other", images)
     with pytest.raises(ValueError, match="different names"):
