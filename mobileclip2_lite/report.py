@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mobileclip2_lite import figures, page
+from mobileclip2_lite import figures, page, tracking
 from mobileclip2_lite.recipes import Recipe
 from mobileclip2_lite.stages import to_json, write_atomic
 
@@ -186,14 +186,8 @@ def curve(run_folder: Path, kind: str, recipe: Recipe, measure: str) -> tuple[li
         path = run_folder / f"{kind}-seed{seed}" / "log.jsonl"
         if not path.is_file():
             raise FileNotFoundError(f"{path} does not exist: train the {kind} with seed {seed} first")
-        lines = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
-        runs.append(
-            {
-                line.get("samples", line["step"] * batch): line["evaluation"][measure]
-                for line in lines
-                if measure in line.get("evaluation", {})
-            }
-        )
+        lines = [line for line in tracking.read(path) if measure in line.get("evaluation", {})]
+        runs.append({line.get("samples", line["step"] * batch): line["evaluation"][measure] for line in lines})
     samples = sorted(set.intersection(*(set(run) for run in runs)))
     return samples, [[run[x] for x in samples] for run in runs]
 

@@ -12,6 +12,8 @@ CELLS = [
     "from mobileclip2_lite import stages\nnotebook.show(stages.stable_uid)",
     "made, axes = notebook.figure()\naxes.plot([1, 2])\nmade",
     "notebook.dial(lambda axes, t: axes.bar([0, 1], [t, 1 - t]), 'share', [0.1, 0.2, 0.3, 0.4])",
+    "from ipywidgets.widgets import widget\nmade = {type(w).__name__: w for w in widget._instances.values()}\n"
+    "before = made['Image'].value\nmade['SelectionSlider'].value = 0.4\nprint(made['Image'].value != before)",
     "import warnings\nwarnings.warn('noise', FutureWarning)",
     "notebook.record(zero_shot=0.5, better=True, names=['a', 'b'])",
     "notebook.record(zero_shot=0.75)",
@@ -35,7 +37,7 @@ def outputs(path, cell):
 
 def test_setup_and_warnings_are_silent(executed):
     assert outputs(executed, 0) == []
-    assert outputs(executed, 4) == []
+    assert outputs(executed, 5) == []
 
 
 def test_show_prints_the_librarys_source(executed):
@@ -56,6 +58,11 @@ def test_dial_shows_static_panels_and_a_slider(executed):
     assert "image/png" in static["data"]
     assert "application/vnd.jupyter.widget-view+json" in slider["data"]
     assert "slider for share" in "".join(slider["data"]["text/plain"])
+
+
+def test_turning_the_slider_draws_again(executed):
+    (printed,) = outputs(executed, 4)
+    assert "".join(printed["text"]).strip() == "True"
 
 
 def test_record_is_read_back_and_the_last_value_wins(executed):
