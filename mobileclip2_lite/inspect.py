@@ -9,16 +9,20 @@ from __future__ import annotations
 import base64
 import html as escaping
 import io
+import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from . import augment, decoding, shards, storage
 from .shards import EXTENSIONS, Sample
 from .stages import read_manifest, sha256_file, write_atomic
-from .tars import ShardError, TarIndex
+from .tars import ShardError, TarIndex, read_tar
+
+OFFICIAL = {"npz", "pth.gz"}
+"""Members that only the official layout has."""
 
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>
 body{{font:15px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}}
@@ -117,6 +121,10 @@ def _members(
     if "syn.json" in names:
         syn = shards.load_json(shard, key, "syn.json", {"syn.json": bytes(index.member(number, "syn.json"))})
         captioners.update(n.removeprefix("syn_text").removeprefix("_") for n in syn if n.startswith("syn_text"))
+    if OFFICIAL & set(names) and "paug.json" in names:
+        raw = shards.load_json(shard, key, "paug.json", {"paug.json": bytes(index.member(number, "paug.json"))})
+        parameters = raw.get("param_aug", [])
+        views.add(len(json.loads(parameters) if isinstance(parameters, str) else parameters))
     if "emb.safetensors" not in names:
         return
     try:
@@ -148,7 +156,7 @@ def _read_all(folder: Path, names: Sequence[str]) -> list[str]:
     for name in names:
         dropped: Counter = Counter()
         try:
-            for sample in shards.read_samples(folder / name, dropped):
+            for sample in _samples(folder / name, dropped):
                 sha256 = (sample.meta.get("stored") or sample.meta).get("sha256")
                 if sha256 and shards.sha256_bytes(sample.image) != sha256:
                     problems.append(f"{folder / name}, uid {sample.uid}: the picture's SHA-256 is not the one noted")
@@ -156,6 +164,17 @@ def _read_all(folder: Path, names: Sequence[str]) -> list[str]:
             continue  # already among the problems
         problems += [f"{folder / name}: {count} samples with {reason}" for reason, count in sorted(dropped.items())]
     return problems
+
+
+def _samples(path: Path, dropped: Counter) -> Iterator[Sample]:
+    """The samples of a shard; of one in the official layout pictures and texts alone, its vectors name no teacher."""
+    for key, parts in read_tar(path, dropped):
+        official = OFFICIAL & parts.keys()
+        try:
+            plain = {name: data for name, data in parts.items() if name != "paug.json"} if official else parts
+            yield shards.parse(key, plain, str(path), need_image=not official)
+        except ShardError as error:
+            dropped[shards.reason(error)] += 1
 
 
 def _text(found: dict, manifest: bool, verify: bool) -> str:
@@ -185,7 +204,7 @@ def _page(folder: Path, names: Sequence[str], found: dict, count: int) -> str:
     for name in names:
         if len(items) >= count or not (folder / name).is_file():
             break
-        for item in shards.read_samples(folder / name, Counter()):
+        for item in _samples(folder / name, Counter()):
             items.append(item)
             if len(items) >= count:
                 break

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -208,7 +209,7 @@ class ReinforcedDataset:
             raise sample_error(path, key, "jpg|png|webp", "no_image", "missing; join the shards with images first")
         parts = {name: bytes(index.member(number, name)) for name in index.extensions(number) if name in SMALL}
         meta = load_json(path, key, "json", parts) if "json" in parts else {}
-        uid = str(meta.get("uid", key))
+        uid = str(meta.get("uid", unquote(key)))
         chance = functools.cache(lambda: rng(self.seed, "choose", self.epoch, uid))  # made when first asked for
         pixels, row = self._pixels(path, key, uid, parts, meta, bytes(index.member(number, ext)), chance)
         item = {"uid": uid, "pixels": pixels, "text": decode_text(path, key, "txt", parts), "image": {}, "words": {}}

@@ -176,6 +176,8 @@ class Work:
                     f"Nothing was touched: name another folder, or remove this one to make it anew."
                 )
             if name == "manifest.json":
+                with contextlib.suppress(OSError):  # left by a process killed between its last two steps
+                    (self.folder / "progress.json").unlink(missing_ok=True)
                 return found
         return None
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 from fake_teachers import FakeTeachers, sample, write_pairs
 
+from mobileclip2_lite.datacompdr import write_official
 from mobileclip2_lite.inspect import inspect
 from mobileclip2_lite.recipes import Reinforce
 from mobileclip2_lite.reinforce import reinforce
+from mobileclip2_lite.shards import read_samples
 
 
 @pytest.fixture
@@ -61,3 +63,14 @@ def test_pairs_single_shards_and_nothing(folder, tmp_path):
     assert inspect(folder / "shard-000001.tar")["samples"] == 1
     with pytest.raises(FileNotFoundError, match="no shards"):
         inspect(tmp_path)
+
+
+@pytest.mark.parametrize("paug", ["list", "string"])
+def test_official_layout(folder, tmp_path, paug):
+    items = list(read_samples(folder / "shard-000000.tar"))
+    (tmp_path / "official").mkdir()
+    write_official(tmp_path / "official" / "00000000.tar", items, ["small", "large"], paug=paug)
+    found = inspect(tmp_path / "official", html=tmp_path / "page.html", verify=True)
+    assert (found["samples"], found["views"], found["captioners"], found["problems"]) == (4, (2, 2), ["c"], [])
+    assert "pth.gz" in found["bytes"]
+    assert "text 3" in (tmp_path / "page.html").read_text("utf-8")

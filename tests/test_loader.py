@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 import warnings
 from collections import Counter
 
@@ -170,6 +171,20 @@ def test_weak_views_are_light_crops_without_embeddings(folder, samples):
         assert np.abs(image.permute(1, 2, 0).numpy() - small).mean() < 30
     with pytest.raises(ValueError, match="weak views have no stored embeddings"):
         ReinforcedDataset(folder, 32, 8, views="weak", teachers=("small",))
+
+
+def test_pairs_alone_give_weak_views(tmp_path):
+    pairs = write_pairs(tmp_path / "pairs", [[sample(i) for i in range(6)]])
+    assert [len(batch.uids) for batch in ReinforcedDataset(pairs, 16, 3, views="weak")] == [3, 3]
+    with pytest.raises(ShardError, match="no views; reinforce the shard first"):
+        list(ReinforcedDataset(pairs, 16, 3, teachers=()))
+
+
+def test_spawned_workers_get_the_same_data(folder):
+    """What a worker process gets where processes are spawned: a copy through pickle, with no open file in it."""
+    dataset = ReinforcedDataset(folder, 16, 4, captioners=("c",))
+    before = contents(dataset)
+    assert contents(pickle.loads(pickle.dumps(dataset))) == before
 
 
 def test_the_order_is_a_permutation_for_any_pools(monkeypatch):

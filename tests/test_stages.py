@@ -34,7 +34,9 @@ def test_finished_work_is_found_and_other_work_refused(tmp_path):
     with pytest.raises(StageMismatch, match="views"):
         Work(tmp_path / "out", "stage", 1, {"views": 3}, {"data": "x"}).done()
     manifest = work.commit(samples=7)
+    work.begin()  # as if killed between manifest and clean-up
     assert work.done() == manifest == read_manifest(tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["manifest.json"]
     with pytest.raises(StageMismatch, match="version"):
         Work(tmp_path / "out", "stage", 2, {"views": 2}, {"data": "x"}).done()
 
