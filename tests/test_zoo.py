@@ -20,6 +20,7 @@ from mobileclip2_lite.models.tokenizer import prefix_tokenizer
 from mobileclip2_lite.models.zoo import build, create_model, list_models, save_model
 
 BIG = {
+    "MobileCLIP-S1",
     "MobileCLIP-S2",
     "MobileCLIP-B",
     "MobileCLIP2-S3",
@@ -78,7 +79,15 @@ def test_equal_to_open_clip_both_ways(name, tmp_path):
     assert list(ours.model.state_dict()) == list(theirs.state_dict())
 
 
-@pytest.mark.parametrize("name", list(FAMILY))
+def test_generations_share_their_towers():
+    for name, member in FAMILY.items():
+        second = FAMILY.get(name.replace("MobileCLIP-", "MobileCLIP2-"), member)
+        ours, theirs = (open_clip.get_model_config(item.config) for item in (member, second))
+        assert ours == theirs, name
+        assert member.parameters == second.parameters, name
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILY if "CLIP2" in name or name == "MobileCLIP-S1"])
 def test_parameter_counts_are_the_papers(name):
     with torch.device("meta"):
         model = build(open_clip.get_model_config(FAMILY[name].config))
@@ -172,10 +181,11 @@ def test_preprocess_is_right_wherever_weights_come_from(tmp_path, reference):
     assert (right.mean, right.std, right.interpolation) == ((0.0,) * 3, (1.0,) * 3, "bilinear")
     from safetensors.torch import save_file
 
+    image_tower = {key: value for key, value in reference.state_dict().items() if key.startswith("visual")}
     for file in ("weights.safetensors", "MobileCLIP2-S0/model.safetensors", "clip/open_clip_model.safetensors"):
         path = tmp_path / file
         path.parent.mkdir(exist_ok=True)
-        save_file(reference.state_dict(), path)
+        save_file(image_tower, path)
     (tmp_path / "clip" / "open_clip_config.json").write_text(
         json.dumps({"model_cfg": open_clip.get_model_config("MobileCLIP2-S0")}), "utf-8"
     )
@@ -186,13 +196,10 @@ def test_preprocess_is_right_wherever_weights_come_from(tmp_path, reference):
         resolve(tmp_path / "MobileCLIP2-S0"),
         resolve(tmp_path / "clip"),
         resolve(f"local-dir:{tmp_path / 'clip'}"),
-        loaded := create_model("MobileCLIP2-S0", tmp_path / "weights.safetensors"),
+        loaded := create_model("MobileCLIP2-S0"),
+        resolve(save_model(loaded, tmp_path / "saved")),
     ]
     assert [source.preprocess for source in sources] == [right] * len(sources)
-    saved = create_model(save_model(loaded, tmp_path / "saved"))
-    assert saved.preprocess == right
-    for key, value in reference.state_dict().items():
-        assert torch.equal(saved.model.state_dict()[key], value), key
 
 
 def test_hub_names_load_from_the_cache_without_network(tmp_path, monkeypatch, reference):
@@ -220,6 +227,22 @@ def test_hub_names_load_from_the_cache_without_network(tmp_path, monkeypatch, re
         assert torch.equal(loaded.model.encode_image(image), reference.encode_image(image))
     with pytest.raises(FileNotFoundError, match=r"hf download apple/MobileCLIP2-S4"):
         create_model("hf-hub:apple/MobileCLIP2-S4")
+
+
+def test_open_clips_weights_are_taken_beside_transformers(tmp_path, reference):
+    from mobileclip2_lite.models.sources import _pick
+
+    files = ["model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin", "open_clip_config.json", "a/b.pt"]
+    assert _pick(files) == "open_clip_pytorch_model.bin"
+    assert _pick([*files, "open_clip_model.safetensors"]) == "open_clip_model.safetensors"
+    assert _pick(["mobileclip2_s0.pt", "README.md"]) == "mobileclip2_s0.pt"
+    assert _pick(["README.md"]) is None
+    for name in files[:3]:
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": open_clip.get_model_config("MobileCLIP2-S0")}), "utf-8"
+    )
+    assert resolve(tmp_path).weights.name == "open_clip_pytorch_model.bin"
 
 
 def test_tags_bring_preprocess_and_activation(monkeypatch, tmp_path):
@@ -385,6 +408,8 @@ def test_unknown_names_say_what_there_is():
         create_model("MobileCLIP-S0")
     with pytest.raises(ValueError, match=r"tags are.*dfndr2b"):
         create_model("MobileCLIP2-S0", "laion2b")
+    with pytest.raises(ValueError, match="has no weights 'dfndr2b'"):
+        create_model("MobileCLIP-S3", "dfndr2b")  # that tag is MobileCLIP2-S3's
     with pytest.raises(FileNotFoundError, match="could not be fetched"):
         create_model("MobileCLIP2-S0", "dfndr2b")
     with pytest.raises(FileNotFoundError, match=r"nowhere\.pt"):

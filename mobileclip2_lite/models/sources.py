@@ -24,7 +24,13 @@ from mobileclip2_lite.models.weights import SUFFIXES, first_line, read_state
 
 CONFIGS = Path(__file__).parent / "configs"
 HUB = "hf-hub:"
-_WEIGHT_NAMES = ("model.safetensors", "open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
+_WEIGHT_NAMES = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "model.safetensors",
+)
+"""In this order: beside open_clip's files, hub repositories keep transformers' `model.safetensors` with other keys."""
 
 
 @dataclass
@@ -82,7 +88,7 @@ def _from_name(name: str, pretrained: str | None) -> Source:
     source = _built_in(name)
     if pretrained is None:
         return source
-    tag = _tag(FAMILY[name].config if name in FAMILY else name, pretrained)
+    tag = _tag(name, pretrained)
     path = Path(pretrained)
     if tag is not None:
         return _with_tag(source, name, pretrained, tag)
@@ -318,8 +324,8 @@ def _from_hub(repository: str) -> Source:
 def _pick(files: list[str]) -> str | None:
     """The weights file to fetch from a repository."""
     top = [name for name in files if "/" not in name and Path(name).suffix in SUFFIXES]
-    ranked = sorted(top, key=lambda name: (name not in _WEIGHT_NAMES, SUFFIXES.index(Path(name).suffix), name))
-    return ranked[0] if ranked else None
+    known = [name for name in _WEIGHT_NAMES if name in top]
+    return (known or sorted(top, key=lambda name: (SUFFIXES.index(Path(name).suffix), name)) or [None])[0]
 
 
 def say(source: Source) -> None:
