@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from mobileclip2_lite.models.family import FAMILY, family_member
+from mobileclip2_lite.models.hub import pick
 from mobileclip2_lite.models.preprocess import Preprocess
 from mobileclip2_lite.models.reparameterization import fold
 from mobileclip2_lite.models.sources import resolve
@@ -229,14 +230,12 @@ def test_hub_names_load_from_the_cache_without_network(tmp_path, monkeypatch, re
         create_model("hf-hub:apple/MobileCLIP2-S4")
 
 
-def test_open_clips_weights_are_taken_beside_transformers(tmp_path, reference):
-    from mobileclip2_lite.models.sources import _pick
-
+def test_open_clips_weights_are_taken_beside_transformers(tmp_path):
     files = ["model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin", "open_clip_config.json", "a/b.pt"]
-    assert _pick(files) == "open_clip_pytorch_model.bin"
-    assert _pick([*files, "open_clip_model.safetensors"]) == "open_clip_model.safetensors"
-    assert _pick(["mobileclip2_s0.pt", "README.md"]) == "mobileclip2_s0.pt"
-    assert _pick(["README.md"]) is None
+    assert pick(files) == "open_clip_pytorch_model.bin"
+    assert pick([*files, "open_clip_model.safetensors"]) == "open_clip_model.safetensors"
+    assert pick(["mobileclip2_s0.pt", "README.md"]) == "mobileclip2_s0.pt"
+    assert pick(["README.md"]) is None
     for name in files[:3]:
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "open_clip_config.json").write_text(

@@ -19,18 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from mobileclip2_lite.models.family import FAMILY, family_member
+from mobileclip2_lite.models.hub import WEIGHT_NAMES, pick, snapshot
 from mobileclip2_lite.models.preprocess import Preprocess
 from mobileclip2_lite.models.weights import SUFFIXES, first_line, read_state
 
 CONFIGS = Path(__file__).parent / "configs"
 HUB = "hf-hub:"
-_WEIGHT_NAMES = (
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.safetensors",
-    "open_clip_pytorch_model.bin",
-    "model.safetensors",
-)
-"""In this order: beside open_clip's files, hub repositories keep transformers' `model.safetensors` with other keys."""
 
 
 @dataclass
@@ -67,7 +61,8 @@ def resolve(name_or_path: str | os.PathLike, pretrained: str | os.PathLike | Non
     path = Path(text)
     if text.startswith(HUB):
         _no_pretrained(text, pretrained)
-        return _from_hub(text[len(HUB) :])
+        repository = text[len(HUB) :]
+        return _from_folder(snapshot(repository), repository.partition("@")[0])
     if text.startswith("local-dir:"):
         path = Path(text.removeprefix("local-dir:"))
     if path.is_dir():
@@ -282,50 +277,14 @@ def _recognise(path: Path) -> str | None:
 
 def _weights_in(folder: Path) -> Path:
     """The folder's weights file: a known name first, safetensors before PyTorch."""
-    for name in _WEIGHT_NAMES:
-        if (folder / name).is_file():
-            return folder / name
-    found = sorted(
-        (path for path in folder.iterdir() if path.suffix in SUFFIXES and not path.name.startswith(".")),
-        key=lambda path: (SUFFIXES.index(path.suffix), path.name),
-    )
-    if not found:
+    here = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+    name = pick(here)
+    if name is None:
         raise FileNotFoundError(f"{folder} has no weights file ({', '.join(SUFFIXES)})")
-    best = [path for path in found if path.suffix == found[0].suffix]
-    if len(best) > 1:
-        raise ValueError(f"{folder} has several weights files ({', '.join(p.name for p in best)}): name one of them")
-    return best[0]
-
-
-def _from_hub(repository: str) -> Source:
-    """A hub repository through the local cache, fetching only what is missing; offline only the cache is read."""
-    from huggingface_hub import HfApi, hf_hub_download, snapshot_download
-    from huggingface_hub.errors import HFValidationError
-
-    repository, _, revision = repository.partition("@")
-    try:
-        cached = Path(snapshot_download(repository, revision=revision or None, local_files_only=True))
-        return _from_folder(cached, repository)
-    except (OSError, HFValidationError) as error:  # not cached, or without weights: ask the network
-        not_cached = error
-    try:
-        files = HfApi().list_repo_files(repository, revision=revision or None)
-        wanted = [name for name in files if "/" not in name and (name.endswith(".json") or name == _pick(files))]
-        for name in wanted:
-            local = hf_hub_download(repository, name, revision=revision or None)
-    except Exception as error:
-        raise FileNotFoundError(
-            f"{HUB}{repository} is not whole in the local cache ({first_line(not_cached)}) and could not be fetched "
-            f"({first_line(error)}). Fetch it once with network: `hf download {repository}`"
-        ) from error
-    return _from_folder(Path(local).parent, repository)
-
-
-def _pick(files: list[str]) -> str | None:
-    """The weights file to fetch from a repository."""
-    top = [name for name in files if "/" not in name and Path(name).suffix in SUFFIXES]
-    known = [name for name in _WEIGHT_NAMES if name in top]
-    return (known or sorted(top, key=lambda name: (SUFFIXES.index(Path(name).suffix), name)) or [None])[0]
+    alike = sorted(other for other in here if Path(other).suffix == Path(name).suffix)
+    if name not in WEIGHT_NAMES and len(alike) > 1:
+        raise ValueError(f"{folder} has several weights files ({', '.join(alike)}): name one of them")
+    return folder / name
 
 
 def say(source: Source) -> None:
