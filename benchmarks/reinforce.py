@@ -29,7 +29,7 @@ from mobileclip2_lite import decoding, shards
 from mobileclip2_lite.augment import draw, replay
 from mobileclip2_lite.datacompdr import write_official
 from mobileclip2_lite.models.teachers import load_teachers
-from mobileclip2_lite.recipes import Augment, Reinforce, lite
+from mobileclip2_lite.recipes import AltText, Augment, Reinforce, lite
 from mobileclip2_lite.reinforce import reinforce
 from mobileclip2_lite.shrinking import shrunk
 from mobileclip2_lite.stages import Work, rng, sha256_bytes
@@ -186,7 +186,7 @@ def _embed(teachers, name: str, pixels: list[np.ndarray]) -> torch.Tensor:
     return torch.cat([teachers.embed_images(name, part) for part in batch.split(32)])
 
 
-def students(samples: int, seeds: int, pairs: int, folder: Path) -> list[dict]:
+def students(samples: int, seeds: int, pairs: int, storages: list[str], folder: Path) -> list[dict]:
     """Zero-shot accuracy of lite students trained on the same reinforcement in each storage."""
     from mobileclip2_lite.evaluation import evaluate
     from mobileclip2_lite.models.zoo import create_model
@@ -194,12 +194,14 @@ def students(samples: int, seeds: int, pairs: int, folder: Path) -> list[dict]:
     from mobileclip2_lite.training import train
 
     recipe, out = lite(), []
-    world = dataclasses.replace(recipe.world, names=24, max_objects=1)  # few names, so that a short training learns
+    world = dataclasses.replace(
+        recipe.world, names=24, max_objects=1, alt_text=AltText(mismatch=0.0)
+    )  # few names, so that a short training learns
     make_pairs(dataclasses.replace(recipe.pairs, count=pairs), folder / "emoji", world, 0)
-    for storage in STORAGE:
+    for storage in storages:
         reinforce(dataclasses.replace(recipe.reinforce, storage=storage), folder / "emoji", folder / storage)
     for seed in range(seeds):
-        for storage in STORAGE:
+        for storage in storages:
             settings = dataclasses.replace(recipe.student, samples=samples, batch_size=64, workers=0)
             model = train(settings, folder / storage, folder / f"{storage}-{seed}", seed, progress=False)
             sizes = dataclasses.replace(recipe.evaluate, renders=20)
@@ -218,6 +220,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--student", type=int, default=0, help="seen samples of each student; 0 trains none")
     parser.add_argument("--pairs", type=int, default=2000, help="pairs for the students")
+    parser.add_argument("--storages", nargs="+", default=list(STORAGE), help="for the students")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "reinforce.jsonl")
     args = parser.parse_args()
@@ -228,7 +231,7 @@ def main() -> None:
         lines = speed(images, teachers, args.repeats, Path(folder))
         lines += bytes_a_sample(images, Path(folder)) + fidelity(images, teachers)
         if args.student:
-            lines += students(args.student, args.seeds, args.pairs, Path(folder))
+            lines += students(args.student, args.seeds, args.pairs, args.storages, Path(folder))
     for line in lines:
         line["pictures"] = "photographs" if args.photos else "scenes"
         print("  ".join(f"{key} {value}" for key, value in line.items() if key != "pictures"))

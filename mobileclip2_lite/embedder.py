@@ -72,12 +72,18 @@ class Embedder:
         with torch.inference_mode(), torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16"):
             return embed(name, batch).float().cpu()
 
-    def push(self, sample: Sample, pictures: dict[str, list[np.ndarray]]) -> dict[str, int]:
+    def clear(self) -> None:
+        """Forget everything: a shard's rows depend on that shard alone, also after one that failed."""
+        for queue in self.queues.values():
+            queue.items.clear()
+            queue.rows.clear()
+            queue.width = 0
+
+    def push(self, sample: Sample, pictures: dict[str, list[np.ndarray]]) -> None:
         """Queue a sample's pictures and texts."""
         texts = [sample.text, *(text for name in sorted(sample.syn_texts) for text in sample.syn_texts[name])]
         for (kind, name), queue in self.queues.items():
             queue.push(pictures[name] if kind == "image" else texts)
-        return {}
 
     def ready(self, sample: Sample) -> bool:
         """Whether all rows of the sample, the oldest in the queues, are there."""

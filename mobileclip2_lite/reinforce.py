@@ -159,8 +159,9 @@ class ShardReinforcer:
         if found := finished(target, record, self.key):
             return found
         dropped: Counter = Counter()
-        seen = Counter()
-        samples = self.samples(shards.read_samples(self.pairs / name, dropped), dropped, seen)
+        captioners: set[str] = set()
+        self.embed.clear()
+        samples = self.samples(shards.read_samples(self.pairs / name, dropped), dropped, captioners)
         if self.settings.layout == "datacompdr":
             from . import datacompdr
 
@@ -176,15 +177,15 @@ class ShardReinforcer:
             "name": name,
             **info._asdict(),
             "dropped": dict(sorted((+dropped).items())),
-            "captioners": sorted(name.removeprefix("captioner:") for name in seen if name.startswith("captioner:")),
+            "captioners": sorted(captioners),
             "dimensions": self.embed.dimensions,
         }
         write_atomic(record, pretty(content))
         return content
 
-    def samples(self, source: Iterator[Sample], dropped: Counter, seen: Counter) -> Iterator[Sample]:
+    def samples(self, source: Iterator[Sample], dropped: Counter, captioners: set[str]) -> Iterator[Sample]:
         """Reinforced samples in the order of the source; bad ones are counted in `dropped`."""
-        waiting: deque[tuple[Sample, dict[str, int]]] = deque()
+        waiting: deque[Sample] = deque()
         uids: set[str] = set()
         for prepared in _ahead(self.prepare, source, self.threads):
             if isinstance(prepared, str):
@@ -195,8 +196,9 @@ class ShardReinforcer:
                 dropped["duplicate_uid"] += 1
                 continue
             uids.add(sample.uid)
-            seen.update(f"captioner:{name}" for name in sample.syn_texts)
-            waiting.append((sample, self.embed.push(sample, pictures)))
+            captioners.update(sample.syn_texts)
+            self.embed.push(sample, pictures)
+            waiting.append(sample)
             yield from self._complete(waiting)
         self.embed.flush()
         yield from self._complete(waiting)
@@ -225,10 +227,10 @@ class ShardReinforcer:
         }
         return dataclasses.replace(sample, views=views, embeddings={}), pictures
 
-    def _complete(self, waiting: deque) -> Iterator[Sample]:
+    def _complete(self, waiting: deque[Sample]) -> Iterator[Sample]:
         """Samples at the front whose rows have all been computed."""
-        while waiting and self.embed.ready(waiting[0][0]):
-            sample, _ = waiting.popleft()
+        while waiting and self.embed.ready(waiting[0]):
+            sample = waiting.popleft()
             yield dataclasses.replace(sample, embeddings=self.embed.pop(sample))
 
 

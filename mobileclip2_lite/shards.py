@@ -81,7 +81,10 @@ def members(sample: Pair | Sample, dtype: str = "bf16") -> dict[str, bytes]:
     if views:
         out["paug.json"] = _json({"views": augment.pack(views)})
     if getattr(sample, "embeddings", None):
-        out["emb.safetensors"] = storage.encode(sample.embeddings, dtype)
+        try:
+            out["emb.safetensors"] = storage.encode(sample.embeddings, dtype)
+        except ValueError as error:
+            raise ValueError(f"sample {sample.uid!r}: {error}") from error
     return out
 
 

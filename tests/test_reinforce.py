@@ -17,6 +17,7 @@ from fake_teachers import FakeTeachers, files, picture, sample, write_pairs
 
 from mobileclip2_lite import decoding, shards
 from mobileclip2_lite.augment import replay
+from mobileclip2_lite.loader import ReinforcedDataset
 from mobileclip2_lite.recipes import Reinforce
 from mobileclip2_lite.reinforce import reinforce
 from mobileclip2_lite.stages import FolderLocked, StageMismatch, Work
@@ -157,6 +158,19 @@ def test_a_damaged_shard_of_a_finished_part_is_made_again(reinforced, pairs, tea
         file.truncate(5000)
     reinforce(SETTINGS, pairs, out, ensemble=teachers)
     assert files(out) == files(reinforced[0])
+
+
+def test_a_shard_without_a_good_sample_is_written_empty_and_the_same_when_resumed(teachers, tmp_path):
+    pairs = write_pairs(tmp_path / "pairs", [[sample(1)], [sample(2, text="")], [sample(3)]])
+    manifest = reinforce(SETTINGS, pairs, tmp_path / "whole", ensemble=teachers)
+    assert [shard["samples"] for shard in manifest["shards"]] == [1, 0, 1]
+    reinforce(SETTINGS, pairs, tmp_path / "resumed", ensemble=teachers)
+    for name in ("manifest.json", "shard-000001.json", "shard-000002.tar"):
+        (tmp_path / "resumed" / name).unlink()
+    reinforce(SETTINGS, pairs, tmp_path / "resumed", ensemble=teachers)
+    assert files(tmp_path / "resumed") == files(tmp_path / "whole")
+    batches = list(ReinforcedDataset(tmp_path / "whole", 16, 1))
+    assert sorted(batch.uids[0] for batch in batches) == sorted([sample(1).uid, sample(3).uid])
 
 
 def test_two_processes_on_one_target(pairs, teachers, tmp_path):
