@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 import torch
@@ -109,6 +110,14 @@ def test_onnx_runtime_as_backend():
     model = create_model("lite-mci-s").model
     row = measure(model.visual, torch.rand(1, 3, 64, 64), backend="onnx", **QUICK)
     assert row.backend == "onnx"
+    assert row.milliseconds > 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_as_backend():
+    row = measure(create_model("lite-mci-s").model.visual, torch.rand(1, 3, 64, 64), backend="compiled", **QUICK)
+    assert row.backend == "compiled"
     assert row.milliseconds > 0
 
 
