@@ -185,6 +185,8 @@ def curves(
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set_xlabel(xlabel)
     axes.set_ylabel(f"{ylabel} (%)" if percent else ylabel)
+    if percent:
+        axes.set_ylim(bottom=0)  # small differences shall not look large
     _title(axes, title)
     entries = len(series) + len(lines or {})
     below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "ncols": min(4, entries)}
