@@ -195,7 +195,8 @@ def _resize_torch(pixels: np.ndarray, box: tuple[int, int, int, int], size: int,
 
     if interpolation not in ("bilinear", "bicubic"):
         raise ValueError(f"resampling 'torch' has bilinear and bicubic, not {interpolation!r}")
-    crop = torch.from_numpy(np.ascontiguousarray(pixels[box[1] : box[3], box[0] : box[2]])).permute(2, 0, 1)[None]
+    crop = torch.from_numpy(pixels[box[1] : box[3], box[0] : box[2]]).permute(2, 0, 1)[None]
+    crop = crop.contiguous(memory_format=torch.channels_last)  # only then is the result channels-last, too
     out = torch.nn.functional.interpolate(crop, (size, size), mode=interpolation, antialias=True)
     return Image.fromarray(out[0].permute(1, 2, 0).contiguous().numpy())
 

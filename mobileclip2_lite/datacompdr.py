@@ -171,7 +171,7 @@ def _npz(embeddings: Mapping[str, Tensor]) -> bytes:
 
 def read_official(
     path: str | os.PathLike,
-    teachers: Mapping[str, int],
+    teachers: Mapping[str, int] | Sequence[tuple[str, int]],
     size: int = SIZE,
     dropped: Counter | None = None,
 ) -> Iterator[Sample]:
@@ -190,7 +190,7 @@ def read_official(
     """
     for key, parts in read_tar(path, dropped):
         try:
-            yield _parse(str(path), key, parts, teachers, size)
+            yield _parse(str(path), key, parts, dict(teachers), size)
         except ShardError as error:
             if dropped is None:
                 raise

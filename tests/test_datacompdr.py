@@ -90,6 +90,21 @@ def test_reads_every_published_form(tmp_path, form, paug, dtype):
         assert item.views[0].crop == (5 / 60, 3 / 44, 35 / 60, 23 / 44)
 
 
+def test_reads_what_webdataset_wrote(tmp_path):
+    """Its writer notes times in extended headers, and compresses `.gz` members itself."""
+    import webdataset
+
+    with webdataset.TarWriter(str(tmp_path / "a.tar")) as sink:
+        for i in range(3):
+            parts, *_ = official_sample(i, paug="list")
+            emb = torch.load(io.BytesIO(gzip.decompress(parts.pop("pth.gz"))), weights_only=True)
+            sink.write({"__key__": f"uid{i}", **parts, "pth.gz": emb})
+    read = list(datacompdr.read_official(tmp_path / "a.tar", list(TEACHERS.items())))
+    assert [item.uid for item in read] == ["uid0", "uid1", "uid2"]
+    cast = torch.tensor(official_sample(2)[1]).bfloat16().float()
+    assert torch.equal(read[2].embeddings["image/first"], cast[:, :6])
+
+
 def official_replay(image, parameters, size=224):
     (top, left, height, width), operations = parameters
     image = F.resized_crop(image, top, left, height, width, [size, size], InterpolationMode.BICUBIC)
