@@ -68,8 +68,10 @@ def write_atomic(path: str | os.PathLike, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
-    except BaseException:
+    except BaseException as error:
         beside.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a full disk is reported without it
         raise
     sync_folder(path.parent)
 
@@ -207,9 +209,10 @@ class Work:
             yield
         finally:
             del _HELD[place]
-            if os.name == "nt":  # an open file cannot be removed there
+            if os.name == "nt":  # an open file cannot be removed there, nor one that another process has just opened
                 os.close(handle)
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(PermissionError):
+                    path.unlink(missing_ok=True)
             else:
                 path.unlink(missing_ok=True)
                 os.close(handle)

@@ -67,8 +67,10 @@ def write_tar(path: str | os.PathLike, samples: Iterable[tuple[str, dict[str, by
             file.seek(0)
             digest = hashlib.file_digest(file, "sha256") if hasattr(hashlib, "file_digest") else _digest(file)
         os.replace(beside, path)
-    except BaseException:
+    except BaseException as error:
         beside.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a full disk is reported without it
         raise
     sync_folder(path.parent)
     return ShardInfo(digest.hexdigest(), len(seen), size)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import io
 import os
+import shutil
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -280,6 +283,44 @@ def test_a_full_disk_stops_with_its_error_and_the_run_goes_on_later(tmp_path):
     reinforce(SETTINGS, tmp_path / "pairs", tmp_path / "out", ensemble=FakeTeachers())
     reinforce(SETTINGS, tmp_path / "pairs", tmp_path / "undisturbed", ensemble=FakeTeachers())
     assert files(tmp_path / "out") == files(tmp_path / "undisturbed")
+
+
+SMALL_DISK = """
+import subprocess, sys
+from pathlib import Path
+from fake_teachers import FakeTeachers, files
+from mobileclip2_lite.recipes import Reinforce
+from mobileclip2_lite.reinforce import reinforce
+
+disk, pairs = Path(sys.argv[1]), Path(sys.argv[2])
+for options in ("size=64k", "remount,ro", "remount,rw,size=4m"):
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", str(disk)], check=True)
+    try:
+        reinforce(Reinforce(views=2), pairs, disk / "out", ensemble=FakeTeachers())
+        print("done", len(files(disk / "out")))
+    except OSError as error:
+        print(error)
+"""
+
+
+def test_a_small_file_system_runs_full_turns_read_only_and_grows(tmp_path):
+    """The real thing, where the test may mount: in a mount name space of its own."""
+    if shutil.which("unshare") is None:
+        pytest.skip("no mount name spaces here")
+    disk, pairs = tmp_path / "disk", tmp_path / "pairs"
+    disk.mkdir()
+    probe = ["unshare", "-m", "mount", "-t", "tmpfs", "none", str(disk)]
+    if subprocess.run(probe, capture_output=True).returncode:
+        pytest.skip("may not mount here")
+    write_pairs(pairs, [[sample(i, image=picture(i, 12, 12)) for i in range(2)], [sample(i) for i in range(10, 40)]])
+    command = ["unshare", "-m", sys.executable, "-c", SMALL_DISK, str(disk), str(pairs)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    full, read_only, grown = done.stdout.splitlines()
+    assert "No space left" in full
+    assert "shard-000001.tar" in full
+    assert "Read-only" in read_only
+    assert grown == "done 5"
 
 
 def test_a_read_only_target_is_an_error_at_once(tmp_path, monkeypatch):

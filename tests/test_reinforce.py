@@ -108,6 +108,19 @@ def test_real_teachers_bytes_do_not_depend_on_the_batch_size(pairs, tmp_path):
     assert files(tmp_path / "1") == files(tmp_path / "5") == files(tmp_path / "64")
 
 
+def test_precision_is_part_of_what_is_stored(reinforced, pairs, teachers, tmp_path):
+    manifest = reinforce(SETTINGS, pairs, tmp_path / "out", ensemble=teachers, precision="bf16")
+    assert manifest["key"] != reinforced[1]["key"]
+    [one, *_] = shards.read_samples(tmp_path / "out" / "shard-000000.tar")
+    [other, *_] = shards.read_samples(reinforced[0] / "shard-000000.tar")
+    assert torch.allclose(one.embeddings["image/small"], other.embeddings["image/small"], atol=0.02)
+    with pytest.raises(ValueError, match="precision 'fp8'"):
+        reinforce(SETTINGS, pairs, tmp_path / "other", ensemble=teachers, precision="fp8")
+    for bad in ({"layout": "official"}, {"storage": "int4"}, {"layout": "datacompdr", "storage": "int8"}):
+        with pytest.raises(ValueError, match=r"layout|storage"):
+            reinforce(dataclasses.replace(SETTINGS, **bad), pairs, tmp_path / "other", ensemble=teachers)
+
+
 def test_finished_work_is_not_done_again_and_other_settings_are_refused(reinforced, pairs, teachers):
     out, manifest = reinforced
     before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
