@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from mobileclip2_lite import recipes
 from mobileclip2_lite.exported import Exported
 from mobileclip2_lite.stages import write_atomic
 
@@ -231,7 +232,7 @@ def search_folder(
     text: str | None = None,
     image: str | os.PathLike | None = None,
     *,
-    model: str = "lite-teacher-mci",
+    model: str | None = None,
     pretrained: str | None = None,
     index: str | os.PathLike | None = None,
     top: int = 10,
@@ -241,8 +242,8 @@ def search_folder(
 
     Args:
         folder, text, image, index, top: as `build_index` and `Index.search` take them.
-        model: a folder written by `export_onnx`, a teacher of the embedded world, or anything for `create_model`; what
-            is not exported yet is exported into the index folder, once for each file of weights.
+        model: a folder written by `export_onnx`, a teacher of the embedded world (None takes its last one), or anything
+            for `create_model`; it is exported into the index folder once for each file of weights.
         pretrained: as `create_model` takes it.
         progress: show a bar.
 
@@ -252,6 +253,7 @@ def search_folder(
     if text is None and image is None:
         raise ValueError("search needs a text, an image, or both")
     place = Path(index if index is not None else Path(folder) / INDEX)
+    model = model or recipes.Reinforce().teachers[-1]
     found = build_index(folder, exported_towers(model, place, pretrained), place, progress=progress)
     return found.search(text, image, top), found
 

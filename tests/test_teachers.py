@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from mobileclip2_lite.models import teachers as module
+from mobileclip2_lite.models.preprocess import Preprocess
 from mobileclip2_lite.models.teachers import (
     EMBEDDED_PAIR,
     PAPER_PAIR,
@@ -22,14 +23,19 @@ from mobileclip2_lite.models.teachers import (
 )
 from mobileclip2_lite.models.zoo import create_model, save_model
 
-SIDE = create_model("lite-teacher-mci").preprocess.image_size
+FIRST, SECOND = (teacher.name for teacher in EMBEDDED_PAIR)
+SIDE = create_model(FIRST).preprocess.image_size
+CLIP = Preprocess(SIDE, interpolation="bilinear")
+"""OpenAI's normalisation."""
+PLAIN = CLIP.replace(mean=(0.0,) * 3, std=(1.0,) * 3)
 
 
 @pytest.fixture(scope="module")
 def ensemble():
     torch.manual_seed(0)
-    definitions = [Teacher("plain", "lite-teacher-mci", None, 50.0), Teacher("clip", "lite-teacher-conv", None, 80.0)]
-    loaded = [create_model(teacher.model) for teacher in definitions]
+    definitions = [Teacher("plain", FIRST, None, 50.0), Teacher("clip", SECOND, None, 80.0)]
+    loaded = [create_model(teacher.model, image_size=SIDE) for teacher in definitions]
+    loaded = [loaded[0]._replace(preprocess=PLAIN), loaded[1]._replace(preprocess=CLIP)]
     for item in loaded:
         for layer in item.model.modules():
             if isinstance(layer, torch.nn.BatchNorm2d):
@@ -148,11 +154,12 @@ def test_embedded_names_load_from_the_data_folder_and_check_their_card(tmp_path,
     for teacher in EMBEDDED_PAIR:
         loaded = create_model(teacher.name)
         save_model(loaded, tmp_path / "teachers" / teacher.name, name=teacher.name, card={"logit_scale": 42.0})
-    pair = load_teachers(("lite-teacher-mci", "lite-teacher-conv"))
-    assert pair.names == ("lite-teacher-mci", "lite-teacher-conv")
+    names = tuple(teacher.name for teacher in EMBEDDED_PAIR)[::-1]
+    pair = load_teachers(names)
+    assert pair.names == names
     assert set(pair.logit_scales.values()) == {42.0}
     assert all(len(card["sha256"]) == 64 and card["dimension"] for card in pair.cards.values())
-    weights = tmp_path / "teachers" / "lite-teacher-mci" / "model.safetensors"
+    weights = tmp_path / "teachers" / names[0] / "model.safetensors"
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(data)

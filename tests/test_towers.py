@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from mobileclip2_lite.models.reparameterization import fold, is_folded, reparameterize, summary
-from mobileclip2_lite.models.sources import lite_names
+from mobileclip2_lite.models.sources import lite_names, resolve
 from mobileclip2_lite.models.trimming import trim
 from mobileclip2_lite.models.zoo import create_model
 
-FOLDABLE = [name for name in lite_names() if "conv" not in name]
+FOLDABLE = [name for name in lite_names() if "mci" in resolve(name).model_cfg["vision_cfg"]["timm_model_name"]]
+PLAIN = next(name for name in lite_names() if name not in FOLDABLE)
 
 
 def stirred(name):
@@ -44,7 +45,7 @@ def test_towers_agree_on_shape_and_every_parameter_learns(name):
     assert [key for key, parameter in model.named_parameters() if parameter.grad is None] == []
 
 
-@pytest.mark.parametrize("name", ["lite-teacher-conv", "lite-teacher-mci"])
+@pytest.mark.parametrize("name", [name for name in lite_names() if "teacher" in name])
 def test_embedded_teachers_fit_12_mb_in_half_precision(name):
     assert 2 * sum(tensor.numel() for tensor in create_model(name).model.state_dict().values()) < 11.8e6
 
@@ -81,7 +82,7 @@ def test_reparameterized_equals_original(name):
 
 def test_plain_and_folded_models_cannot_be_folded():
     with pytest.raises(ValueError, match="no branches to fold"):
-        reparameterize(create_model("lite-teacher-conv").model)
+        reparameterize(create_model(PLAIN).model)
     with pytest.raises(ValueError, match="no branches to fold"):
         reparameterize(fold(create_model("lite-mci-s").model))
 

@@ -16,7 +16,7 @@ from mobileclip2_lite.models.family import FAMILY, family_member
 from mobileclip2_lite.models.hub import pick
 from mobileclip2_lite.models.preprocess import Preprocess
 from mobileclip2_lite.models.reparameterization import fold
-from mobileclip2_lite.models.sources import resolve
+from mobileclip2_lite.models.sources import lite_names, resolve
 from mobileclip2_lite.models.tokenizer import prefix_tokenizer
 from mobileclip2_lite.models.zoo import build, create_model, list_models, save_model
 
@@ -310,7 +310,7 @@ def test_tokens_equal_open_clips_on_a_thousand_odd_strings():
         prefix_tokenizer(100_000, 77)
 
 
-@pytest.mark.parametrize("name", ["lite-mci-s", "lite-teacher-conv", "lite-teacher-mci"])
+@pytest.mark.parametrize("name", lite_names())
 def test_lite_round_trip_in_half_precision(name, tmp_path):
     loaded = create_model(name)
     folder = save_model(loaded, tmp_path / "m", name=name, card={"seed": 3}, dtype=torch.float16)
@@ -358,7 +358,7 @@ def test_unfitting_files_name_the_keys(tmp_path):
     ):
         assert part in str(error.value)
     with pytest.raises(ValueError, match="does not fit"):
-        create_model("lite-teacher-mci", save_model(loaded, tmp_path / "student"))
+        create_model("lite-mci5-s", save_model(loaded, tmp_path / "student"))
 
 
 class Evil:

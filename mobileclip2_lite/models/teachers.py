@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mobileclip2_lite import recipes
 from mobileclip2_lite.models.trimming import trim
 from mobileclip2_lite.models.zoo import LoadedModel, create_model, data_folder, save_model
 from mobileclip2_lite.stages import pretty, sha256_file, write_atomic
@@ -57,11 +58,8 @@ V1_PAIR = (
     Teacher("ViT-L-14@datacomp_xl_s13b_b90k", "ViT-L-14", "datacomp_xl_s13b_b90k", 100.0),
 )
 """MobileCLIP's pair (paper): dimension 768 each, 224 pixels."""
-EMBEDDED_PAIR = (
-    Teacher("lite-teacher-conv", "lite-teacher-conv"),
-    Teacher("lite-teacher-mci", "lite-teacher-mci"),
-)
-"""The embedded world's pair (ours): 64 pixels."""
+EMBEDDED_PAIR = tuple(Teacher(name, name) for name in recipes.Reinforce().teachers)
+"""The embedded world's pair (ours): that of the recipes."""
 READY = {"paper": PAPER_PAIR, "v1": V1_PAIR, "embedded": EMBEDDED_PAIR}
 _KNOWN = {teacher.name: teacher for pair in READY.values() for teacher in pair}
 
@@ -245,7 +243,7 @@ def _define(name: str) -> Teacher:
 def _load(teacher: Teacher) -> tuple[LoadedModel, dict[str, Any]]:
     """A teacher's model and, where there is one, its card."""
     folder = Path(teacher.model)
-    if teacher.model in _KNOWN and teacher.pretrained is None:
+    if teacher.model.startswith("lite-teacher-") and teacher.pretrained is None:
         folder = data_folder() / "teachers" / teacher.model
         if not (folder / "model.safetensors").is_file():
             raise FileNotFoundError(
