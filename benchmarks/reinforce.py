@@ -186,7 +186,7 @@ def _embed(teachers, name: str, pixels: list[np.ndarray]) -> torch.Tensor:
     return torch.cat([teachers.embed_images(name, part) for part in batch.split(32)])
 
 
-def students(samples: int, seeds: int, pairs: int, storages: list[str], folder: Path) -> list[dict]:
+def students(samples: int, seeds: range, pairs: int, storages: list[str], folder: Path) -> list[dict]:
     """Zero-shot accuracy of lite students trained on the same reinforcement in each storage."""
     from mobileclip2_lite.evaluation import evaluate
     from mobileclip2_lite.models.zoo import create_model
@@ -200,7 +200,7 @@ def students(samples: int, seeds: int, pairs: int, storages: list[str], folder: 
     make_pairs(dataclasses.replace(recipe.pairs, count=pairs), folder / "emoji", world, 0)
     for storage in storages:
         reinforce(dataclasses.replace(recipe.reinforce, storage=storage), folder / "emoji", folder / storage)
-    for seed in range(seeds):
+    for seed in seeds:
         for storage in storages:
             settings = dataclasses.replace(recipe.student, samples=samples, batch_size=64, workers=0)
             model = train(settings, folder / storage, folder / f"{storage}-{seed}", seed, progress=False)
@@ -222,6 +222,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=2000, help="pairs for the students")
     parser.add_argument("--storages", nargs="+", default=list(STORAGE), help="for the students")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "reinforce.jsonl")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -231,7 +232,8 @@ def main() -> None:
         lines = speed(images, teachers, args.repeats, Path(folder))
         lines += bytes_a_sample(images, Path(folder)) + fidelity(images, teachers)
         if args.student:
-            lines += students(args.student, args.seeds, args.pairs, args.storages, Path(folder))
+            seeds = range(args.first_seed, args.first_seed + args.seeds)
+            lines += students(args.student, seeds, args.pairs, args.storages, Path(folder))
     for line in lines:
         line["pictures"] = "photographs" if args.photos else "scenes"
         print("  ".join(f"{key} {value}" for key, value in line.items() if key != "pictures"))
