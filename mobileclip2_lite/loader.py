@@ -8,7 +8,6 @@ Taught by notebooks/30_train.ipynb.
 
 from __future__ import annotations
 
-import functools
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -185,96 +184,98 @@ class ReinforcedDataset:
             self.dropped[name] += count
 
     def batch(self, number: int) -> Batch:
-        """Batch `number` of this rank in the current epoch; needs no batch before it."""
+        """Batch `number` of this rank in the current epoch; needs no batch before it.
+
+        Step after step for all samples, not sample after sample: small work in a row stays in the processor's caches,
+        which each decoded picture sweeps out.
+        """
         first = (number * self.world_size + self.rank) * self.batch_size
-        items, dropped = [], Counter()
-        for position in range(first, min(first + self.batch_size, self.order.samples)):
-            shard, sample = self.order.at(self.epoch, position)
-            try:
-                items.append(self.sample(shard, sample))
-            except (ShardError, FileNotFoundError, augment.BadImage, augment.SourceMismatch) as error:
-                if self.on_mismatch == "error":
-                    if isinstance(error, ShardError):
-                        raise
-                    raise ShardError(f"{self.folder / self.names[shard]}, sample {sample}: {error}") from error
-                dropped[getattr(error, "reason", type(error).__name__)] += 1
+        positions = range(first, min(first + self.batch_size, self.order.samples))
+        items: list[Any] = [self.order.at(self.epoch, position) for position in positions]
+        dropped: Counter = Counter()
+        for step in (self._plan, self._rows, self._pixels):
+            items = list(self._each(step, items, dropped))
         return self._collate(items, dropped)
 
-    def sample(self, shard: int, number: int) -> dict[str, Any]:
-        """One sample of the current epoch: its uid, pixels (S, S, 3), texts and embedding rows."""
-        index = self._index(self.names[shard])
-        key, path = index.keys[number], index.path
-        ext = next((name for name in index.extensions(number) if name in EXTENSIONS), None)
-        if ext is None:
+    def _each(self, step: Callable, items: list[Any], dropped: Counter) -> Iterator[Any]:
+        """What a step makes of the items; one that it cannot use is raised or counted, as `on_mismatch` says."""
+        for item in items:
+            try:
+                yield step(item)
+            except (ShardError, FileNotFoundError, augment.BadImage, augment.SourceMismatch) as error:
+                if self.on_mismatch == "error":
+                    if isinstance(error, (ShardError, FileNotFoundError)):
+                        raise
+                    raise ShardError(f"{item.index.path}, key {item.key!r}: {error}") from error
+                dropped[getattr(error, "reason", "missing_shard")] += 1
+
+    def _plan(self, place: tuple[int, int]) -> Item:
+        """Choose view and caption of a sample, and read what is small."""
+        index, number = self._index(self.names[place[0]]), place[1]
+        path, key, names = index.path, index.keys[number], index.extensions(number)
+        if not any(name in EXTENSIONS for name in names):
             raise sample_error(path, key, "jpg|png|webp", "no_image", "missing; join the shards with images first")
-        parts = {name: bytes(index.member(number, name)) for name in index.extensions(number) if name in SMALL}
+        parts = {name: bytes(index.member(number, name)) for name in names if name in SMALL}
         meta = load_json(path, key, "json", parts) if "json" in parts else {}
         uid = str(meta.get("uid", unquote(key)))
-        chance = functools.cache(lambda: rng(self.seed, "choose", self.epoch, uid))  # made when first asked for
-        pixels, row = self._pixels(path, key, uid, parts, meta, bytes(index.member(number, ext)), chance)
-        item = {"uid": uid, "pixels": pixels, "text": decode_text(path, key, "txt", parts), "image": {}, "words": {}}
-        choices = self._captions(path, key, parts)
-        chosen = choices[int(chance().integers(len(choices)))] if choices else None
-        if self.captioners:
-            item["syn"], item["syn_words"] = item["text"] if chosen is None else chosen[2], {}
-        if self.teachers:
-            self._rows(path, key, index.member(number, "emb.safetensors"), row, chosen, item)
+        item = Item(index, number, key, uid, decode_text(path, key, "txt", parts), meta.get("stored") or {})
+        chance = rng(self.seed, "choose", self.epoch, uid) if self.captioners or self.views == "weak" else None
+        if choices := self._captions(path, key, parts):
+            item.caption = choices[int(chance.integers(len(choices)))]
+        if self.views == "weak":
+            item.chance = chance
+            return item
+
+        def choose(count: int) -> int:
+            item.row = self._turn(uid, count)
+            return item.row
+
+        views = parse_views(path, key, parts, meta, choose) if "paug.json" in parts else []
+        if not views:
+            raise sample_error(path, key, "paug.json", "no_views", "no views; reinforce the shard first")
+        item.view = views[0]
         return item
 
-    def _pixels(
-        self,
-        path: str,
-        key: str,
-        uid: str,
-        parts: dict,
-        meta: dict,
-        data: bytes,
-        chance: Callable[[], np.random.Generator],
-    ) -> tuple[np.ndarray, int | None]:
-        """The chosen view's pixels, and its number among the stored ones."""
-        image, row, stored = decoding.pixels(data), None, meta.get("stored") or {}
+    def _pixels(self, item: Item) -> Item:
+        """Decode the picture and replay the view."""
+        names = item.index.extensions(item.number)
+        data = bytes(item.index.member(item.number, next(name for name in names if name in EXTENSIONS)))
+        image, view = decoding.pixels(data), item.view
+        size = image.shape[1::-1]
         # pictures that `shrinking` made smaller are replayed relative to their view's source
-        smaller = image.shape[1::-1] == (stored.get("width"), stored.get("height"))
-        if self.views == "weak":
-            view = augment.draw(chance(), *image.shape[1::-1], LIGHT)
-        else:
-
-            def choose(count: int) -> int:
-                nonlocal row
-                row = self._turn(uid, count)
-                return row
-
-            views = parse_views(path, key, parts, meta, choose) if "paug.json" in parts else []
-            if not views:
-                raise sample_error(path, key, "paug.json", "no_views", "no views; reinforce the shard first")
-            view = views[0]
-        if self.verify and self.views == "stored":
-            expected = stored.get("sha256") if smaller else view.sha256
+        smaller = size == (item.stored.get("width"), item.stored.get("height"))
+        if view is None:
+            view = augment.draw(item.chance, *size, LIGHT)
+        elif self.verify:
+            expected = item.stored.get("sha256") if smaller else view.sha256
             if expected and sha256_bytes(data) != expected:
-                raise sample_error(path, key, "paug.json", "hash_mismatch", "the views were drawn for another picture")
+                detail = "the views were drawn for another picture"
+                raise sample_error(item.index.path, item.key, "paug.json", "hash_mismatch", detail)
         mismatch = "ignore" if smaller else "error"
-        return np.asarray(
-            augment.replay(image, view, self.image_size, self.interpolation, mismatch, self.resampling)
-        ), row
+        out = augment.replay(image, view, self.image_size, self.interpolation, mismatch, self.resampling)
+        item.pixels = np.asarray(out)
+        return item
 
-    def _rows(
-        self, path: str, key: str, data: memoryview | None, row: int, chosen: tuple[str, int, str] | None, item: dict
-    ) -> None:
-        """Read every teacher's embedding of the view, the text and the chosen caption into `item`."""
+    def _rows(self, item: Item) -> Item:
+        """Read every teacher's embedding of the view, the text and the chosen caption."""
+        if not self.teachers:
+            return item
+        data = item.index.member(item.number, "emb.safetensors")
         if data is None:
-            raise sample_error(path, key, "emb.safetensors", "no_embeddings", "missing; reinforce the shard first")
+            detail = "missing; reinforce the shard first"
+            raise sample_error(item.index.path, item.key, "emb.safetensors", "no_embeddings", detail)
         try:
             table = storage.header(data)
             for teacher in self.teachers:
-                item["image"][teacher] = storage.rows(data, f"image/{teacher}", row, table)
-                item["words"][teacher] = storage.rows(data, f"text/{teacher}", 0, table)
-                if chosen is not None:
-                    name = f"syn_text_{chosen[0]}/{teacher}"
-                    item["syn_words"][teacher] = storage.rows(data, name, chosen[1], table)
-                elif self.captioners:
-                    item["syn_words"][teacher] = item["words"][teacher]
+                item.rows["image", teacher] = storage.rows(data, f"image/{teacher}", item.row, table)
+                item.rows["text", teacher] = text = storage.rows(data, f"text/{teacher}", 0, table)
+                if item.caption is not None:
+                    captioner, number, _ = item.caption
+                    text = storage.rows(data, f"syn_text_{captioner}/{teacher}", number, table)
+                item.rows["syn_text", teacher] = text
         except ValueError as error:
-            raise sample_error(path, key, "emb.safetensors", "bad_embeddings", str(error)) from error
+            raise sample_error(item.index.path, item.key, "emb.safetensors", "bad_embeddings", str(error)) from error
+        return item
 
     def _captions(self, path: str, key: str, parts: dict[str, bytes]) -> list[tuple[str, int, str]]:
         """(captioner, number, caption) of the captioners asked for."""
@@ -288,25 +289,49 @@ class ReinforcedDataset:
         turn, place = divmod(self.epoch, views)
         return int(rng(self.seed, "turns", turn, uid).permutation(views)[place])
 
-    def _collate(self, items: list[dict[str, Any]], dropped: Counter) -> Batch:
+    def _collate(self, items: list[Item], dropped: Counter) -> Batch:
         import torch
 
         size = self.image_size
-        pixels = np.stack([item["pixels"] for item in items]) if items else np.zeros((0, size, size, 3), np.uint8)
+        pixels = np.stack([item.pixels for item in items]) if items else np.zeros((0, size, size, 3), np.uint8)
 
-        def rows(part: str) -> dict[str, Tensor]:
-            return {t: torch.from_numpy(np.stack([item[part][t] for item in items])) for t in self.teachers if items}
+        def rows(kind: str) -> dict[str, Tensor]:
+            return {
+                t: torch.from_numpy(np.stack([item.rows[kind, t] for item in items])) for t in self.teachers if items
+            }
 
+        captions = [item.text if item.caption is None else item.caption[2] for item in items]
         return Batch(
-            uids=[item["uid"] for item in items],
+            uids=[item.uid for item in items],
             images=torch.from_numpy(pixels).permute(0, 3, 1, 2),
-            texts=[item["text"] for item in items],
-            syn_texts=[item["syn"] for item in items] if self.captioners else None,
+            texts=[item.text for item in items],
+            syn_texts=captions if self.captioners else None,
             image_embeddings=rows("image"),
-            text_embeddings=rows("words"),
-            syn_text_embeddings=rows("syn_words") if self.captioners else None,
+            text_embeddings=rows("text"),
+            syn_text_embeddings=rows("syn_text") if self.captioners else None,
             dropped=dict(dropped),
         )
+
+
+@dataclass
+class Item:
+    """A sample on its way into a batch."""
+
+    index: TarIndex
+    number: int
+    key: str
+    uid: str
+    text: str
+    stored: dict
+    """Size and hash of a picture that was made smaller, else empty."""
+    view: augment.View | None = None
+    row: int = 0
+    """The view's number among the stored ones."""
+    caption: tuple[str, int, str] | None = None
+    """(captioner, number, caption)"""
+    chance: np.random.Generator | None = None
+    pixels: np.ndarray | None = None
+    rows: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
 
 
 class _Steps:
