@@ -35,7 +35,7 @@ from mobileclip2_lite.models.teachers import load_teachers
 from mobileclip2_lite.stages import Work, rng, sha256_bytes, stable_uid
 from mobileclip2_lite.training import Run
 
-TEACHERS = ("lite-teacher-conv", "lite-teacher-mci")
+TEACHERS = ("lite-teacher-conv", "lite-teacher-se")
 CPU = torch.device("cpu")
 
 

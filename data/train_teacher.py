@@ -1,12 +1,12 @@
 """Train one embedded teacher from an endless stream of the embedded world; writes `data/teachers/NAME/`.
 
     OMP_NUM_THREADS=1 python data/train_teacher.py lite-teacher-conv --samples 400000
-    OMP_NUM_THREADS=1 python data/train_teacher.py lite-teacher-mci --samples 400000
+    OMP_NUM_THREADS=1 python data/train_teacher.py lite-teacher-se --samples 300000
 
 Plain contrastive training (teachers come before all reinforcement), every scene seen once. The two teachers differ in
-architecture and in the data filter of their web, so that an ensemble of them makes sense: the convolutional one reads
-a strictly filtered web, the hybrid one a larger share of clean captions but a web in which one text of ten is wrong.
-Weights are stored in half precision. `card.json` beside them says what was done and what came out.
+architecture and in the data filter of their web, so that an ensemble of them makes sense: `conv` reads a strictly
+filtered web, `se` a larger share of clean captions but a web in which one text of ten is wrong. Weights are stored in
+half precision. `card.json` beside them says what was done and what came out.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from mobileclip2_lite.stages import rng, to_json
 
 WEBS = {
     "lite-teacher-conv": (recipes.AltText(mismatch=0.02, filename=0.05, fragment=0.05), 0.5, 101),
-    "lite-teacher-mci": (recipes.AltText(mismatch=0.1), 0.7, 202),
+    "lite-teacher-se": (recipes.AltText(mismatch=0.1), 0.6, 202),
 }
 """Per teacher: the noise of its web, the share of clean captions, the seed of its stream (students use seed 0)."""
 

@@ -11,6 +11,7 @@ Weights are laid out channels-last: on a CPU depthwise convolutions train more t
 
 from __future__ import annotations
 
+import itertools
 from functools import partial
 from typing import Any
 
@@ -21,12 +22,29 @@ from timm.models.fastvit import FastVit, RepConditionalPosEnc
 from timm.models.resnet import BasicBlock, ResNet
 from torch import nn
 
+START = 0.1
+"""Size of the lite convolutions' first weights, as a share of timm's. See `_turn_fast`."""
+
 
 def _fastvit(pretrained: bool, arguments: dict[str, Any], overrides: dict[str, Any]) -> nn.Module:
     """timm's FastVit from `arguments` changed by `overrides`, channels-last; timm's own keywords are taken off."""
-    return _finish(
-        FastVit(**{"lkc_use_act": True, "layer_scale_init_value": 0.5, **arguments, **_own(overrides)}), pretrained
-    )
+    defaults = {"lkc_use_act": True, "layer_scale_init_value": 0.5}
+    return _finish(_turn_fast(FastVit(**{**defaults, **arguments, **_own(overrides)})), pretrained)
+
+
+def _turn_fast(tower: nn.Module) -> nn.Module:
+    """Start the convolutions in front of a batch norm smaller, so that the first steps turn them further.
+
+    Batch norm takes the size out again, so that the tower computes the same; but Adam's steps have one size whatever
+    the weights', and turn small ones by a larger angle. A text tower does not bear a rate that is high enough for these
+    few-step image towers (it collapses), and this needs no rate of its own for each tower (docs/lab_log.md).
+    """
+    modules = list(tower.modules())
+    with torch.no_grad():
+        for module, following in itertools.pairwise(modules):
+            if isinstance(module, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
+                module.weight.mul_(START)
+    return tower
 
 
 def _own(overrides: dict[str, Any]) -> dict[str, Any]:
@@ -45,7 +63,7 @@ def _finish(tower: nn.Module, pretrained: bool) -> nn.Module:
 def lite_mci4(pretrained: bool = False, **overrides: Any) -> nn.Module:
     """The student's tower: four RepMixer stages, strides 4 to 32, widths 24 to 192; (N, 3, S, S) to (N, D)."""
     arguments = {
-        "layers": (1, 1, 2, 1),
+        "layers": (1, 1, 1, 1),
         "embed_dims": (24, 48, 96, 192),
         "mlp_ratios": (3, 3, 3, 3),
         "token_mixers": ("repmixer",) * 4,
@@ -88,6 +106,13 @@ def lite_mci5(pretrained: bool = False, **overrides: Any) -> nn.Module:
         "stem_use_scale_branch": False,
     }
     return _fastvit(pretrained, arguments, overrides)
+
+
+@register_model
+def lite_resnet_se(pretrained: bool = False, **overrides: Any) -> nn.Module:
+    """Another teacher's tower: `lite_resnet`, shallower, wider at its end, with squeeze-and-excitation."""
+    wider = {"layers": (1, 1, 1, 1), "channels": (32, 64, 160, 288), "block_args": {"attn_layer": "se"}}
+    return lite_resnet(pretrained, **{**wider, **overrides})
 
 
 @register_model

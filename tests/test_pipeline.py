@@ -1,0 +1,125 @@
+"""The whole way at recipe tiny, and the seams between its stages: what one wrote, the next reads."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from mobileclip2_lite import cli, pipeline, recipes, stages
+from mobileclip2_lite.evaluation import chance
+from mobileclip2_lite.shards import read_pairs, read_samples
+
+RECIPE = recipes.tiny()
+
+
+def state(folder: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of change of every file, but for what every run writes anew."""
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("report"))
+    return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
+
+
+def test_every_stage_leaves_a_manifest(tiny_run):
+    folders = ("pairs", "reinforced", "control-seed0", "student-seed0", "evaluation")
+    manifests = {name: stages.read_manifest(tiny_run / name) for name in folders}
+    assert [manifest["stage"] for manifest in manifests.values()] == [
+        "pairs",
+        "reinforce",
+        "train",
+        "train",
+        "evaluate",
+    ]
+    assert manifests["reinforced"]["inputs"]["pairs"] == manifests["pairs"]["key"]
+    assert manifests["student-seed0"]["inputs"]["data"] == manifests["reinforced"]["key"]
+    assert not list(tiny_run.rglob("*.partial"))
+    assert not list(tiny_run.rglob(".lock"))
+
+
+def test_pairs_arrive_in_the_reinforced_shards_untouched(tiny_run):
+    pairs = [pair for shard in sorted(tiny_run.glob("pairs/*.tar")) for pair in read_pairs(shard)]
+    samples = [sample for shard in sorted(tiny_run.glob("reinforced/*.tar")) for sample in read_samples(shard)]
+    assert len(pairs) == len(samples) == RECIPE.pairs.count
+    names = RECIPE.reinforce.teachers
+    for pair, sample in zip(pairs, samples, strict=True):
+        assert (pair.uid, pair.image, pair.text) == (sample.uid, sample.image, sample.text)
+        assert len(sample.views) == RECIPE.reinforce.views
+        assert set(sample.embeddings) == {f"{kind}/{name}" for kind in ("image", "text") for name in names}
+
+
+def test_results_hold_every_measure_of_every_model(tiny_run):
+    results = json.loads((tiny_run / "evaluation.json").read_text("utf-8"))
+    measures = set(chance(RECIPE.world, RECIPE.evaluate))
+    rows = [*results["control"], *results["student"], *results["teachers"].values()]
+    assert len(results["control"]) == len(results["student"]) == len(RECIPE.seeds)
+    assert set(results["teachers"]) == set(RECIPE.reinforce.teachers)
+    for row in rows:
+        assert set(row) == measures
+        assert all(0 <= value <= 1 and math.isfinite(value) for value in row.values())
+
+
+def test_teachers_know_the_names_that_the_course_uses(tiny_run):
+    results = json.loads((tiny_run / "evaluation.json").read_text("utf-8"))
+    assert max(teacher["zero_shot"] for teacher in results["teachers"].values()) > 0.8
+
+
+def test_control_and_student_saw_the_same(tiny_run):
+    control, student = (
+        stages.read_manifest(tiny_run / f"{kind}-seed0")["settings"]["train"] for kind in ("control", "student")
+    )
+    assert {key for key in control if control[key] != student[key]} == {"distill", "views"}
+
+
+def test_second_run_finds_its_work_done(tiny_run):
+    before = state(tiny_run)
+    lines = []
+    results = pipeline.run(RECIPE, tiny_run, say=lines.append)
+    assert results == json.loads((tiny_run / "evaluation.json").read_text("utf-8"))
+    assert {"pairs: done before", "reinforce: done before", "train student: done before"} <= set(lines)
+    changed = {Path(name).parts[-2:] for name, value in state(tiny_run).items() if before.get(name) != value}
+    assert {parts[0] for parts in changed} <= {"figures", tiny_run.name}, changed
+
+
+def test_changed_settings_are_refused_and_nothing_is_touched(tiny_run):
+    before = state(tiny_run)
+    changed = dataclasses.replace(RECIPE, pairs=dataclasses.replace(RECIPE.pairs, count=128))
+    with pytest.raises(stages.StageMismatch, match=r"pairs holds other work.*count: 256 there, 128 asked for"):
+        pipeline.run(changed, tiny_run, say=lambda line: None)
+    assert state(tiny_run) == before
+
+
+def test_command_line_goes_the_same_way(tiny_run, capsys):
+    cli.main(["run", "--recipe", "tiny", "--out", str(tiny_run)])
+    assert "Reinforced against plain training" in capsys.readouterr().out
+    cli.main(["inspect", str(tiny_run / "reinforced")])
+    assert "lite-teacher-conv" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--recipe", "huge"], "recipe 'huge' does not exist: one of tiny, lite"),
+        (["train", "nowhere", "out"], "nowhere"),
+        (["evaluate", "no-such-model"], "no-such-model"),
+        (["inspect", "nowhere"], "nowhere"),
+    ],
+)
+def test_wrong_input_ends_in_one_line(arguments, message, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert said.startswith("error: ")
+    assert message in said
+    assert "Traceback" not in said
+
+
+def test_report_speaks_of_the_run_and_of_nothing_else(tiny_run):
+    text = (tiny_run / "report.md").read_text("utf-8")
+    page = (tiny_run / "report.html").read_text("utf-8")
+    assert "OpenMoji" in text
+    assert "CC BY-SA 4.0" in page
+    assert str(tiny_run.parent) not in text + page
