@@ -14,7 +14,6 @@ results/training.jsonl.
 from __future__ import annotations
 
 import argparse
-import copy
 import dataclasses
 import io
 import json
@@ -32,6 +31,7 @@ from mobileclip2_lite import augment, emoji_world, recipes, shards
 from mobileclip2_lite.distributed import Processes
 from mobileclip2_lite.feeding import Fed, Tokens, _prepare
 from mobileclip2_lite.models.teachers import load_teachers
+from mobileclip2_lite.models.zoo import create_model
 from mobileclip2_lite.stages import Work, rng, sha256_bytes, stable_uid
 from mobileclip2_lite.training import Run
 
@@ -149,9 +149,9 @@ def against_open_clip(data: Path, student: recipes.Train, steps: int, precision:
     # a constant rate (the whole of training is warm-up's first step) keeps both optimisers at the same point
     student = dataclasses.replace(student, distill=0.0, views="weak", precision=precision, warmup=0.0)
     run = Run(dataclasses.replace(student, samples=10**6 * student.batch_size), data, Path("unused"), 0, Processes())
-    theirs, loaded = copy.deepcopy(run.stepper.model), run.stepper.loaded
-    for module in theirs.modules():
-        module.__dict__.pop("_conv_forward", None)  # ours alone keeps grouped convolutions in fp32
+    theirs, loaded = create_model(student.model).model, run.stepper.loaded  # in the layout that it was made in
+    theirs.load_state_dict(run.stepper.model.state_dict())
+    theirs.train()
     theirs.output_dict = True
     optimizer = open_clip_optimizer(theirs, student)
     name = {"bf16": "amp_bf16", "fp32": "fp32"}[precision]

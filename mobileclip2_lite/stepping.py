@@ -51,6 +51,8 @@ class Stepper:
         processes.same(self.model)
         if settings.recompute:
             self.model.set_grad_checkpointing(True)
+        if self.device.type == "cpu":
+            optimisation.strided_pointwise_by_slicing(self.model)
         if self.device.type == "cpu" and self.precision != "fp32":
             optimisation.grouped_convolutions_in_fp32(self.model)
         self.encode_image, self.encode_text = self.model.encode_image, self.model.encode_text

@@ -479,6 +479,21 @@ def test_bf16_on_a_cpu_keeps_grouped_convolutions_in_fp32():
         assert module(torch.randn(1, 4, 5, 5)).dtype == torch.bfloat16
 
 
+def test_strided_pointwise_convolutions_by_slicing_are_the_same():
+    torch.manual_seed(0)
+    plain = torch.nn.Conv2d(3, 5, 1, stride=2)
+    sliced = torch.nn.Conv2d(3, 5, 1, stride=2)
+    sliced.load_state_dict(plain.state_dict())
+    optimisation.strided_pointwise_by_slicing(torch.nn.Sequential(sliced))
+    assert "_conv_forward" in vars(sliced)
+    x = torch.randn(2, 3, 7, 8)
+    for module in (plain, sliced):
+        module(x).square().sum().backward()
+    assert torch.allclose(plain(x), sliced(x), atol=1e-6)
+    assert torch.allclose(plain.weight.grad, sliced.weight.grad, rtol=1e-5, atol=1e-5)
+    assert torch.allclose(plain.bias.grad, sliced.bias.grad, rtol=1e-5, atol=1e-5)
+
+
 def test_sigmoid_student_has_a_bias_and_keeps_it(data, model, tmp_path):
     out = go(settings(model, loss="sigmoid"), data, tmp_path / "out")
     loaded = create_model(out).model
