@@ -22,15 +22,15 @@ from mobileclip2_lite.stages import Work, pretty, read_manifest, write_atomic
 
 
 @contextlib.contextmanager
-def _timed(folder: Path, stage: str, say: Callable[[str], None]) -> Iterator[None]:
-    """Add the seconds of a stage's real work to `timings.json`; finding finished work (under a second) is not work."""
-    start = time.perf_counter()
+def _timed(folder: Path, stage: str, output: str, say: Callable[[str], None]) -> Iterator[None]:
+    """Add the seconds of a stage to `timings.json`, unless its `output` was there before: finding it is not work."""
+    found, start = (folder / output).exists(), time.perf_counter()
     yield
     seconds = time.perf_counter() - start
-    say(f"{stage}: {seconds:.0f} s" if seconds >= 1 else f"{stage}: done before")
-    path = folder / "timings.json"
-    timings = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-    if seconds >= 1 or stage not in timings:
+    say(f"{output}: done before" if found else f"{output}: {seconds:.0f} s")
+    if not found:
+        path = folder / "timings.json"
+        timings = json.loads(path.read_text("utf-8")) if path.is_file() else {}
         timings[stage] = round(timings.get(stage, 0.0) + seconds, 2)
         write_atomic(path, pretty(timings))
 
@@ -55,17 +55,17 @@ def run(recipe: Recipe, folder: str | os.PathLike | None = None, say: Callable[[
 
     folder = Path(folder or Path("runs") / recipe.name)
     folder.mkdir(parents=True, exist_ok=True)
-    with _timed(folder, "pairs", say):
+    with _timed(folder, "pairs", "pairs/manifest.json", say):
         make_pairs(recipe.pairs, folder / "pairs", world=recipe.world)
-    with _timed(folder, "reinforce", say):
+    with _timed(folder, "reinforce", "reinforced/manifest.json", say):
         reinforce(recipe.reinforce, folder / "pairs", folder / "reinforced")
     for seed in recipe.seeds:
         for kind in ("control", "student"):
-            with _timed(folder, f"train {kind}", say):
+            with _timed(folder, f"train {kind}", f"{kind}-seed{seed}/manifest.json", say):
                 train_one(recipe, folder, kind, seed)
-    with _timed(folder, "evaluate", say):
+    with _timed(folder, "evaluate", "evaluation.json", say):
         results = evaluate_all(recipe, folder)
-    with _timed(folder, "report", say):
+    with _timed(folder, "report", "report.html", say):
         write_report(folder, recipe)
     return results
 
