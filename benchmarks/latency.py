@@ -1,11 +1,12 @@
 """The paper's architecture claims as ratios on this machine's CPU, with random weights.
 
-    OMP_NUM_THREADS=1 python benchmarks/latency.py                 # about ten minutes, 8 GB
+    OMP_NUM_THREADS=1 python benchmarks/latency.py                 # about six minutes, 8 GB
     OMP_NUM_THREADS=1 python benchmarks/latency.py --sizes 256     # without the large pictures
 
 Prints the table of all measurements and the table of claims, and writes both to benchmarks/results/latency.jsonl. The
 paper's milliseconds are an iPhone 12 Pro Max's (Core ML, half precision); a CPU in single precision need not agree, and
-where it does not, the table says so.
+where it does not, the table says so. Towers run in turn, so that other work on the
+machine disturbs all of them alike.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import dataclasses
 import json
 import os
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -22,12 +24,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: spinning th
 
 import torch
 
-from mobileclip2_lite.latency import Row, measure, measure_model, picture, table
+from mobileclip2_lite.latency import Row, TextTower, compare, picture, table
 from mobileclip2_lite.models.family import FAMILY
+from mobileclip2_lite.models.zoo import create_model
 
 RESULTS = Path(__file__).parent / "results"
 MODELS = ("MobileCLIP2-S0", "MobileCLIP2-S2", "MobileCLIP2-B", "MobileCLIP2-S3", "MobileCLIP2-S4", "MobileCLIP2-L-14")
-SETTINGS = {"warmup": 1, "seconds": 3.0, "passes": (3, 20)}
 
 
 def scaled_mci2(target: float = 125e6) -> torch.nn.Module:
@@ -53,24 +55,35 @@ def scaled_mci2(target: float = 125e6) -> torch.nn.Module:
     return build(min(range(128, 192, 4), key=distance)).eval()
 
 
-def large_pictures(sizes: list[int], threads: int) -> list[Row]:
-    """MCi3 and the scaled MCi2 by picture size."""
+def family(names: list[str], threads: int, rounds: int) -> list[Row]:
+    """The family's towers in turn; text towers that are alike (63 M, 124 M) are measured once."""
+    loaded = {name: create_model(name) for name in names}
+    entries, texts = [], {}
+    for name, (model, preprocess, tokenizer) in loaded.items():
+        pixels = torch.rand(1, 3, preprocess.image_size, preprocess.image_size)
+        entries.append((name, "image", lambda m=model, x=pixels: (m.visual, x)))
+        tokens = tokenizer(["a photo of a dog"])
+        texts.setdefault(model.model_cfg["embed_dim"], (name, "text", lambda m=model, x=tokens: (TextTower(m), x)))
+    return compare([*entries, *texts.values()], rounds=rounds, threads=threads)
+
+
+def large_pictures(sizes: list[int], threads: int, rounds: int) -> Iterator[list[Row]]:
+    """MCi3 and the scaled MCi2 in turn, by picture size."""
     import timm
 
     towers = {"MCi3": timm.create_model("fastvit_mci3", num_classes=768).eval(), "MCi2 scaled": scaled_mci2()}
-    rows = []
     for size in sizes:
-        for name, tower in towers.items():
-            rows.append(measure(tower, torch.rand(1, 3, size, size), model=name, threads=threads, **SETTINGS))
-            print(table(rows[-1:]).splitlines()[-1], flush=True)
-    return rows
+        pixels = torch.rand(1, 3, size, size)
+        entries = [(name, "image", lambda t=tower, x=pixels: (t, x)) for name, tower in towers.items()]
+        yield compare(entries, rounds=rounds if size <= 512 else min(rounds, 3), threads=threads)
 
 
 def claims(rows: list[Row]) -> list[dict]:
-    """Ratios of this machine beside the paper's."""
+    """Ratios of this machine's medians beside the paper's."""
     image = {(row.model, row.size): row.milliseconds for row in rows if row.tower == "image" and row.backend == "eager"}
     own = {name: ms for (name, size), ms in image.items() if name in FAMILY}
-    text = {row.model: row.milliseconds for row in rows if row.tower == "text" and row.backend == "eager"}
+    by_size = {row.parameters: row.milliseconds for row in rows if row.tower == "text"}
+    text = {name: by_size[min(by_size, key=lambda n: abs(n - 1e6 * FAMILY[name].parameters[1]))] for name in own}
     found = []
 
     def add(claim: str, paper: float | None, here: float) -> None:
@@ -82,7 +95,7 @@ def claims(rows: list[Row]) -> list[dict]:
             published = FAMILY[slow].latency[0] / FAMILY[fast].latency[0]
             add(f"image tower: {slow} / {fast}", published, own[slow] / own[fast])
     slow, fast = "MobileCLIP2-L-14", "MobileCLIP2-S4"
-    if {slow, fast} <= set(own) & set(text):
+    if {slow, fast} <= set(own):
         published = sum(FAMILY[slow].latency) / sum(FAMILY[fast].latency)
         add(f"both towers: {slow} / {fast}", published, (own[slow] + text[slow]) / (own[fast] + text[fast]))
     published_by_size = {256: 1.9, 1024: 7.1}
@@ -92,29 +105,32 @@ def claims(rows: list[Row]) -> list[dict]:
     return found
 
 
+def keep(rows: list[Row], output: Path) -> None:
+    """Write what is known so far: rows, claims, picture."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(dataclasses.asdict(row)) for row in rows] + [json.dumps(ratio) for ratio in claims(rows)]
+    output.write_text("\n".join(lines) + "\n", "utf-8")
+    picture(rows, output.with_suffix(".png"))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="*", default=MODELS)
     parser.add_argument("--sizes", nargs="*", type=int, default=[256, 384, 512, 768, 1024])
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--onnx", nargs="*", default=["MobileCLIP2-S0"], help="models to measure in ONNX Runtime too")
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--output", type=Path, default=RESULTS / "latency.jsonl")
     arguments = parser.parse_args()
-    rows: list[Row] = []
-    for name in arguments.models:
-        backends = ("eager", "onnx") if name in arguments.onnx else ("eager",)
-        for row in measure_model(name, threads=(arguments.threads,), backends=backends, **SETTINGS):
-            rows.append(row)
-            print(table([row]).splitlines()[-1], flush=True)
-    rows += large_pictures(arguments.sizes, arguments.threads)
-    ratios = claims(rows)
-    print("\n" + table(rows) + "\n\n| claim | paper (phone) | here (CPU) |\n|---|---:|---:|")
-    for ratio in ratios:
+    rows = family(arguments.models, arguments.threads, arguments.rounds)
+    print(table(rows), flush=True)
+    keep(rows, arguments.output)
+    for found in large_pictures(arguments.sizes, arguments.threads, arguments.rounds):
+        rows += found
+        print("\n".join(table(found).splitlines()[2:]), flush=True)
+        keep(rows, arguments.output)
+    print("\n| claim | paper (phone) | here (CPU) |\n|---|---:|---:|")
+    for ratio in claims(rows):
         print(f"| {ratio['claim']} | {ratio['paper'] or '-'} | {ratio['here']} |")
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(dataclasses.asdict(row)) for row in rows] + [json.dumps(ratio) for ratio in ratios]
-    arguments.output.write_text("\n".join(lines) + "\n", "utf-8")
-    picture(rows, arguments.output.with_suffix(".png"))
     return 0
 
 

@@ -31,6 +31,7 @@ __all__ = [
     "BACKENDS",
     "Row",
     "TextTower",
+    "compare",
     "count_parameters",
     "device_name",
     "measure",
@@ -82,16 +83,63 @@ def measure(
         flops, peak = count_flops(folded, inputs), (peak_memory(folded, inputs) if memory else 0)
         run = _backend(folded, inputs, backend, threads)
         times = list(_time(run, warmup, seconds, passes, inputs.device.type == "cuda"))
+    return _row(folded, inputs, times, model, kind, backend, threads, flops, peak)
+
+
+@torch.no_grad()
+def compare(
+    entries: Sequence[tuple[str, str, Callable[[], tuple[nn.Module, torch.Tensor]]]],
+    *,
+    rounds: int = 5,
+    threads: int = 1,
+) -> list[Row]:
+    """Measure several towers in turn, round by round: what else runs on the machine then disturbs all of them alike.
+
+    Args:
+        entries: (model, `image` or `text`, function that makes the tower and its batch); all are in memory together.
+        rounds: timed passes of each.
+        threads: threads of one operation.
+
+    Returns:
+        One eager row an entry, in their order; divide their milliseconds for a ratio.
+    """
+    ready = []
+    for model, kind, make in entries:
+        tower, inputs = make()
+        ready.append((model, kind, fold(tower).to(inputs.device), inputs))
+    times: list[list[float]] = [[] for _ in ready]
+    with _threads(threads):
+        costs = [(count_flops(tower, inputs), peak_memory(tower, inputs)) for _, _, tower, inputs in ready]
+        for _ in range(rounds):
+            for (_, _, tower, inputs), found in zip(ready, times, strict=True):
+                found += _time(lambda run=tower, batch=inputs: run(batch), 0, 0.0, (1, 1), inputs.device.type == "cuda")
+    return [
+        _row(tower, inputs, found, model, kind, "eager", threads, flops, peak)
+        for (model, kind, tower, inputs), found, (flops, peak) in zip(ready, times, costs, strict=True)
+    ]
+
+
+def _row(
+    tower: nn.Module,
+    inputs: torch.Tensor,
+    times: Sequence[float],
+    model: str,
+    kind: str,
+    backend: str,
+    threads: int,
+    flops: int,
+    peak: int,
+) -> Row:
     quartiles = statistics.quantiles(times, n=4) if len(times) > 1 else [times[0]] * 3
     return Row(
         model=model,
         tower=kind,
         backend=backend,
-        folded=any(".reparam_conv." in key for key in folded.state_dict()),
+        folded=any("reparam_conv." in key for key in tower.state_dict()),
         batch_size=len(inputs),
         size=inputs.shape[-1],
         threads=threads,
-        parameters=sum(parameter.numel() for parameter in folded.parameters()),
+        parameters=sum(parameter.numel() for parameter in tower.parameters()),
         flops=flops,
         peak_bytes=peak,
         milliseconds=statistics.median(times),

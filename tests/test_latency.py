@@ -14,6 +14,7 @@ from mobileclip2_lite.costs import count_flops, peak_memory, stage_costs
 from mobileclip2_lite.latency import (
     Row,
     TextTower,
+    compare,
     count_parameters,
     measure,
     measure_model,
@@ -93,6 +94,18 @@ def test_all_combinations_of_a_model():
         *[("text", context, batch) for batch in (1, 2)],
     ]
     assert all(row.model == "lite-mci-s" for row in rows)
+
+
+def test_towers_compared_in_turn():
+    model = create_model("lite-mci-s").model
+    small, large = torch.rand(1, 3, 32, 32), torch.rand(4, 3, 128, 128)
+    rows = compare(
+        [("small", "image", lambda: (model.visual, small)), ("large", "image", lambda: (model.visual, large))], rounds=5
+    )
+    assert [row.model for row in rows] == ["small", "large"]
+    assert [row.passes for row in rows] == [5, 5]
+    assert rows[1].flops > 30 * rows[0].flops
+    assert rows[1].milliseconds > 2 * rows[0].milliseconds
 
 
 def test_report_says_and_keeps_every_row(tmp_path):
