@@ -2,7 +2,8 @@
 
 Every stage of the way is a command that reads a folder and writes a folder; `run` goes the whole way. Settings start
 from the recipe named by `--recipe` (default lite) and any of them can be changed by its own option. Wrong input ends
-in one line that says what to do, and exit status 2.
+in one line that says what to do, and exit status 2. Commands that are not stages (measuring and using models) are in
+`cli_models`.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: its threads
 
 import tyro
 
-from mobileclip2_lite import recipes, stages
+from mobileclip2_lite import cli_models, recipes, stages
 
 Flat = tyro.conf.arg(name="")
 """The fields of a dataclass become options of the command itself."""
+TEMPERATURE = recipes.Temperature()
 
 
 def _take_recipe(arguments: list[str]) -> tuple[recipes.Recipe, list[str]]:
@@ -36,8 +38,8 @@ def _take_recipe(arguments: list[str]) -> tuple[recipes.Recipe, list[str]]:
     return recipes.named(name), rest
 
 
-def _app(recipe: recipes.Recipe) -> tyro.extras.SubcommandApp:
-    app = tyro.extras.SubcommandApp()
+def _add_way(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
+    """The whole way and its two ends."""
 
     @app.command
     def run(settings: Annotated[recipes.Recipe, Flat] = recipe, out: Path | None = None) -> None:
@@ -53,6 +55,32 @@ def _app(recipe: recipes.Recipe) -> tyro.extras.SubcommandApp:
         run_way(settings, folder)
         print(f"\nThe report is at {folder / 'report.md'} and {folder / 'report.html'}\n")
         print((folder / "report.md").read_text("utf-8").split("\n## ")[0])
+
+    @app.command
+    def report(folder: tyro.conf.Positional[Path], settings: Annotated[recipes.Recipe, Flat] = recipe) -> None:
+        """Write report.md and report.html of a finished run.
+
+        Args:
+            folder: the run's folder.
+            settings: the recipe it was made with.
+        """
+        from mobileclip2_lite.report import write_report
+
+        write_report(folder, settings)
+        print(folder / "report.html")
+
+    @app.command(name="recipes")
+    def show_recipes(against: str = "paper_12m") -> None:
+        """Print every setting in which the recipe differs from another.
+
+        Args:
+            against: the other recipe.
+        """
+        print(recipes.difference_table(recipe, recipes.named(against)))
+
+
+def _add_stages(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
+    """The stages, one by one."""
 
     @app.command
     def pairs(
@@ -76,6 +104,7 @@ def _app(recipe: recipes.Recipe) -> tyro.extras.SubcommandApp:
         pairs: tyro.conf.Positional[Path],
         out: tyro.conf.Positional[Path],
         settings: Annotated[recipes.Reinforce, Flat] = recipe.reinforce,
+        engine: str = "local",
     ) -> None:
         """Store replayable views and the teachers' embeddings with every pair.
 
@@ -83,10 +112,27 @@ def _app(recipe: recipes.Recipe) -> tyro.extras.SubcommandApp:
             pairs: folder of shards with pairs.
             out: folder to write.
             settings: teachers, views, storage.
+            engine: `local`, or `ray` for a cluster (the extra `scale`).
         """
         from mobileclip2_lite.reinforce import reinforce as reinforce_folder
 
-        _summary(reinforce_folder(settings, pairs, out), out)
+        _summary(reinforce_folder(settings, pairs, out, engine=engine), out)
+
+    @app.command
+    def inspect(path: tyro.conf.Positional[Path], html: Path | None = None, verify: bool = False) -> None:
+        """Show what a folder of shards holds.
+
+        Args:
+            path: a folder of pairs or reinforced shards, or one shard.
+            html: also write a page with sample pictures, views, captions and the teachers' matches.
+            verify: read every byte and compare all hashes with the manifest; exit status 1 if anything disagrees.
+        """
+        from mobileclip2_lite.inspect import inspect as inspect_path
+
+        found = inspect_path(path, html=html, verify=verify)
+        print(found["text"])
+        if verify and found["problems"]:
+            raise SystemExit(1)
 
     @app.command
     def train(
@@ -108,51 +154,33 @@ def _app(recipe: recipes.Recipe) -> tyro.extras.SubcommandApp:
         print(f"model saved in {train_model(settings, data, out, seed=seed)}")
 
     @app.command
-    def evaluate(
-        model: tyro.conf.Positional[str],
-        settings: Annotated[recipes.Evaluate, Flat] = recipe.evaluate,
-        world: recipes.World = recipe.world,
+    def temperature(
+        data: tyro.conf.Positional[Path],
+        out: tyro.conf.Positional[Path],
+        settings: Annotated[recipes.Temperature, Flat] = TEMPERATURE,
+        student: recipes.Train = recipe.student,
+        use: bool = False,
     ) -> None:
-        """Zero-shot, retrieval, binding, relations and shifts of a model on the embedded world.
+        """Find each teacher's logit scale by short trainings of the student.
 
         Args:
-            model: a name, a folder or a checkpoint.
-            settings: sizes of the test sets.
-            world: which names and sizes.
+            data: folder of reinforced shards.
+            out: folder of the trainings and of temperature.json.
+            settings: scales, seeds, lengths.
+            student: the training to shorten.
+            use: let later trainings on `data` use what was found.
         """
-        from mobileclip2_lite.evaluation import evaluate as evaluate_model
-        from mobileclip2_lite.models.zoo import create_model
+        from mobileclip2_lite import temperature as search
+        from mobileclip2_lite.evaluation import evaluate
 
-        for metric, value in evaluate_model(create_model(model), world, settings).items():
-            print(f"{metric:32} {value:.4f}")
+        def measure(loaded):
+            return evaluate(loaded, recipe.world, recipe.evaluate, only=("zero_shot", "retrieval"))
 
-    @app.command
-    def report(folder: tyro.conf.Positional[Path], settings: Annotated[recipes.Recipe, Flat] = recipe) -> None:
-        """Write report.md and report.html of a finished run.
-
-        Args:
-            folder: the run's folder.
-            settings: the recipe it was made with.
-        """
-        from mobileclip2_lite.report import write_report
-
-        write_report(folder, settings)
-        print(folder / "report.html")
-
-    @app.command
-    def inspect(path: tyro.conf.Positional[Path], html: Path | None = None, verify: bool = False) -> None:
-        """Show what a folder of shards holds.
-
-        Args:
-            path: a folder of pairs or reinforced shards, or one shard.
-            html: also write a page with sample pictures, views, captions and the teachers' matches.
-            verify: read every byte and compare all hashes with the manifest.
-        """
-        from mobileclip2_lite.inspect import inspect as inspect_path
-
-        print(inspect_path(path, html=html, verify=verify)["text"])
-
-    return app
+        results = search.search(settings, student, data, out, measure)
+        for name, result in results.items():
+            print(f"{name}: best logit scale {result['best']:g}, its own {result['own']:g}")
+        if use:
+            search.use(results, data)
 
 
 def _summary(manifest: dict, out: Path) -> None:
@@ -170,7 +198,11 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point of `mobileclip2-lite`."""
     try:
         recipe, rest = _take_recipe(sys.argv[1:] if arguments is None else list(arguments))
-        _app(recipe).cli(args=rest, prog="mobileclip2-lite", description=__doc__.split("\n")[0])
-    except (ValueError, OSError, stages.StageMismatch, stages.FolderLocked) as error:
+        app = tyro.extras.SubcommandApp()
+        _add_way(app, recipe)
+        _add_stages(app, recipe)
+        cli_models.add(app, recipe)
+        app.cli(args=rest, prog="mobileclip2-lite", description=__doc__.split("\n")[0])
+    except (ValueError, OSError, ModuleNotFoundError, stages.StageMismatch, stages.FolderLocked) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from error

@@ -95,11 +95,11 @@ class Reinforce:
     augment: Augment = Augment()
     """How views are drawn."""
     storage: str = "bf16"
-    """`bf16` (paper), `int8` with row scales, or `fp32`."""
+    """`bf16` (paper), `int8` or `int6` with row scales, or `fp32`."""
     layout: str = "native"
     """`native`, or `datacompdr` for the official layout."""
     batch_size: int = 256
-    """Images a forward pass; it does not change the result."""
+    """Images gathered before the teachers see them; it does not change the result."""
     seed: int = 0
     """Seed of the views; the only randomness of this stage."""
 

@@ -1,0 +1,120 @@
+"""The commands that measure and use models: `evaluate`, `latency`, `export`, `search`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from mobileclip2_lite import recipes
+
+Positional = tyro.conf.Positional
+
+
+def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
+    """Register the commands."""
+
+    @app.command
+    def evaluate(
+        model: Positional[str],
+        settings: Annotated[recipes.Evaluate, tyro.conf.arg(name="")] = recipe.evaluate,
+        world: recipes.World = recipe.world,
+    ) -> None:
+        """Zero-shot, retrieval, binding, relations and shifts of a model on the embedded world.
+
+        Args:
+            model: a name, a folder or a checkpoint.
+            settings: sizes of the test sets.
+            world: which names and sizes.
+        """
+        from mobileclip2_lite.evaluation import evaluate as evaluate_model
+        from mobileclip2_lite.models.zoo import create_model
+
+        for metric, value in evaluate_model(create_model(model), world, settings).items():
+            print(f"{metric:32} {value:.4f}")
+
+    @app.command
+    def latency(
+        models: Positional[tuple[str, ...]],
+        image_sizes: tuple[int, ...] = (),
+        batch_sizes: tuple[int, ...] = (1,),
+        threads: tuple[int, ...] = (1,),
+        backends: tuple[str, ...] = ("eager",),
+        output: Path | None = None,
+    ) -> None:
+        """Parameters, FLOPs, memory and milliseconds of both towers (random weights do).
+
+        Args:
+            models: names, folders or checkpoints.
+            image_sizes: sides in pixels; each model's own if none is given.
+            batch_sizes: pictures or texts a pass.
+            threads: CPU threads.
+            backends: of `eager`, `compiled`, `onnx`.
+            output: JSON lines to append to; a picture of the family goes beside it.
+        """
+        from mobileclip2_lite.latency import report
+
+        report(
+            models,
+            output=output,
+            image_sizes=image_sizes or (None,),
+            batch_sizes=batch_sizes,
+            threads=threads,
+            backends=backends,
+        )
+
+    @app.command
+    def export(
+        model: Positional[str],
+        out: Positional[Path],
+        precisions: tuple[str, ...] = ("fp32",),
+        coreml: bool = False,
+    ) -> None:
+        """Write both towers as ONNX, folded, checked, with preprocess and tokenizer inside.
+
+        Args:
+            model: a name, a folder or a checkpoint.
+            out: folder to write.
+            precisions: of `fp32`, `fp16`, `int8`; int8 measures its ranges on scenes of the embedded world.
+            coreml: also write Core ML packages.
+        """
+        from PIL import Image
+
+        from mobileclip2_lite import emoji_world
+        from mobileclip2_lite.export import export_coreml, export_onnx, table
+        from mobileclip2_lite.models.zoo import create_model
+
+        loaded = create_model(model)
+        scenes = emoji_world.retrieval_set(recipe.world, 32, side=256)
+        texts = [captions[0] for captions in scenes.captions]
+        pictures = [Image.fromarray(picture) for picture in scenes.images]
+        print(table(export_onnx(loaded, out, precisions=precisions, images=pictures, texts=texts, name=model)))
+        if coreml:
+            for path in export_coreml(loaded, out, name=model):
+                print(path)
+
+    @app.command
+    def search(
+        folder: Positional[Path],
+        text: Annotated[Positional[str | None], tyro.conf.arg(metavar="TEXT")] = None,
+        image: Path | None = None,
+        model: str | None = None,
+        top: int = 10,
+    ) -> None:
+        """Find pictures of a folder by text or by a picture.
+
+        Args:
+            folder: pictures, in subfolders too; they are only read.
+            text: what to look for.
+            image: look for pictures like this one.
+            model: a folder with exported towers, or any model with weights (default: an embedded teacher, which
+                knows drawings only).
+            top: how many to print.
+        """
+        from mobileclip2_lite.search import search_folder
+
+        hits, index = search_folder(folder, text, image, model=model, top=top)
+        for hit in hits:
+            print(f"{hit.score:.3f}  {hit.path}")
+        print(f"{len(index.entries)} pictures in the index")
