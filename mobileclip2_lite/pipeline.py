@@ -12,9 +12,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from pathlib import Path
 
 from mobileclip2_lite.recipes import Recipe
@@ -22,12 +24,12 @@ from mobileclip2_lite.stages import Work, pretty, read_manifest, write_atomic
 
 
 @contextlib.contextmanager
-def _timed(folder: Path, stage: str, output: str, say: Callable[[str], None]) -> Iterator[None]:
-    """Add the seconds of a stage to `timings.json`, unless its `output` was there before: finding it is not work."""
-    found, start = (folder / output).exists(), time.perf_counter()
+def _timed(folder: Path, stage: str, outputs: list[str], say: Callable[[str], None]) -> Iterator[None]:
+    """Add the seconds of a stage to `timings.json`, unless its `outputs` were there before: finding is not work."""
+    found, start = all((folder / output).exists() for output in outputs), time.perf_counter()
     yield
     seconds = time.perf_counter() - start
-    say(f"{output}: done before" if found else f"{output}: {seconds:.0f} s")
+    say(f"{stage}: done before" if found else f"{stage}: {seconds:.0f} s")
     if not found:
         path = folder / "timings.json"
         timings = json.loads(path.read_text("utf-8")) if path.is_file() else {}
@@ -55,29 +57,83 @@ def run(recipe: Recipe, folder: str | os.PathLike | None = None, say: Callable[[
 
     folder = Path(folder or Path("runs") / recipe.name)
     folder.mkdir(parents=True, exist_ok=True)
-    with _timed(folder, "pairs", "pairs/manifest.json", say):
+    with _timed(folder, "pairs", ["pairs/manifest.json"], say):
         make_pairs(recipe.pairs, folder / "pairs", world=recipe.world)
-    with _timed(folder, "reinforce", "reinforced/manifest.json", say):
+    with _timed(folder, "reinforce", ["reinforced/manifest.json"], say):
         reinforce(recipe.reinforce, folder / "pairs", folder / "reinforced")
-    for seed in recipe.seeds:
-        for kind in ("control", "student"):
-            with _timed(folder, f"train {kind}", f"{kind}-seed{seed}/manifest.json", say):
-                train_one(recipe, folder, kind, seed)
-    with _timed(folder, "evaluate", "evaluation.json", say):
+    trained = [f"{kind}-seed{seed}/manifest.json" for kind in ("control", "student") for seed in recipe.seeds]
+    with _timed(folder, "train", trained, say):
+        train_all(recipe, folder)
+    with _timed(folder, "evaluate", ["evaluation.json"], say):
         results = evaluate_all(recipe, folder)
-    with _timed(folder, "report", "report.html", say):
+    with _timed(folder, "report", ["report.html"], say):
         write_report(folder, recipe)
     return results
 
 
-def train_one(recipe: Recipe, folder: Path, kind: str, seed: int) -> Path:
+def train_all(recipe: Recipe, folder: Path, jobs: int = 0) -> None:
+    """Train every control and student that is not there yet, several at a time, each on one core.
+
+    Models this small do not keep two cores busy, and two threads that share a step wait for each other: eight times as
+    long if the machine does anything else (docs/lab_log.md).
+
+    Args:
+        jobs: trainings at a time; 0 takes the cores of this machine, at most four (1.5 GB each).
+    """
+    from tqdm.auto import tqdm
+
+    wanted = [(kind, seed) for seed in recipe.seeds for kind in ("control", "student")]
+    steps = sum(getattr(recipe, kind).samples // getattr(recipe, kind).batch_size for kind, _ in wanted)
+    jobs = jobs or min(os.cpu_count() or 1, 4)
+    if jobs == 1 or len(wanted) == 1 or "OMP_NUM_THREADS" in os.environ:  # threads are settled: one after another
+        for kind, seed in wanted:
+            train_one(recipe, folder, kind, seed)
+        return
+    with (
+        _environment(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="passive"),
+        ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool,
+        tqdm(total=steps, unit="step", desc=f"{len(wanted)} trainings", disable=None) as bar,
+    ):
+        futures = [pool.submit(train_one, recipe, folder, kind, seed, progress=False) for kind, seed in wanted]
+        while wait(futures, timeout=1.0, return_when=FIRST_EXCEPTION).not_done:
+            bar.update(sum(_steps_done(folder / f"{kind}-seed{seed}") for kind, seed in wanted) - bar.n)
+            if any(future.done() and future.exception() for future in futures):
+                pool.shutdown(wait=False, cancel_futures=True)
+                break
+        for future in futures:
+            if not future.cancelled():
+                future.result()
+        bar.update(steps - bar.n)
+
+
+@contextlib.contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """Environment variables for child processes, put back afterwards."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+
+
+def _steps_done(folder: Path) -> int:
+    """The last step that a training's log names."""
+    log = folder / "log.jsonl"
+    lines = log.read_text("utf-8").splitlines() if log.is_file() else []
+    return json.loads(lines[-1])["step"] if lines and lines[-1].endswith("}") else 0
+
+
+def train_one(recipe: Recipe, folder: Path, kind: str, seed: int, progress: bool = True) -> Path:
     """Train the `control` or the `student` with one seed, drawing its learning curve; returns the model's folder."""
     from mobileclip2_lite.evaluation import evaluate
     from mobileclip2_lite.training import train
 
     settings = getattr(recipe, kind)
     watch = functools.partial(evaluate, world=recipe.world, settings=recipe.evaluate, only=("zero_shot", "retrieval"))
-    return train(settings, folder / "reinforced", folder / f"{kind}-seed{seed}", seed=seed, evaluate=watch)
+    out = folder / f"{kind}-seed{seed}"
+    return train(settings, folder / "reinforced", out, seed=seed, evaluate=watch, progress=progress)
 
 
 def evaluate_all(recipe: Recipe, folder: Path) -> dict:

@@ -236,6 +236,7 @@ def lite() -> Recipe:
         "learning_rate": 1e-3,  # paper; the text tower bears no more
         "weight_decay": 0.05,  # ours: short trainings
         "evaluate_every": 130,  # six points of the learning curve
+        "workers": 0,  # each training has one core
     }
     return Recipe(
         # ours: at 48 pixels a smaller crop leaves nothing of an object, and no teacher a target

@@ -111,8 +111,11 @@ def test_commands_of_the_documents_parse(monkeypatch):
     called = []
     register = tyro.extras.SubcommandApp.command
 
-    def recording(app, function):
-        return register(app, functools.wraps(function)(lambda *_, **__: called.append(function.__name__)))
+    def recording(app, function=None, **options):
+        if function is None:
+            return lambda function: recording(app, function, **options)
+        wrapped = functools.wraps(function)(lambda *_, **__: called.append(function.__name__))
+        return register(app, wrapped, **options)
 
     monkeypatch.setattr(tyro.extras.SubcommandApp, "command", recording)
     for line in lines:
