@@ -1,10 +1,10 @@
 """mobileclip2_lite: reinforce a data set once, train small CLIP models from it many times.
 
-    pairs       make_pairs(settings, out)            image-text pairs from anywhere, as shards
-    reinforce   reinforce.reinforce(settings, pairs, out)      replayable views and teachers' embeddings, stored with every pair
-    train       train(settings, data, out, seed)     the control, or the student by distillation
-    evaluate    evaluate(loaded, world, settings)    zero-shot, retrieval, binding, relations, shifts
-    run         run(recipe)                          all of it, and a report
+    pairs      make_pairs(settings, out)                image-text pairs from anywhere, as shards
+    reinforce  reinforce.reinforce(settings, pairs, out)  replayable views and teachers' embeddings beside every pair
+    train      train(settings, data, out, seed)         the control, or the student by distillation
+    evaluate   evaluate(loaded, world, settings)        zero-shot, retrieval, binding, relations, shifts
+    run        run(recipe)                              all of it, and a report
 
 Each stage reads a folder, writes a folder with a `manifest.json`, finds finished work and goes on where it was killed.
 Settings are the dataclasses of `recipes`; models come from `create_model(name)` with their preprocess and tokenizer.

@@ -125,3 +125,36 @@ def test_report_speaks_of_the_run_and_of_nothing_else(tiny_run):
     assert "OpenMoji" in text
     assert "CC BY-SA 4.0" in page
     assert str(tiny_run.parent) not in text + page
+
+
+def short(folder: Path, tiny_run: Path) -> recipes.Recipe:
+    """A recipe of two trainings of four steps, and its data in `folder`."""
+    (folder / "reinforced").mkdir(parents=True)
+    for path in (tiny_run / "reinforced").iterdir():
+        (folder / "reinforced" / path.name).write_bytes(path.read_bytes())
+    changes = {"samples": 256, "tracker": "none"}
+    control, student = (dataclasses.replace(part, **changes) for part in (RECIPE.control, RECIPE.student))
+    return dataclasses.replace(RECIPE, control=control, student=student)
+
+
+def test_trainings_side_by_side_are_those_one_after_another(tiny_run, tmp_path, monkeypatch):
+    weights = []
+    for jobs in (1, 2):
+        folder = tmp_path / str(jobs)
+        recipe = short(folder, tiny_run)
+        if jobs == 2:
+            monkeypatch.delenv("OMP_NUM_THREADS")
+        pipeline.train_all(recipe, folder, jobs=jobs)
+        weights.append(
+            [(folder / f"{kind}-seed0" / "model.safetensors").read_bytes() for kind in ("control", "student")]
+        )
+    assert weights[0] == weights[1]
+    assert weights[0][0] != weights[0][1]
+
+
+def test_a_training_that_fails_beside_others_is_an_error(tiny_run, tmp_path, monkeypatch):
+    recipe = short(tmp_path / "run", tiny_run)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    wrong = dataclasses.replace(recipe, student=dataclasses.replace(recipe.student, model="no-such-model"))
+    with pytest.raises(ValueError, match="no-such-model"):
+        pipeline.train_all(wrong, tmp_path / "run", jobs=2)
