@@ -40,6 +40,8 @@ def _timed(folder: Path, stage: str, outputs: list[str], say: Callable[[str], No
 def run(recipe: Recipe, folder: str | os.PathLike | None = None, say: Callable[[str], None] = print) -> dict:
     """Go the whole way and return what `evaluation.json` holds.
 
+    A script calls it below `if __name__ == "__main__":`, because trainings run in processes of their own.
+
     Args:
         folder: where everything is written; default `runs/<recipe.name>` below the current folder.
         say: receives one line a finished stage.
@@ -82,21 +84,24 @@ def train_all(recipe: Recipe, folder: Path, jobs: int = 0) -> None:
     """
     from tqdm.auto import tqdm
 
-    wanted = [(kind, seed) for seed in recipe.seeds for kind in ("control", "student")]
-    steps = sum(getattr(recipe, kind).samples // getattr(recipe, kind).batch_size for kind, _ in wanted)
+    every = [(kind, seed) for seed in recipe.seeds for kind in ("control", "student")]
+    missing = [(kind, seed) for kind, seed in every if not (folder / f"{kind}-seed{seed}" / "manifest.json").is_file()]
     jobs = jobs or min(os.cpu_count() or 1, 4)
-    if jobs == 1 or len(wanted) == 1 or "OMP_NUM_THREADS" in os.environ:  # threads are settled: one after another
-        for kind, seed in wanted:
+    alone = jobs == 1 or len(missing) == 1 or "OMP_NUM_THREADS" in os.environ  # then threads are settled already
+    for kind, seed in every:
+        if alone or (kind, seed) not in missing:  # finished ones are checked: they may be other work
             train_one(recipe, folder, kind, seed)
+    if alone or not missing:
         return
+    steps = sum(getattr(recipe, kind).samples // getattr(recipe, kind).batch_size for kind, _ in missing)
     with (
         _environment(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="passive"),
         ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool,
-        tqdm(total=steps, unit="step", desc=f"{len(wanted)} trainings", disable=None) as bar,
+        tqdm(total=steps, unit="step", desc=f"{len(missing)} trainings", disable=None) as bar,
     ):
-        futures = [pool.submit(train_one, recipe, folder, kind, seed, progress=False) for kind, seed in wanted]
+        futures = [pool.submit(train_one, recipe, folder, kind, seed, progress=False) for kind, seed in missing]
         while wait(futures, timeout=1.0, return_when=FIRST_EXCEPTION).not_done:
-            bar.update(sum(_steps_done(folder / f"{kind}-seed{seed}") for kind, seed in wanted) - bar.n)
+            bar.update(sum(_steps_done(folder / f"{kind}-seed{seed}") for kind, seed in missing) - bar.n)
             if any(future.done() and future.exception() for future in futures):
                 pool.shutdown(wait=False, cancel_futures=True)
                 break
@@ -119,10 +124,10 @@ def _environment(**values: str) -> Iterator[None]:
 
 
 def _steps_done(folder: Path) -> int:
-    """The last step that a training's log names."""
+    """The last step that a training's log names in a whole line."""
     log = folder / "log.jsonl"
-    lines = log.read_text("utf-8").splitlines() if log.is_file() else []
-    return json.loads(lines[-1])["step"] if lines and lines[-1].endswith("}") else 0
+    lines = log.read_text("utf-8").rpartition("\n")[0].splitlines() if log.is_file() else []
+    return json.loads(lines[-1])["step"] if lines else 0
 
 
 def train_one(recipe: Recipe, folder: Path, kind: str, seed: int, progress: bool = True) -> Path:
