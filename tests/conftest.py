@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 # Before torch is imported anywhere: with its default, two processes on two cores are 20 to 40 times slower.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = "1"  # also because a forked child of a process with OpenMP threads hangs
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
