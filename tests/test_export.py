@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
+from mobileclip2_lite import emoji_world, recipes
 from mobileclip2_lite.export import export_coreml, export_onnx, table
 from mobileclip2_lite.exported import load_exported
-from mobileclip2_lite.models.zoo import create_model
+from mobileclip2_lite.models.zoo import create_model, data_folder
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra `export`")
 pytest.importorskip("onnxscript", reason="needs the extra `export`")
@@ -48,6 +49,14 @@ def exported(tmp_path_factory):
     return loaded, folder, rows
 
 
+def test_int8_of_a_trained_model_keeps_its_directions(tmp_path):
+    loaded = create_model(data_folder() / "teachers" / "lite-teacher-conv")
+    scenes = emoji_world.retrieval_set(recipes.lite().world, 24)
+    images = [Image.fromarray(pixels) for pixels in scenes.images]
+    rows = export_onnx(loaded, tmp_path, precisions=("int8",), images=images, texts=[c[0] for c in scenes.captions])
+    assert all(row.cosine > 0.9 for row in rows), rows
+
+
 def test_every_file_is_close_and_smaller(exported):
     _, folder, rows = exported
     assert [(row.tower, row.precision) for row in rows] == [
@@ -57,7 +66,8 @@ def test_every_file_is_close_and_smaller(exported):
         assert (folder / row.file).stat().st_size / 1e6 == pytest.approx(row.megabytes, abs=1e-3)
         if row.precision == "fp32":
             assert row.difference < 1e-5
-        assert row.cosine > {"fp32": 0.99999, "fp16": 0.9999, "int8": 0.9}[row.precision]
+        # int8 of random weights is coarse; a trained model has its own test
+        assert row.cosine > {"fp32": 0.99999, "fp16": 0.9999, "int8": 0.4}[row.precision]
     for tower in ("image", "text"):
         sizes = [row.megabytes for row in rows if row.tower == tower]
         assert sizes[0] > 1.7 * sizes[1] > 1.7 * 1.4 * sizes[2]
