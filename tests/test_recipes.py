@@ -64,7 +64,7 @@ def test_control_is_the_student_without_reinforcement():
 def test_differences_are_complete_and_printable():
     assert recipes.differences(recipes.lite(), recipes.lite()) == []
     rows = {row.field: row for row in recipes.differences(recipes.lite(), recipes.paper_12m())}
-    assert rows["student.batch_size"][1:3] == ("256", "8,192")
+    assert rows["student.batch_size"][1:3] == (str(recipes.lite().student.batch_size), "8,192")
     assert rows["reinforce.views"].doc.startswith("Stored augmentations an image (paper: 30")
     assert rows["student.logit_scales"].first == "none"
     table = recipes.difference_table(recipes.lite(), recipes.paper_12m())

@@ -19,7 +19,7 @@ PLAIN = next(name for name in lite_names() if name not in FOLDABLE)
 
 
 def stirred(name):
-    """A model whose every branch counts: random batch norm statistics, layer scale far from its start."""
+    """A model whose every branch counts: weights of usual size, random batch norms, layer scale far from its start."""
     torch.manual_seed(0)
     loaded = create_model(name)
     with torch.no_grad():
@@ -27,6 +27,8 @@ def stirred(name):
             if key.endswith("gamma"):
                 parameter.uniform_(0.3, 0.7)
         for layer in loaded.model.modules():
+            if isinstance(layer, nn.Conv2d):  # the lite towers start small, which would hide the stem's part
+                nn.init.kaiming_normal_(layer.weight)
             if isinstance(layer, nn.BatchNorm2d):
                 layer.running_mean.normal_(0, 0.2)
                 layer.running_var.uniform_(0.5, 2.0)
