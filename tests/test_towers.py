@@ -124,10 +124,11 @@ def test_fold_of_one_block_by_hand():
 
 @pytest.mark.parametrize("name", lite_names())
 def test_trimming_is_exact(name):
+    torch.manual_seed(0)
     loaded = create_model(name)
     tokens = loaded.tokenizer(["a red apple", "two cats and a dog"])
     short = trim(loaded.model, tokens)
     assert short.shape[1] < tokens.shape[1]
     with torch.no_grad():
         whole, cut = loaded.model.encode_text(tokens), loaded.model.encode_text(short)
-    torch.testing.assert_close(cut, whole, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(cut, whole, atol=1e-5, rtol=1e-4)
