@@ -150,7 +150,13 @@ def test_shifts_change_the_pictures_and_keep_the_labels(shift):
 
 
 def test_pairs_dataset_looks_like_a_users_own():
-    rows = list(emoji_world.pairs_dataset(WORLD, 6))
+    rows = emoji_world.pairs_dataset(WORLD, 6)
+    assert len(rows) == 6
+    assert rows.column_names == ["uid", "image", "text", "scene"]
+    streamed = list(emoji_world.pairs_dataset(WORLD, 6, streaming=True))
+    assert [row["text"] for row in streamed] == rows["text"][:]
+    assert np.array_equal(np.asarray(streamed[4]["image"]), np.asarray(rows[4]["image"]))
+    rows = list(rows)
     assert set(rows[0]) == {"uid", "image", "text", "scene"}
     assert rows[0]["image"].size == (WORLD.image_size, WORLD.image_size)
     assert len({row["uid"] for row in rows}) == 6

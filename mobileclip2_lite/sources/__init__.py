@@ -59,7 +59,7 @@ def _world_source(settings: Pairs, world: World, seed: int) -> Source:
     def load() -> Any:
         from mobileclip2_lite.emoji_world import pairs_dataset
 
-        return pairs_dataset(world, settings.count)
+        return pairs_dataset(world, settings.count, streaming=True)
 
     source = hub.rows_source(load, {"kind": "emoji_world", "world": to_json(world)}, settings, seed)
     source.total = settings.count
