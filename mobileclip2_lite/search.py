@@ -249,9 +249,12 @@ def search_folder(
 
     Raises:
         ValueError: the model has no trained weights, or there is neither text nor image.
+        FileNotFoundError: there is no such folder.
     """
     if text is None and image is None:
         raise ValueError("search needs a text, an image, or both")
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"{folder} is not a folder: name the folder that holds the pictures")
     place = Path(index if index is not None else Path(folder) / INDEX)
     model = model or recipes.Reinforce().teachers[-1]
     found = build_index(folder, exported_towers(model, place, pretrained), place, progress=progress)

@@ -106,6 +106,7 @@ def test_command_line_goes_the_same_way(tiny_run, capsys):
         (["train", "nowhere", "out"], "nowhere"),
         (["evaluate", "no-such-model"], "no-such-model"),
         (["inspect", "nowhere"], "nowhere"),
+        (["search", "nowhere", "a dog"], "nowhere is not a folder"),
     ],
 )
 def test_wrong_input_ends_in_one_line(arguments, message, capsys, monkeypatch, tmp_path):
