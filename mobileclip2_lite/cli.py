@@ -184,13 +184,8 @@ def _add_stages(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
 
 
 def _summary(manifest: dict, out: Path) -> None:
-    shards = manifest["shards"]
-    dropped: dict[str, int] = {}
-    for shard in shards:
-        for reason, count in shard.get("dropped", {}).items():
-            dropped[reason] = dropped.get(reason, 0) + count
-    print(f"{sum(shard['samples'] for shard in shards):,} samples in {len(shards)} shards in {out}")
-    for reason, count in sorted(dropped.items()):
+    print(f"{manifest['samples']:,} samples in {len(manifest['shards'])} shards in {out}")
+    for reason, count in manifest["dropped"].items():
         print(f"  dropped {count:,}: {reason}")
 
 

@@ -17,7 +17,7 @@ import os
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -58,13 +58,17 @@ def sha256_file(path: str | os.PathLike) -> str:
     return digest.hexdigest()
 
 
-def write_atomic(path: str | os.PathLike, data: bytes) -> None:
-    """Write `data` to `path` so that a reader, or a crash, sees the old content or the new one and nothing between."""
+@contextlib.contextmanager
+def written_beside(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """A file to fill that takes the name `path` when the block ends, on disk and whole, or vanishes if it fails.
+
+    A reader, or a crash, sees the old content or the new one and nothing between.
+    """
     path = Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with open(beside, "wb") as file:
-            file.write(data)
+        with open(beside, "w+b") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
@@ -74,6 +78,12 @@ def write_atomic(path: str | os.PathLike, data: bytes) -> None:
             error.filename = str(path)  # a full disk is reported without it
         raise
     sync_folder(path.parent)
+
+
+def write_atomic(path: str | os.PathLike, data: bytes) -> None:
+    """Write `data` to `path`, whole or not at all."""
+    with written_beside(path) as file:
+        file.write(data)
 
 
 def sync_folder(folder: Path) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from .stages import sync_folder
+from .stages import written_beside
 
 
 class ShardError(ValueError):
@@ -49,30 +49,19 @@ def write_tar(path: str | os.PathLike, samples: Iterable[tuple[str, dict[str, by
     """Write (uid, members by extension) as one deterministic tar: no times, no owners; atomic as `write_shard`."""
     path, seen = Path(path), set()
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with open(beside, "w+b") as file:
-            with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
-                for uid, parts in samples:
-                    if uid in seen:
-                        raise ValueError(f"{path}: two samples have the uid {uid!r}")
-                    seen.add(uid)
-                    for extension, data in parts.items():
-                        entry = tarfile.TarInfo(f"{key_of(uid)}.{extension}")
-                        entry.size, entry.mode = len(data), 0o644
-                        tar.addfile(entry, io.BytesIO(data))
-            size = file.tell()
-            file.flush()
-            os.fsync(file.fileno())
-            file.seek(0)
-            digest = hashlib.file_digest(file, "sha256") if hasattr(hashlib, "file_digest") else _digest(file)
-        os.replace(beside, path)
-    except BaseException as error:
-        beside.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)  # a full disk is reported without it
-        raise
-    sync_folder(path.parent)
+    with written_beside(path) as file:
+        with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
+            for uid, parts in samples:
+                if uid in seen:
+                    raise ValueError(f"{path}: two samples have the uid {uid!r}")
+                seen.add(uid)
+                for extension, data in parts.items():
+                    entry = tarfile.TarInfo(f"{key_of(uid)}.{extension}")
+                    entry.size, entry.mode = len(data), 0o644
+                    tar.addfile(entry, io.BytesIO(data))
+        size = file.tell()
+        file.seek(0)
+        digest = hashlib.file_digest(file, "sha256") if hasattr(hashlib, "file_digest") else _digest(file)
     return ShardInfo(digest.hexdigest(), len(seen), size)
 
 
