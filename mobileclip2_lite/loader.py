@@ -64,6 +64,8 @@ class ReinforcedDataset:
             a light crop instead, for which there are no embeddings.
         teachers: whose embeddings to read; None for all of the manifest, () for none.
         captioners: from whose captions one is drawn; () for none. A sample without any gives its own text again.
+        max_views, max_captions: use only a sample's first so many views, and each captioner's first so many captions;
+            0 for all.
         interpolation: of the resized crop; the teachers' own is in the manifest.
         rank, world_size: this process among those that share an epoch.
         workers: loader processes; they do not change what comes out, nor its order.
@@ -88,6 +90,8 @@ class ReinforcedDataset:
         views: str = "stored",
         teachers: Sequence[str] | None = None,
         captioners: Sequence[str] = (),
+        max_views: int = 0,
+        max_captions: int = 0,
         interpolation: str = "bilinear",
         rank: int = 0,
         world_size: int = 1,
@@ -101,12 +105,15 @@ class ReinforcedDataset:
             raise ValueError(f"views {views!r} is not stored or weak")
         if on_mismatch not in ("error", "warn"):
             raise ValueError(f"on_mismatch {on_mismatch!r} is not error or warn")
+        if max_views < 0 or max_captions < 0:
+            raise ValueError(f"max_views is {max_views}, max_captions {max_captions}: 0 for all, or more")
         if not 0 <= rank < world_size or batch_size < 1:
             raise ValueError(f"rank {rank} of {world_size}, batch size {batch_size}")
         self.folder, self.names = Path(folder), shard_names(folder)
         self.image_size, self.batch_size, self.seed, self.epoch = image_size, batch_size, seed, epoch
         self.views, self.interpolation, self.on_mismatch = views, interpolation, on_mismatch
         self.resampling, self.verify = resampling, verify
+        self.max_views, self.max_captions = max_views, max_captions
         self.rank, self.world_size, self.workers, self.drop_last = rank, world_size, workers, drop_last
         manifest = read_manifest(folder) if (self.folder / "manifest.json").is_file() else {}
         known = [teacher["name"] for teacher in manifest.get("teachers", [])]
@@ -227,7 +234,7 @@ class ReinforcedDataset:
             return item
 
         def choose(count: int) -> int:
-            item.row = self._turn(uid, count)
+            item.row = self._turn(uid, min(count, self.max_views or count))
             return item.row
 
         views = parse_views(path, key, parts, meta, choose) if "paug.json" in parts else []
@@ -252,8 +259,8 @@ class ReinforcedDataset:
                 detail = "the views were drawn for another picture"
                 raise sample_error(item.index.path, item.key, "paug.json", "hash_mismatch", detail)
         mismatch = "ignore" if smaller else "error"
-        out = augment.replay(image, view, self.image_size, self.interpolation, mismatch, self.resampling)
-        item.pixels = np.asarray(out)
+        size = self.image_size
+        item.pixels = augment.replay_pixels(image, view, size, self.interpolation, mismatch, self.resampling)
         return item
 
     def _rows(self, item: Item) -> Item:
@@ -282,7 +289,8 @@ class ReinforcedDataset:
         if not self.captioners or "syn.json" not in parts:
             return []
         syn = load_json(path, key, "syn.json", parts)
-        return [(c, i, text) for c in self.captioners for i, text in enumerate(syn.get(f"syn_text_{c}", []))]
+        last = self.max_captions or None
+        return [(c, i, text) for c in self.captioners for i, text in enumerate(syn.get(f"syn_text_{c}", [])[:last])]
 
     def _turn(self, uid: str, views: int) -> int:
         """The view of this epoch: all views once, in a random order, before any comes again."""

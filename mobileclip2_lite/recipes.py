@@ -67,6 +67,58 @@ class Pairs:
 
 
 @dataclass(frozen=True)
+class Filter:
+    """DFN-style filtering: a small CLIP trained on clean pairs scores the web's pairs, and the best are kept."""
+
+    scorer: str = "lite-dfn"
+    """Model that scores: any name or folder of `models.zoo`, or an embedded one of `data/`."""
+    keep: float = 0.6
+    """Share of the pairs to keep, best first; 1 leaves the stage out, 0 keeps by `threshold` (DFN: about 15 %)."""
+    threshold: float = 0.0
+    """Least cosine of picture and text, where `keep` is 0."""
+    batch_size: int = 256
+    """Pairs a forward pass; it does not change the result."""
+
+
+@dataclass(frozen=True)
+class Generate:
+    """How a captioner writes."""
+
+    captions: int = 5
+    """Captions an image (paper: 5)."""
+    method: str = "sample"
+    """`sample` (paper), `greedy` or `beam`."""
+    temperature: float = 1.0
+    """Divides the logits before sampling; 0 is `greedy` (paper: not given)."""
+    top_p: float = 0.9
+    """Sample from the most probable tokens that hold this share of the probability (paper: 0.9); 1 for all."""
+    top_k: int = 0
+    """Sample from the so many most probable tokens; 0 for all."""
+    beams: int = 5
+    """Hypotheses of beam search; the best `captions` of them are given."""
+    repetition_penalty: float = 1.0
+    """Divides the positive and multiplies the negative logits of tokens that were written already; 1 is off."""
+    min_length: int = 0
+    """Least tokens before the end token."""
+    max_length: int = 0
+    """Most tokens, start and end included; 0 for the model's context."""
+
+
+@dataclass(frozen=True)
+class Caption:
+    """Synthetic captions for a folder of pairs."""
+
+    captioners: tuple[str, ...] = ("lite-captioner-short", "lite-captioner-relational")
+    """Captioners: names of `data/captioners/`, or of `models.zoo`; each writes `generate.captions` captions."""
+    generate: Generate = Generate()
+    """Decoding."""
+    batch_size: int = 64
+    """Pictures a forward pass; it does not change the result."""
+    seed: int = 0
+    """Seed of the sampling."""
+
+
+@dataclass(frozen=True)
 class Augment:
     """Strong, replayable augmentation: torchvision's RandomResizedCrop and RandAugment (paper)."""
 
@@ -114,8 +166,14 @@ class Train:
     """Seen samples (steps times batch size)."""
     batch_size: int = 256
     """Samples a step, over all processes (paper: 8,192 in ablations, 65,536 in full runs)."""
+    start: str = ""
+    """Folder of a model of the same architecture to start from (fine-tuning); empty for new weights."""
     distill: float = 1.0
     """Lambda: weight of the distillation loss, 1 - lambda of the contrastive loss (paper: 1)."""
+    contrast: float = 1.0
+    """Weight of the whole of that beside the captioning loss (CoCa: 1)."""
+    captioning: float = 0.0
+    """Weight of the captioning loss, for models with a text decoder (CoCa: 2); 0 for none."""
     views: str = "stored"
     """`stored` replays the reinforced views; `weak` draws a light crop (0.9-1 of the area) instead."""
     teachers: tuple[str, ...] = ()
@@ -124,6 +182,10 @@ class Train:
     """Run the teachers during training on the same views instead of reading their stored embeddings (to compare)."""
     captioners: tuple[str, ...] = ()
     """Captioners whose synthetic captions make a second batch, losses summed; () for real captions only."""
+    max_views: int = 0
+    """Use only the first so many stored views of a sample; 0 for all (paper: gains saturate at about 5)."""
+    max_captions: int = 0
+    """Use only the first so many captions of each captioner; 0 for all (paper: gains saturate at about 2)."""
     logit_scales: tuple[tuple[str, float], ...] = ()
     """(teacher, logit scale) that differ from the teacher's card."""
     loss: str = "softmax"
@@ -158,6 +220,10 @@ class Train:
     """Cut texts to the longest of the batch where that is exact (causal text towers)."""
     evaluate_every: int = 0
     """Steps between evaluations that draw the learning curve; 0 for the end only."""
+    stop_on: str = ""
+    """Early stopping: the evaluation's number that must not rise (`caption_loss`); the best weights are kept."""
+    patience: int = 2
+    """Evaluations without a better `stop_on` after which the training ends."""
     checkpoint_every: int = 100
     """Steps between checkpoints; 0 for none, so that an interrupted training starts anew."""
     log_every: int = 10
@@ -216,6 +282,10 @@ class Recipe:
     """The embedded world that pairs and test sets come from."""
     pairs: Pairs = Pairs()
     """Image-text pairs."""
+    filter: Filter = Filter(keep=1.0)
+    """Filtering of the pairs."""
+    caption: Caption = Caption(captioners=())
+    """Synthetic captions; without captioners the stage is left out."""
     reinforce: Reinforce = Reinforce()
     """Dataset reinforcement."""
     control: Train = Train(distill=0.0, views="weak")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -102,9 +103,8 @@ class Stepper:
 
     def backward(self, fed: Fed, weight: float = 1.0) -> dict[str, Tensor]:
         """Add `weight` times one contrasted batch's gradients to those there; the weighted losses by name."""
-        counts = self.processes.counts(len(fed.uids))
-        teacher_images, teacher_texts = self.live.embed(fed) if self.live else (fed.teacher_images, fed.teacher_texts)
         losses: dict[str, Tensor] = {}
+        contrast = self.contrast(fed, weight, losses)
         precision = self.precision, self.device
 
         def image(x: Tensor) -> Tensor:
@@ -118,24 +118,35 @@ class Stepper:
                 return F.normalize(self.encode_text(x).float(), dim=-1)
 
         def loss(image_features: Tensor, text_features: Tensor) -> Tensor:
-            scale = self.model.logit_scale.float().exp()
-            bias = getattr(self.model, "logit_bias", None)
-            images = self.processes.rows(image_features, counts)
-            image_targets = self.processes.embeddings(teacher_images, counts)
-            total = torch.zeros((), device=self.device)
-            groups = text_features.split([len(group) for group in fed.tokens])
-            for name, group, embeddings in zip(("", "_captions"), groups, teacher_texts, strict=False):
-                text_targets = self.processes.embeddings(embeddings, counts)
-                texts = self.processes.rows(group, counts)
-                one = self.pair_loss(images, texts, scale, image_targets, text_targets, bias)
-                total = total + weight * one.total
-                losses.update({f"{part}{name}": weight * value for part, value in one.parts.items()})
+            total = contrast(image_features, text_features)
             losses["loss"] = total.detach()
             return self.scaler.scale(total)
 
         towers = [(image, self.loaded.preprocess.normalize(fed.images)), (text, stacked(fed.tokens))]
         gradient_cache.backward(towers, loss, self.settings.forward_chunk, self.model, self.settings.recompute)
         return losses
+
+    def contrast(self, fed: Fed, weight: float, losses: dict[str, Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+        """The loss of image features (B, D) and all text groups' (sum of B, D), whose parts it adds to `losses`."""
+        counts = self.processes.counts(len(fed.uids))
+        teacher_images, teacher_texts = self.live.embed(fed) if self.live else (fed.teacher_images, fed.teacher_texts)
+
+        def total(image_features: Tensor, text_features: Tensor) -> Tensor:
+            scale = self.model.logit_scale.float().exp()
+            bias = getattr(self.model, "logit_bias", None)
+            images = self.processes.rows(image_features, counts)
+            image_targets = self.processes.embeddings(teacher_images, counts)
+            value = torch.zeros((), device=self.device)
+            groups = text_features.split([len(group) for group in fed.tokens])
+            for name, group, embeddings in zip(("", "_captions"), groups, teacher_texts, strict=False):
+                text_targets = self.processes.embeddings(embeddings, counts)
+                texts = self.processes.rows(group, counts)
+                one = self.pair_loss(images, texts, scale, image_targets, text_targets, bias)
+                value = value + weight * one.total
+                losses.update({f"{part}{name}": weight * share for part, share in one.parts.items()})
+            return value
+
+        return total
 
     def current(self) -> LoadedModel:
         """The model to evaluate and to save: the moving average where there is one."""
@@ -176,9 +187,15 @@ def pair_loss(settings: Train, teachers: dict[str, dict]) -> PairLoss:
 
 
 def new_model(settings: Train) -> LoadedModel:
-    """A model with new weights, with SigLIP's start of scale and bias for the sigmoid loss."""
-    loaded = create_model(settings.model)
+    """A model with new weights or those of `settings.start`, with SigLIP's start of scale and bias for its loss.
+
+    Raises:
+        ValueError: the model to start from is another one.
+    """
+    loaded = create_model(settings.start or settings.model)
     model = loaded.model
+    if settings.start and model.model_cfg != create_model(settings.model).model.model_cfg:
+        raise ValueError(f"start={settings.start} does not hold a {settings.model}: name the model that it holds")
     if settings.loss == "sigmoid" and getattr(model, "logit_bias", None) is None:
         start = {"init_logit_scale": math.log(10), "init_logit_bias": -10.0}  # arXiv 2303.15343
         model.model_cfg = {**model.model_cfg, **start}

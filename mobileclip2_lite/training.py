@@ -14,7 +14,6 @@ import dataclasses
 import math
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,13 +22,15 @@ import torch
 from torch import Tensor
 
 from mobileclip2_lite import checkpoints, optimisation
+from mobileclip2_lite.captioner_stepping import CaptionerStepper
 from mobileclip2_lite.distributed import Processes, connect
 from mobileclip2_lite.feeding import Fed, Stream, Tokens, feed
 from mobileclip2_lite.live_teachers import teacher_cards
 from mobileclip2_lite.loader import ReinforcedDataset
 from mobileclip2_lite.models.zoo import LoadedModel, save_model
+from mobileclip2_lite.progress import Meter, Stopping
 from mobileclip2_lite.recipes import Train
-from mobileclip2_lite.stages import Work
+from mobileclip2_lite.stages import Work, sha256_file
 from mobileclip2_lite.stepping import Stepper
 from mobileclip2_lite.tracking import Log
 
@@ -76,9 +77,12 @@ def train(
     """
     out, data = Path(out), Path(data)
     _check(settings)
+    if settings.stop_on and evaluate is None:
+        raise ValueError(f"stop_on={settings.stop_on!r} needs an evaluation that measures it: pass `evaluate`")
     identity = {k: v for k, v in dataclasses.asdict(settings).items() if k not in NO_RESULT}
     scales = {name: card["logit_scale"] for name, card in teacher_cards(data, settings).items()}
-    work = Work(out, "train", VERSION, {"train": identity, "seed": seed, "logit_scales": scales}, {"data": data})
+    inputs = {"data": data, **({"start": weights_hash(settings.start)} if settings.start else {})}
+    work = Work(out, "train", VERSION, {"train": identity, "seed": seed, "logit_scales": scales}, inputs)
     if work.done() is not None:
         return out
     with contextlib.ExitStack() as stack:
@@ -108,7 +112,9 @@ class Run:
         self.steps = settings.samples // settings.batch_size
         self.step, self.seconds = 0, 0.0
         self.teachers = teacher_cards(data, settings)
-        self.stepper = Stepper(settings, self.teachers, self.steps, seed, processes)
+        kind = CaptionerStepper if settings.captioning else Stepper
+        self.stepper = kind(settings, self.teachers, self.steps, seed, processes)
+        self.stopping = Stopping(settings.stop_on, settings.patience)
 
     def stream(self) -> Stream:
         """The batches from here to the end."""
@@ -123,6 +129,8 @@ class Run:
                 views=settings.views,
                 teachers=() if live or place else tuple(self.teachers),
                 captioners=settings.captioners,
+                max_views=settings.max_views,
+                max_captions=settings.max_captions,
                 interpolation=interpolation,
                 rank=self.processes.rank,
                 world_size=self.processes.size,
@@ -142,7 +150,7 @@ class Run:
             stack.enter_context(contextlib.closing(fed))
             bar = stack.enter_context(contextlib.closing(self.bar(progress)))
             meter = Meter()
-            while self.step < self.steps:
+            while self.step < self.steps and not self.stopping.enough:
                 with meter.waiting():
                     batches = [next(fed) for _ in range(settings.accumulate)]
                 losses, norm = self.stepper(self.step, batches)
@@ -158,8 +166,8 @@ class Run:
                 elif not self.finite(norm):
                     self.stop(losses, norm, batches)
                 with meter.paused():
-                    if log and evaluate is not None and (evaluating or self.step == self.steps):
-                        log.write({"step": self.step, "evaluation": self.evaluate(evaluate)})
+                    if evaluate is not None and (evaluating or self.step == self.steps):
+                        self.measure(evaluate, log)
                     if saving and self.step < self.steps:
                         self.checkpoint()
 
@@ -221,6 +229,16 @@ class Run:
             + (f"The checkpoint of step {last[-1]} is from before." if last else "There is no checkpoint from before.")
         )
 
+    def measure(self, evaluate: Callable[[LoadedModel], dict], log: Log | None) -> None:
+        """Evaluate in the first process; every process learns whether it was enough."""
+        if log:
+            found = self.evaluate(evaluate)
+            log.write({"step": self.step, "evaluation": found})
+            self.stopping.look(found, self.step, self.stepper.current().model)
+        if self.settings.stop_on:
+            enough = torch.tensor([float(self.stopping.enough)], device=self.processes.device)
+            self.stopping.enough = bool(self.processes.sum(enough))
+
     def evaluate(self, evaluate: Callable[[LoadedModel], dict]) -> dict:
         """The callback's numbers, the model left in training mode."""
         loaded = self.stepper.current()
@@ -236,7 +254,7 @@ class Run:
             state = self.stepper.state()
             state["loader"] = {"batches": self.step * self.settings.accumulate, "seed": self.seed}
             state["random"] = {"seed": self.seed, "step": self.step, "cpu": torch.get_rng_state()}
-            state["seconds"] = self.seconds
+            state |= {"seconds": self.seconds, "stopping": self.stopping.state()}
             checkpoints.save(self.out / "checkpoints", self.step, state)
         self.processes.wait()
 
@@ -248,12 +266,16 @@ class Run:
         self.stepper.load_state(state)
         torch.set_rng_state(state["random"]["cpu"].cpu())
         self.step, self.seconds = state["step"], state["seconds"]
+        self.stopping.load_state(state["stopping"])
 
     def finish(self, work: Work) -> None:
         """Save the model and its manifest; the checkpoints are not needed any more."""
         loaded = self.stepper.current()
         loaded.model.eval()
-        facts = {"seed": self.seed, "samples": self.steps * self.settings.batch_size, "steps": self.steps}
+        facts = {"seed": self.seed, "samples": self.step * self.settings.batch_size, "steps": self.step}
+        if self.stopping.weights is not None:
+            loaded.model.load_state_dict(self.stopping.weights)
+            facts |= {"best_step": self.stopping.step, self.settings.stop_on: self.stopping.best}
         scale = loaded.model.logit_scale.exp().item()
         card = {**facts, "logit_scale": scale, "settings": dataclasses.asdict(self.settings)}
         save_model(loaded, self.out, name=self.settings.model, card=card)
@@ -269,35 +291,6 @@ class Run:
         shutil.rmtree(self.out / "checkpoints", ignore_errors=True)
 
 
-class Meter:
-    """Samples, seconds and seconds of waiting since the last look, without evaluations and checkpoints."""
-
-    def __init__(self) -> None:
-        self.samples, self.waited, self.rested, self.start = 0, 0.0, 0.0, time.perf_counter()
-
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """The loop waits for data."""
-        before = time.perf_counter()
-        yield
-        self.waited += time.perf_counter() - before
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """The loop does something other than training."""
-        before = time.perf_counter()
-        yield
-        self.rested += time.perf_counter() - before
-
-    def read(self) -> tuple[float, float, float]:
-        """(seconds, seconds waited for data, samples a second) since the last call."""
-        now = time.perf_counter()
-        seconds, waited = now - self.start - self.rested, self.waited
-        rate = self.samples / seconds if seconds > 0 else 0.0
-        self.samples, self.waited, self.rested, self.start = 0, 0.0, 0.0, now
-        return seconds, waited, rate
-
-
 def _check(settings: Train) -> None:
     """Contradictions that can be seen before anything is loaded."""
     positive = ("samples", "batch_size", "accumulate", "log_every")
@@ -310,8 +303,22 @@ def _check(settings: Train) -> None:
         raise ValueError(
             "views='weak' has no stored embeddings to distil from: views='stored', distill=0 or online=True"
         )
+    if settings.stop_on and not settings.evaluate_every:
+        raise ValueError(f"stop_on={settings.stop_on!r} needs evaluations to look at: set evaluate_every")
     if settings.samples < settings.batch_size:
         raise ValueError(f"samples ({settings.samples}) is less than one batch ({settings.batch_size})")
+
+
+def weights_hash(folder: str | os.PathLike) -> str:
+    """SHA-256 of the weights in a model folder.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
+    path = Path(folder) / "model.safetensors"
+    if not path.is_file():
+        raise FileNotFoundError(f"start={folder} is not a model folder: {path} does not exist")
+    return sha256_file(path)
 
 
 def _divisible(settings: Train, processes: int) -> None:

@@ -79,11 +79,18 @@ def _train(processes: Processes, folder: Path) -> None:
 
     chosen = settings(folder / "model", captioners=("short",), checkpoint_every=2)
     train(chosen, folder / "data", folder / "two", 0, device="cpu", progress=False)
+    train(_captioner(folder), folder / "data", folder / "captioner-two", 0, device="cpu", progress=False)
+
+
+def _captioner(folder: Path):
+    from tiny_training import settings
+
+    return settings(folder / "captioner", distill=0.0, views="weak", captioning=2.0, captioners=("long",))
 
 
 @pytest.mark.parametrize("size", [2, 4])
 def test_many_processes_equal_one(size, tmp_path):
-    from tiny_training import settings, write_data, write_model
+    from tiny_training import settings, write_captioner, write_data, write_model
 
     from mobileclip2_lite.models.zoo import create_model
     from mobileclip2_lite.tracking import read
@@ -92,6 +99,7 @@ def test_many_processes_equal_one(size, tmp_path):
     if size == 2:
         write_data(tmp_path / "data")
         write_model(tmp_path / "model")
+        write_captioner(tmp_path / "captioner")
     torch.multiprocessing.start_processes(_worker, (size, str(tmp_path)), size, start_method=START)
     for form in ("softmax", "sigmoid"):
         alone = loss_and_gradients(Processes(), form, [11])
@@ -103,8 +111,10 @@ def test_many_processes_equal_one(size, tmp_path):
     if size == 2:
         chosen = settings(tmp_path / "model", captioners=("short",), checkpoint_every=2)
         train(chosen, tmp_path / "data", tmp_path / "one", 0, device="cpu", progress=False)
-        one, two = (read(tmp_path / name / "log.jsonl") for name in ("one", "two"))
-        assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], rel=1e-4)
+        train(_captioner(tmp_path), tmp_path / "data", tmp_path / "captioner-one", 0, device="cpu", progress=False)
+        for kind in ("", "captioner-"):
+            one, two = (read(tmp_path / f"{kind}{name}" / "log.jsonl") for name in ("one", "two"))
+            assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], rel=1e-4)
         weights = [create_model(tmp_path / name).model.state_dict() for name in ("one", "two")]
         assert all(torch.allclose(weights[0][k], weights[1][k], rtol=1e-2, atol=1e-3) for k in weights[0])
 

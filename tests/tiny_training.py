@@ -38,6 +38,27 @@ def write_model(folder: Path, seed: int = 0, **text) -> Path:
     return save_model(loaded, folder, name="tiny-vit")
 
 
+def captioner_config(context: int = 24) -> dict:
+    """A CoCa as open_clip makes it: ViT with attentional pooling, causal text tower with a class token, decoder."""
+    vision = {"attentional_pool": True, "attn_pooler_queries": 5, "attn_pooler_heads": 2, "output_tokens": True}
+    text = {"context_length": context, "vocab_size": 600, "width": 32, "heads": 2, "layers": 2}
+    return {
+        "embed_dim": 32,
+        "vision_cfg": {**model_config()["vision_cfg"], **vision},
+        "text_cfg": {**text, "embed_cls": True, "output_tokens": True},
+        "multimodal_cfg": text,
+        "custom_text": True,
+    }
+
+
+def write_captioner(folder: Path, seed: int = 0, context: int = 24) -> Path:
+    """A captioner's folder with random weights."""
+    torch.manual_seed(seed)
+    preprocess = Preprocess(SIZE, (0, 0, 0), (1, 1, 1), "bilinear")
+    loaded = LoadedModel(build(captioner_config(context)), preprocess, prefix_tokenizer(600, context))
+    return save_model(loaded, folder, name="tiny-coca")
+
+
 def write_data(folder: Path, count: int = 40) -> Path:
     """`count` samples in two shards, three views, two captioners' captions and two teachers' embeddings each."""
     folder.mkdir(parents=True, exist_ok=True)

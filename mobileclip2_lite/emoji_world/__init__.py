@@ -6,6 +6,7 @@ The paper has no such world; it stands in for the web, for the human-annotated c
 because it is known exactly, what a model learned can be measured exactly. Taught by notebooks/00_start_here.ipynb.
 """
 
+from mobileclip2_lite.emoji_world.annotated import annotated_dataset
 from mobileclip2_lite.emoji_world.scenes import (
     ATTRIBUTION,
     COLOURS,
@@ -40,6 +41,7 @@ __all__ = [
     "Scene",
     "Thing",
     "alt_text",
+    "annotated_dataset",
     "binding_set",
     "caption",
     "captions",

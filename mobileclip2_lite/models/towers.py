@@ -116,6 +116,16 @@ def lite_resnet_se(pretrained: bool = False, **overrides: Any) -> nn.Module:
 
 
 @register_model
+def lite_resnet_grid(pretrained: bool = False, **overrides: Any) -> nn.Module:
+    """The captioner's tower: a slim `lite_resnet` that keeps stride 8 to its end, (N, 3, 48, 48) to (N, 160, 6, 6).
+
+    A decoder has to see where things are, and at stride 16 there would be nine places.
+    """
+    slim = {"layers": (1, 1, 1, 1), "channels": (24, 64, 128, 160), "stem_width": 16, "output_stride": 16}
+    return lite_resnet(pretrained, **{**slim, **overrides})
+
+
+@register_model
 def lite_resnet(pretrained: bool = False, **overrides: Any) -> nn.Module:
     """A teacher's tower: a ResNet-D of basic blocks without the stem's pooling, strides 2, 4, 8, 16."""
     arguments = {

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from mobileclip2_lite.models.captioner import grid_tower, start_decoder
 from mobileclip2_lite.models.family import FAMILY
 from mobileclip2_lite.models.preprocess import Preprocess
 from mobileclip2_lite.models.reparameterization import is_folded
@@ -106,7 +107,12 @@ def build(model_cfg: dict[str, Any]) -> nn.Module:
         config["text_cfg"]["hf_model_pretrained"] = False
     custom = config.pop("custom_text", False) or text_is_hf
     kind = CoCa if custom and "multimodal_cfg" in config else CustomTextCLIP if custom else CLIP
-    model = kind(**config).eval()
+    model = kind(**config)
+    if kind is CoCa:
+        start_decoder(model)
+        if "timm_model_name" in config["vision_cfg"]:
+            model.visual = grid_tower(model.visual, model_cfg)
+    model.eval()
     model.model_cfg = copy.deepcopy(model_cfg)
     return model
 
