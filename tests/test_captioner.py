@@ -231,3 +231,20 @@ def test_captioner_with_another_cards_weights_is_refused(folder, tmp_path):
         captioner.load_captioner(place)
     with pytest.raises(FileNotFoundError, match="train_captioners"):
         captioner.load_captioner("lite-captioner-nothing")
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_captioner_in_the_layout_of_the_published_ones(tmp_path, wrapped):
+    """A repository of Apple's: PyTorch weights and the bare model config, with a context that open_clip does not know."""
+    folder = tmp_path / "mobileclip2_coca_dfn2b_s13b_docci_s12m_context36"
+    folder.mkdir()
+    config = tiny_training.captioner_config(context=36)
+    made = build(config)
+    torch.save(made.state_dict(), folder / "mobileclip2_coca.pt")
+    (folder / "config.json").write_text(json.dumps({"model_cfg": config} if wrapped else config), "utf-8")
+    loaded = captioner.load_captioner(folder)
+    assert all(torch.equal(value, made.state_dict()[name]) for name, value in loaded.model.state_dict().items())
+    assert loaded.tokenizer(["a fox"]).shape == (1, 36)
+    assert loaded.preprocess.image_size == 16
+    start, end, _ = captioner.special_tokens(loaded)
+    assert loaded.tokenizer([""])[0, :2].tolist() == [start, end]

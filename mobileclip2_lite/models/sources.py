@@ -235,10 +235,11 @@ def _usual_of_trunk(model_cfg: dict[str, Any]) -> Preprocess | None:
 
 
 def _config_in(folder: Path) -> Path | None:
-    """The folder's config with a `model_cfg`; other `config.json` files (transformers') don't count."""
+    """The folder's config with a `model_cfg`, or one that is such; other `config.json` files (transformers') aren't."""
     for name in ("config.json", "open_clip_config.json"):
         path = folder / name
-        if path.is_file() and b'"model_cfg"' in path.read_bytes():
+        content = path.read_bytes() if path.is_file() else b""
+        if b'"model_cfg"' in content or (b'"embed_dim"' in content and b'"vision_cfg"' in content):
             return path
     return None
 
@@ -246,6 +247,8 @@ def _config_in(folder: Path) -> Path | None:
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text("utf-8"))
+        if "model_cfg" not in config:  # a bare model config, as Apple's captioners have it
+            config = {"model_cfg": config}
         for key in ("embed_dim", "vision_cfg", "text_cfg"):
             config["model_cfg"][key]
     except ValueError as error:
