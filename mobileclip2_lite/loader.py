@@ -73,7 +73,7 @@ class ReinforcedDataset:
             and counts it in `dropped`.
         drop_last: leave out the samples that fill no batch on every rank.
         verify: check that each picture's hash is the one that its views were drawn for.
-        resampling: `pil` gives the pixels that the teachers saw; `torch` is faster, see `augment.replay`.
+        resampling: `pil` gives the pixels that the teachers saw; `torch` is faster without numba, see `augment.replay`.
 
     Raises:
         ValueError: an argument is not one of those above, or teachers are asked for with weak views.
@@ -259,8 +259,8 @@ class ReinforcedDataset:
                 detail = "the views were drawn for another picture"
                 raise sample_error(item.index.path, item.key, "paug.json", "hash_mismatch", detail)
         mismatch = "ignore" if smaller else "error"
-        size = self.image_size
-        item.pixels = augment.replay_pixels(image, view, size, self.interpolation, mismatch, self.resampling)
+        wanted = self.image_size, self.interpolation, mismatch, self.resampling
+        item.pixels = augment.replay_pixels(image, view, *wanted)
         return item
 
     def _rows(self, item: Item) -> Item:

@@ -24,18 +24,10 @@ def apply(image: Image.Image, name: str, magnitude: float) -> Image.Image:
 
     Shifts are shares of the side. Source: torchvision.transforms.autoaugment.
     """
-    width, height = image.size
-    affine = Image.Transform.AFFINE
     if name == "Identity":
         return image
-    if name in ("ShearX", "ShearY"):
-        slope = math.tan(math.radians(math.degrees(math.atan(magnitude))))
-        matrix = (1, slope, 0, 0, 1, 0) if name == "ShearX" else (1, 0, 0, slope, 1, 0)
-        return image.transform(image.size, affine, matrix)
-    if name == "TranslateX":
-        return image.transform(image.size, affine, (1, 0, -shift(magnitude, width), 0, 1, 0))
-    if name == "TranslateY":
-        return image.transform(image.size, affine, (1, 0, 0, 0, 1, -shift(magnitude, height)))
+    if (moved := matrix(name, magnitude, *image.size)) is not None:
+        return image.transform(image.size, Image.Transform.AFFINE, moved)
     if name == "Rotate":
         return image.rotate(magnitude)
     if name == "Contrast":
@@ -49,10 +41,27 @@ def apply(image: Image.Image, name: str, magnitude: float) -> Image.Image:
     if name == "Solarize":
         return ImageOps.solarize(image, magnitude)
     if name == "AutoContrast":
-        return image.point(_stretched(np.array(image.histogram()).reshape(-1, 256)))
+        return image.point(stretched(np.array(image.histogram()).reshape(-1, 256)))
     if name == "Equalize":
-        return image.point(_equalized(np.array(image.histogram()).reshape(-1, 256)))
+        return image.point(equalized(np.array(image.histogram()).reshape(-1, 256)))
     raise ValueError(f"operation {name!r} is not one of {', '.join(OPERATIONS)}")
+
+
+def matrix(name: str, magnitude: float, width: int, height: int) -> tuple[float, ...] | None:
+    """PIL's affine matrix of an operation that moves pixels, None for the others and for turns by right angles."""
+    if name in ("ShearX", "ShearY"):
+        slope = math.tan(math.radians(math.degrees(math.atan(magnitude))))
+        return (1, slope, 0, 0, 1, 0) if name == "ShearX" else (1, 0, 0, slope, 1, 0)
+    if name == "TranslateX":
+        return (1, 0, -shift(magnitude, width), 0, 1, 0)
+    if name == "TranslateY":
+        return (1, 0, 0, 0, 1, -shift(magnitude, height))
+    if name != "Rotate" or not magnitude % 90:
+        return None
+    angle, x, y = -math.radians(magnitude % 360.0), width / 2, height / 2  # in PIL's own order, for equal rounding
+    cos, sin = round(math.cos(angle), 15), round(math.sin(angle), 15)
+    back = round(-math.sin(angle), 15)
+    return (cos, sin, cos * -x + sin * -y + 0.0 + x, back, cos, back * -x + cos * -y + 0.0 + y)
 
 
 def shift(share: float, side: int) -> int:
@@ -85,7 +94,7 @@ def _smooth(image: Image.Image) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def _stretched(histograms: np.ndarray) -> list[int]:
+def stretched(histograms: np.ndarray) -> list[int]:
     """PIL's autocontrast as a table: each band's darkest value to 0, its brightest to 255."""
     levels, table = np.arange(256), []
     for counts in histograms:
@@ -99,7 +108,7 @@ def _stretched(histograms: np.ndarray) -> list[int]:
     return np.concatenate(table).tolist()
 
 
-def _equalized(histograms: np.ndarray) -> list[int]:
+def equalized(histograms: np.ndarray) -> list[int]:
     """PIL's equalize as a table."""
     table = []
     for counts in histograms:
