@@ -235,7 +235,7 @@ def test_captioner_with_another_cards_weights_is_refused(folder, tmp_path):
 
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_captioner_in_the_layout_of_the_published_ones(tmp_path, wrapped):
-    """A repository of Apple's: PyTorch weights and the bare model config, with a context that open_clip does not know."""
+    """A repository of Apple's: PyTorch weights and the bare model config, with a context of its own."""
     folder = tmp_path / "mobileclip2_coca_dfn2b_s13b_docci_s12m_context36"
     folder.mkdir()
     config = tiny_training.captioner_config(context=36)

@@ -229,15 +229,17 @@ def scene(world: World, split: str, index: int, *, objects: tuple[int, ...] = ()
 
 
 def scene_of(world: World, uid: str) -> Scene:
-    """The training scene that a pair's `meta["scene"]` names.
+    """The scene that a pair's `meta["scene"]` names, of the training stream or the annotated set.
 
     Raises:
-        ValueError: the uid is not of this world's training stream.
+        ValueError: the uid is not of this world.
     """
-    index = uid.rpartition("-")[2]
-    found = scene(world, "train", int(index)) if index.isdecimal() else None
+    split, index = uid.partition("-")[0], uid.rpartition("-")[2]
+    found = scene(world, split, int(index)) if split in ("train", "annotated") and index.isdecimal() else None
     if found is None or found.uid != uid:
-        raise ValueError(f"{uid!r} is not a training scene of this world (seed {world.seed}, {world.names} names)")
+        raise ValueError(
+            f"{uid!r} is not a training or annotated scene of this world (seed {world.seed}, {world.names} names)"
+        )
     return found
 
 

@@ -109,7 +109,8 @@ def relation(first: Thing, second: Thing) -> str:
     return "above" if dy < 0 else "below"
 
 
-def _place(thing: Thing) -> str:
+def place(thing: Thing) -> str:
+    """Where an object is in the picture, in ninths: `at the top left`, `in the middle`."""
     column = "left" if thing.x < 0.4 else "right" if thing.x > 0.6 else ""
     row = "top" if thing.y < 0.4 else "bottom" if thing.y > 0.6 else ""
     return f"at the {row} {column}".replace("  ", " ").strip() if row or column else "in the middle"
@@ -128,7 +129,7 @@ def caption(picture: Scene, style: str, variant: int = 0) -> str:
         case "short":
             return f"{_pick(draw, _OPENINGS)}{names}"
         case "relational" if len(things) == 1:
-            return f"{article(phrase(things[0]))} {_place(things[0])}"
+            return f"{article(phrase(things[0]))} {place(things[0])}"
         case "relational":
             pairs = [
                 f"{article(phrase(a))} {relation(a, b)} {article(phrase(b))}" for a, b in itertools.pairwise(things)
@@ -136,7 +137,7 @@ def caption(picture: Scene, style: str, variant: int = 0) -> str:
             return _join(pairs)
         case "detailed":
             parts = [
-                f"{article(('large ' if t.size > 0.5 else 'small ' if t.size < 0.36 else '') + phrase(t))} {_place(t)}"
+                f"{article(('large ' if t.size > 0.5 else 'small ' if t.size < 0.36 else '') + phrase(t))} {place(t)}"
                 for t in things
             ]
             ground = picture.background
