@@ -30,6 +30,10 @@ TUNED = "temperature.json"
 def teacher_cards(data: Path, settings: Train) -> dict[str, dict[str, Any]]:
     """Teacher -> logit scale, dimension, image size, interpolation, for the teachers that `settings` takes from `data`.
 
+    A scale is, first found: that of `settings.logit_scales`, that of the folder's own search (`temperature.json` beside
+    the manifest), that of the manifest. `reinforce` writes the teacher's card's into the manifest, also into that of a
+    folder it finds finished: a scale tuned later holds for folders made before.
+
     Raises:
         ValueError: a teacher of `settings.teachers` or `settings.logit_scales` is not in the data, there is none though
             `distill` is above 0, or no logit scale is known for one.

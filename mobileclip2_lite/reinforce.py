@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .models.teachers import TeacherEnsemble
     from .recipes import Reinforce
 
-VERSION = 1
+VERSION = 2
 
 
 def reinforce(
@@ -61,7 +61,7 @@ def reinforce(
 
     Raises:
         ValueError: a setting has no such value, or the layout cannot hold it.
-        StageMismatch: `out` holds other work. FolderLocked: another process writes `out`.
+        StageMismatch: `out` holds other work (a logit scale is none). FolderLocked: another process writes `out`.
         FileNotFoundError: `pairs` is unfinished.
     """
     _check(settings)
@@ -70,11 +70,13 @@ def reinforce(
     identity = {k: v for k, v in dataclasses.asdict(settings).items() if k not in ("batch_size", "teachers")}
     identity |= {"precision": precision, "compile": compile}
     teachers = [describe(ensemble, name) for name in ensemble.names]
-    work = Work(out, "reinforce", VERSION, identity, {"pairs": pairs, "teachers": teachers})
-    if done := work.done():
+    same = [{key: value for key, value in teacher.items() if key != "logit_scale"} for teacher in teachers]
+    work = Work(out, "reinforce", VERSION, identity, {"pairs": pairs, "teachers": same})
+    if (done := work.done()) and done == with_scales(done, teachers):
         return done
     with work.lock():
         if done := work.done():
+            write_atomic(out / "manifest.json", pretty(done := with_scales(done, teachers)))
             return done
         work.begin()
         make = functools.partial(ShardReinforcer, settings, pairs, out, work.key, ensemble, precision, compile, threads)
@@ -103,7 +105,7 @@ def _load(names: Sequence[str]) -> TeacherEnsemble:
 
 
 def describe(ensemble: TeacherEnsemble, name: str) -> dict:
-    """What the manifest says of a teacher: enough to know that two runs used the same one."""
+    """What the manifest says of a teacher: enough to know that two runs used the same one, and its logit scale."""
     card = getattr(ensemble, "cards", {}).get(name, {})
     known = {key: card[key] for key in ("sha256", "mean", "std", "tokenizer") if key in card}
     return {
@@ -113,6 +115,16 @@ def describe(ensemble: TeacherEnsemble, name: str) -> dict:
         "interpolation": ensemble.interpolation(name),
         **known,
     }
+
+
+def with_scales(manifest: dict, teachers: Sequence[dict]) -> dict:
+    """A finished manifest with the teachers' present logit scales.
+
+    Nothing in a shard depends on them, so a scale tuned since (`temperature.use`) is no reason to embed again.
+    """
+    scales = {teacher["name"]: teacher["logit_scale"] for teacher in teachers}
+    known = [{**card, "logit_scale": scales[card["name"]]} for card in manifest["teachers"]]
+    return {**manifest, "teachers": known}
 
 
 def summary(records: Sequence[dict], teachers: Sequence[dict]) -> dict:

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import os
 import random
+import shutil
 import signal
 import tarfile
 import time
@@ -17,10 +18,11 @@ from fake_teachers import FakeTeachers, files, picture, sample, write_pairs
 
 from mobileclip2_lite import decoding, shards
 from mobileclip2_lite.augment import replay
+from mobileclip2_lite.live_teachers import TUNED, teacher_cards
 from mobileclip2_lite.loader import ReinforcedDataset
-from mobileclip2_lite.recipes import Reinforce
+from mobileclip2_lite.recipes import Reinforce, Train
 from mobileclip2_lite.reinforce import reinforce
-from mobileclip2_lite.stages import FolderLocked, StageMismatch, Work
+from mobileclip2_lite.stages import FolderLocked, StageMismatch, Work, read_manifest, sha256_file
 
 SETTINGS = Reinforce(teachers=("small", "large"), views=3, batch_size=8)
 
@@ -128,6 +130,29 @@ def test_finished_work_is_not_done_again_and_other_settings_are_refused(reinforc
     assert before == {path: path.stat().st_mtime_ns for path in out.iterdir()}
     with pytest.raises(StageMismatch, match="views"):
         reinforce(dataclasses.replace(SETTINGS, views=2), pairs, out, ensemble=teachers)
+
+
+def test_a_scale_tuned_later_is_taken_over_and_embeds_nothing_again(reinforced, pairs, tmp_path, monkeypatch):
+    """`temperature.use` writes into the teacher's card: the shards stay, the manifest and trainings follow."""
+    out = tmp_path / "out"
+    shutil.copytree(reinforced[0], out)
+    before = {path.name: sha256_file(path) for path in out.iterdir()}
+    tuned = FakeTeachers()
+    tuned.logit_scales = {"small": 33.0, "large": 70.0}
+    monkeypatch.setattr(FakeTeachers, "embed_images", None)
+    manifest = reinforce(SETTINGS, pairs, out, ensemble=tuned)
+    assert {t["name"]: t["logit_scale"] for t in manifest["teachers"]} == tuned.logit_scales
+    assert manifest == read_manifest(out)
+    assert {**manifest, "teachers": reinforced[1]["teachers"]} == reinforced[1]
+    after = {path.name: sha256_file(path) for path in out.iterdir()}
+    assert before.pop("manifest.json") != after.pop("manifest.json")
+    assert before == after
+    settings = Train(model="tiny", distill=1.0)
+    scales = lambda: {name: card["logit_scale"] for name, card in teacher_cards(out, settings).items()}  # noqa: E731
+    assert scales() == tuned.logit_scales
+    (out / TUNED).write_text('{"large": 11.0}', "utf-8")  # the folder's own search goes before the card
+    reinforce(SETTINGS, pairs, out, ensemble=tuned)
+    assert scales() == {"small": 33.0, "large": 11.0}
 
 
 def test_a_bad_sample_is_counted_and_shifts_no_neighbour(reinforced, pairs, teachers, tmp_path):
