@@ -9,6 +9,7 @@ in one line that says what to do, and exit status 2. Commands that are not stage
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -17,7 +18,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: its threads
 
 import tyro
 
-from mobileclip2_lite import cli_models, recipes, stages
+from mobileclip2_lite import cli_captions, cli_models, recipes, stages
 
 Flat = tyro.conf.arg(name="")
 """The fields of a dataclass become options of the command itself."""
@@ -140,18 +141,24 @@ def _add_stages(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         out: tyro.conf.Positional[Path],
         settings: Annotated[recipes.Train, Flat] = recipe.student,
         seed: int = 0,
+        held_out: Path | None = None,
     ) -> None:
         """Train a student on a folder of reinforced shards (`--distill 0 --views weak` for the control).
+
+        A captioner needs no more than pairs: `--model lite-coca --distill 0 --views weak --captioning 2`.
 
         Args:
             data: folder of reinforced shards.
             out: folder of the model.
             settings: the training.
             seed: seed of initial weights and order.
+            held_out: folder of pairs on which to measure a captioner's `caption_loss`, to stop on.
         """
+        from mobileclip2_lite.captioner_stepping import HeldOut
         from mobileclip2_lite.training import train as train_model
 
-        print(f"model saved in {train_model(settings, data, out, seed=seed)}")
+        evaluate = HeldOut(held_out) if held_out else None
+        print(f"model saved in {train_model(settings, data, out, seed=seed, evaluate=evaluate)}")
 
     @app.command
     def temperature(
@@ -160,6 +167,8 @@ def _add_stages(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         settings: Annotated[recipes.Temperature, Flat] = TEMPERATURE,
         student: recipes.Train = recipe.student,
         use: bool = False,
+        cards: tuple[Path, ...] = (),
+        record: Path | None = None,
     ) -> None:
         """Find each teacher's logit scale by short trainings of the student.
 
@@ -169,7 +178,10 @@ def _add_stages(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
             settings: scales, seeds, lengths.
             student: the training to shorten.
             use: let later trainings on `data` use what was found.
+            cards: teachers' `card.json` files to write the found scale to, for all that is reinforced from now on.
+            record: file to append each teacher's curve to, a JSON line each.
         """
+        from mobileclip2_lite import recorded
         from mobileclip2_lite import temperature as search
         from mobileclip2_lite.evaluation import evaluate
 
@@ -179,8 +191,14 @@ def _add_stages(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         results = search.search(settings, student, data, out, measure)
         for name, result in results.items():
             print(f"{name}: best logit scale {result['best']:g}, its own {result['own']:g}")
-        if use:
-            search.use(results, data)
+        search.use(results, data if use else None, cards)
+        if record is not None:
+            recorded.append_lines(record, [{**result, "command": command()} for result in results.values()])
+
+
+def command() -> str:
+    """What was typed, with this program's name for wherever it lies."""
+    return shlex.join(["mobileclip2-lite", *sys.argv[1:]])
 
 
 def _summary(manifest: dict, out: Path) -> None:
@@ -196,6 +214,7 @@ def main(arguments: list[str] | None = None) -> None:
         app = tyro.extras.SubcommandApp()
         _add_way(app, recipe)
         _add_stages(app, recipe)
+        cli_captions.add(app, recipe)
         cli_models.add(app, recipe)
         app.cli(args=rest, prog="mobileclip2-lite", description=__doc__.split("\n")[0])
     except (ValueError, OSError, ModuleNotFoundError, stages.StageMismatch, stages.FolderLocked) as error:
