@@ -1,6 +1,7 @@
-"""The whole way at one recipe: pairs, reinforcement, controls and students, evaluation, report.
+"""The whole way at one recipe: pairs, filter, captions, reinforcement, controls and students, evaluation, report.
 
-    runs/<recipe>/pairs · reinforced · control-seed0 … · student-seed0 … · evaluation.json · report.md · report.html
+    runs/<recipe>/pairs · filtered · captioned · reinforced · control-seed0 … · student-seed0 … · evaluation.json ·
+                  report.md · report.html
 
 Every stage finds its finished work and does nothing, so that a second run takes seconds and a killed run goes on where
 it was. Gives up: this runs the stages one after another on one machine; larger runs call the stages themselves, from a
@@ -53,6 +54,8 @@ def run(recipe: Recipe, folder: str | os.PathLike | None = None, say: Callable[[
         stages.StageMismatch: the folder holds work of other settings.
         stages.FolderLocked: another process works in the folder.
     """
+    from mobileclip2_lite.captioning import caption
+    from mobileclip2_lite.filtering import filter_pairs
     from mobileclip2_lite.pairs import make_pairs
     from mobileclip2_lite.reinforce import reinforce
     from mobileclip2_lite.report import write_report
@@ -61,8 +64,17 @@ def run(recipe: Recipe, folder: str | os.PathLike | None = None, say: Callable[[
     folder.mkdir(parents=True, exist_ok=True)
     with _timed(folder, "pairs", ["pairs/manifest.json"], say):
         make_pairs(recipe.pairs, folder / "pairs", world=recipe.world)
+    source = folder / "pairs"
+    if recipe.filter.keep < 1:
+        with _timed(folder, "filter", ["filtered/manifest.json"], say):
+            filter_pairs(recipe.filter, source, folder / "filtered")
+        source = folder / "filtered"
+    if recipe.caption.captioners:
+        with _timed(folder, "caption", ["captioned/manifest.json"], say):
+            caption(recipe.caption, source, folder / "captioned")
+        source = folder / "captioned"
     with _timed(folder, "reinforce", ["reinforced/manifest.json"], say):
-        reinforce(recipe.reinforce, folder / "pairs", folder / "reinforced")
+        reinforce(recipe.reinforce, source, folder / "reinforced")
     trained = [f"{kind}-seed{seed}/manifest.json" for kind in ("control", "student") for seed in recipe.seeds]
     with _timed(folder, "train", trained, say):
         train_all(recipe, folder)

@@ -308,17 +308,21 @@ def lite() -> Recipe:
         "evaluate_every": 130,  # six points of the learning curve
         "workers": 0,  # each training has one core
     }
+    # ours: three styles, two captions each; the paper writes five in one style and finds little in more
+    captioners = ("lite-captioner-short", "lite-captioner-relational", "lite-captioner-detailed")
     return Recipe(
+        caption=Caption(captioners=captioners, generate=Generate(captions=2)),
         # ours: at 48 pixels a smaller crop leaves nothing of an object, and no teacher a target
         reinforce=Reinforce(augment=Augment(scale=(0.5, 1.0), operations=1)),
         control=Train(distill=0.0, views="weak", **training),
-        student=Train(**training),
+        student=Train(captioners=captioners, **training),
     )
 
 
 def tiny() -> Recipe:
     """The tests: the whole way in about a minute on two cores; too short to learn much."""
     base = lite()
+    captioners = base.caption.captioners[:2]
     train = {"samples": 2_048, "batch_size": 64, "evaluate_every": 0, "workers": 0}
     return dataclasses.replace(
         base,
@@ -326,8 +330,9 @@ def tiny() -> Recipe:
         world=dataclasses.replace(base.world, names=24, image_size=64, max_objects=2),
         pairs=dataclasses.replace(base.pairs, count=256, samples_per_shard=64),
         reinforce=dataclasses.replace(base.reinforce, views=2, batch_size=64),
+        caption=Caption(captioners=captioners, generate=Generate(captions=1, max_length=20)),
         control=dataclasses.replace(base.control, **train),
-        student=dataclasses.replace(base.student, **train),
+        student=dataclasses.replace(base.student, captioners=captioners, **train),
         seeds=(0,),
         evaluate=dataclasses.replace(base.evaluate, renders=2, scenes=48, hard_negatives=16),
     )
@@ -337,12 +342,13 @@ def paper_12m() -> Recipe:
     """The paper's ablation setting: DFNDR-12M, MobileCLIP-B, 30k iterations of 8,192 (MobileCLIP2)."""
     base = Recipe()  # whose defaults are the paper's where the paper gives them
     teachers = (("ViT-L-14@dfn2b", 70.0), ("ViT-L-14@dfn2b_s39b", 60.0))  # paper: the chosen pair and its scales
+    captioner = "mobileclip2_coca_dfn2b_s13b_mscoco38k_s12m_context77"  # paper: fine-tuned on MSCOCO-38k
     student = dataclasses.replace(
         base.student,
         model="MobileCLIP2-B",  # paper: MobileCLIP-B, the same architecture
         samples=30_000 * 8_192,  # paper
         batch_size=8_192,  # paper
-        captioners=("coca-dfn2b-mscoco38k",),  # paper: CoCa ViT-L/14 of DFN-2B, fine-tuned on MSCOCO-38k
+        captioners=(captioner,),
         logit_scales=teachers,
         learning_rate=1e-3,  # paper
         warmup=0.05,  # paper: at most 10k of 200k iterations in full runs; not given for ablations
@@ -354,6 +360,7 @@ def paper_12m() -> Recipe:
     return dataclasses.replace(
         base,
         name="paper_12m",
+        caption=Caption(captioners=(f"hf-hub:apple/{captioner}",)),  # whose other defaults are the paper's
         pairs=Pairs(source="dfn-12m/{00000..01279}.tar", count=12_800_000, samples_per_shard=10_000),  # paper: 12.8M
         reinforce=dataclasses.replace(
             base.reinforce,

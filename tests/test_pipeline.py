@@ -23,16 +23,18 @@ def state(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 def test_every_stage_leaves_a_manifest(tiny_run):
-    folders = ("pairs", "reinforced", "control-seed0", "student-seed0", "evaluation")
+    folders = ("pairs", "captioned", "reinforced", "control-seed0", "student-seed0", "evaluation")
     manifests = {name: stages.read_manifest(tiny_run / name) for name in folders}
     assert [manifest["stage"] for manifest in manifests.values()] == [
         "pairs",
+        "caption",
         "reinforce",
         "train",
         "train",
         "evaluate",
     ]
-    assert manifests["reinforced"]["inputs"]["pairs"] == manifests["pairs"]["key"]
+    assert manifests["captioned"]["inputs"]["pairs"] == manifests["pairs"]["key"]
+    assert manifests["reinforced"]["inputs"]["pairs"] == manifests["captioned"]["key"]
     assert manifests["student-seed0"]["inputs"]["data"] == manifests["reinforced"]["key"]
     assert not list(tiny_run.rglob("*.partial"))
     assert not list(tiny_run.rglob(".lock"))
@@ -46,7 +48,9 @@ def test_pairs_arrive_in_the_reinforced_shards_untouched(tiny_run):
     for pair, sample in zip(pairs, samples, strict=True):
         assert (pair.uid, pair.image, pair.text) == (sample.uid, sample.image, sample.text)
         assert len(sample.views) == RECIPE.reinforce.views
-        assert set(sample.embeddings) == {f"{kind}/{name}" for kind in ("image", "text") for name in names}
+        kinds = ("image", "text", *(f"syn_text_{captioner}" for captioner in RECIPE.caption.captioners))
+        assert set(sample.embeddings) == {f"{kind}/{name}" for kind in kinds for name in names}
+        assert list(sample.syn_texts) == list(RECIPE.caption.captioners)
 
 
 def test_results_hold_every_measure_of_every_model(tiny_run):
@@ -69,7 +73,7 @@ def test_control_and_student_saw_the_same(tiny_run):
     control, student = (
         stages.read_manifest(tiny_run / f"{kind}-seed0")["settings"]["train"] for kind in ("control", "student")
     )
-    assert {key for key in control if control[key] != student[key]} == {"distill", "views"}
+    assert {key for key in control if control[key] != student[key]} == {"distill", "views", "captioners"}
 
 
 def test_second_run_finds_its_work_done(tiny_run):
@@ -77,7 +81,7 @@ def test_second_run_finds_its_work_done(tiny_run):
     lines = []
     results = pipeline.run(RECIPE, tiny_run, say=lines.append)
     assert results == json.loads((tiny_run / "evaluation.json").read_text("utf-8"))
-    assert len(lines) == 5
+    assert len(lines) == 6
     assert all(line.endswith(": done before") for line in lines)
     changed = {Path(name).parent.name for name, value in state(tiny_run).items() if before.get(name) != value}
     assert changed <= {"figures", tiny_run.name}
