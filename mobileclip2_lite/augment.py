@@ -4,7 +4,7 @@ Paper: MobileCLIP (arXiv 2311.17049) section 4.1, "strong augmentation": RandomR
 torchvision's operations and ranges, flip and erasing are options that are off. Reads images, writes nothing.
 Differs from the official generator: crop boxes are relative to the source and shifts relative to the side, so that a
 view drawn for a teacher at 224 pixels is the same view for a student at 64; a view knows its source's size and hash.
-Taught by notebooks/20_reinforce.ipynb.
+Taught by notebooks/00_start_here.ipynb.
 """
 
 from __future__ import annotations

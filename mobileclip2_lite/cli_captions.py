@@ -20,7 +20,11 @@ def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
 
     @app.command
     def filter(
-        pairs: Positional[Path], out: Positional[Path], settings: Annotated[recipes.Filter, Flat] = FILTER
+        pairs: Positional[Path],
+        out: Positional[Path],
+        settings: Annotated[recipes.Filter, Flat] = FILTER,
+        html: Path | None = None,
+        world: recipes.World = recipe.world,
     ) -> None:
         """Keep the pairs whose picture and text fit best, as a small CLIP trained on clean pairs sees it.
 
@@ -28,12 +32,17 @@ def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
             pairs: folder of shards with pairs.
             out: folder to write.
             settings: the scorer, and how much to keep.
+            html: page to write: the scores, and pictures with texts of the best, the border and the worst.
+            world: the embedded world, if the pairs come from it: the page then says how often the filter was right.
         """
+        from mobileclip2_lite.filter_report import filter_report
         from mobileclip2_lite.filtering import filter_pairs
 
         manifest = filter_pairs(settings, pairs, out)
         _summary(manifest, out)
         print(f"  removed {manifest['removed']:,}: score below {manifest['threshold']:.4f}")
+        if html is not None:
+            filter_report(out, html, world if _embedded(pairs) else None, pairs)
 
     @app.command
     def caption(

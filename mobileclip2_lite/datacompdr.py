@@ -5,7 +5,7 @@ Paper: MobileCLIP (arXiv 2311.17049) section 4; layout of the published sets and
 with `image_emb` (V, D) and `text_emb`, where D is all teachers' dimensions one after another. `text_emb` holds the text
 and, in the published form, the captions after it; the second generation keeps those in `<captions' key>_emb`.
 Crop boxes are (top, left, height, width) in source pixels, RandAugment's shifts are pixels at the recorded size, 224.
-Differs from the official code: never unpickles, and checks what it reads. Taught by notebooks/20_reinforce.ipynb.
+Differs from the official code: never unpickles, and checks what it reads. Taught by notebooks/00_start_here.ipynb.
 """
 
 from __future__ import annotations

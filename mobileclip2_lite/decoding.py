@@ -2,7 +2,7 @@
 
 Paper: none; the official trainer opens pictures with PIL. JPEG goes through torchvision's decoder, a quarter faster and
 equal to PIL's bit for bit (tested), all else through PIL. Reads bytes, writes nothing. docs/faults.md says what becomes
-of broken and odd pictures. Taught by notebooks/20_reinforce.ipynb.
+of broken and odd pictures. Taught by notebooks/00_start_here.ipynb.
 """
 
 from __future__ import annotations

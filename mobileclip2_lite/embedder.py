@@ -2,7 +2,7 @@
 
 Paper: MobileCLIP (arXiv 2311.17049) section 4. Takes pixels and texts, gives rows; reads and writes no files.
 Differs from the official generator, which forwards whatever a batch happens to hold and pads captions with empty
-texts: here every pass has one shape. Taught by notebooks/20_reinforce.ipynb.
+texts: here every pass has one shape. Taught by notebooks/00_start_here.ipynb.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 Paper: appendix on data set reinforcement, which was run on Ray. A worker is made once a process (it holds the teachers)
 and called once a shard; it reads and writes the files, the engine carries only names and counts.
-Taught by notebooks/80_scale.ipynb.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Paper: none. Nobody knows which of the web's texts are wrong; in the embedded world that is known, and the filter can be
 judged. Reads a filtered folder and the folder that it was made from; writes at most one HTML page.
-Taught by notebooks/10_captions.ipynb.
+Taught by notebooks/20_captioner_finetuning.ipynb.
 """
 
 from __future__ import annotations

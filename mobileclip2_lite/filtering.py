@@ -5,7 +5,7 @@ data alone); the filter itself is Data Filtering Networks (arXiv 2309.17425): th
 trained on high-quality pairs decides. Reads a folder of pair shards, captioned or not; writes the same shards with only
 the kept pairs, every member's bytes as they were, `scores.jsonl` and a manifest. Differs from DFN: a share of this very
 folder is kept, to the pair, with ties broken by uid, and the result depends neither on the batch size nor on
-interruptions. `filter_report` shows what was removed. Taught by notebooks/10_captions.ipynb.
+interruptions. `filter_report` shows what was removed. Taught by notebooks/20_captioner_finetuning.ipynb.
 """
 
 from __future__ import annotations

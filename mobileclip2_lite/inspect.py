@@ -1,7 +1,7 @@
 """What a folder of shards holds: counts, teachers, captioners, bytes by member, and sample pictures as a web page.
 
 Paper: none; ours, after the paper's table of data sets' sizes. Reads a folder of shards and its manifest;
-writes at most one HTML file. Taught by notebooks/20_reinforce.ipynb.
+writes at most one HTML file. Taught by notebooks/00_start_here.ipynb.
 """
 
 from __future__ import annotations

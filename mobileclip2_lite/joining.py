@@ -2,7 +2,7 @@
 
 Paper: DataCompDR and DFNDR (MobileCLIP, arXiv 2311.17049; MobileCLIP2, arXiv 2508.20691) are published as URLs, views
 and embeddings. Reads official shards and a folder or tars of pictures; writes native shards, their manifest, and
-`missing.jsonl` with every sample that could not be used and why. Taught by notebooks/80_scale.ipynb.
+`missing.jsonl` with every sample that could not be used and why.
 """
 
 from __future__ import annotations

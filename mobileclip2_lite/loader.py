@@ -3,7 +3,7 @@
 Paper: MobileCLIP (arXiv 2311.17049) section 4, training on a reinforced data set. Reads a folder of reinforced shards,
 writes nothing. Differs from the official loader: order and choices follow from (seed, epoch) alone, an epoch can be
 taken up in the middle, and of a sample's embeddings only the one view's row is read.
-Taught by notebooks/30_train.ipynb.
+Taught by notebooks/40_reinforced_training.ipynb.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class ReinforcedDataset:
         on_mismatch: `error` raises at the first sample that cannot be used, `warn` leaves it out, warns once a reason
             and counts it in `dropped`.
         drop_last: leave out the samples that fill no batch on every rank.
-        verify: check that each picture's hash is the one that its views were drawn for.
+        verify: check that each picture's hash is the one that its views were drawn for, when it is first read.
         resampling: `pil` gives the pixels that the teachers saw; `torch` is faster without numba, see `augment.replay`.
 
     Raises:
@@ -253,11 +253,12 @@ class ReinforcedDataset:
         smaller = size == (item.stored.get("width"), item.stored.get("height"))
         if view is None:
             view = augment.draw(item.chance, *size, LIGHT)
-        elif self.verify:
+        elif self.verify and not item.index.verified[item.number]:  # a picture does not change between two epochs
             expected = item.stored.get("sha256") if smaller else view.sha256
             if expected and sha256_bytes(data) != expected:
                 detail = "the views were drawn for another picture"
                 raise sample_error(item.index.path, item.key, "paug.json", "hash_mismatch", detail)
+            item.index.verified[item.number] = 1
         mismatch = "ignore" if smaller else "error"
         wanted = self.image_size, self.interpolation, mismatch, self.resampling
         item.pixels = augment.replay_pixels(image, view, *wanted)

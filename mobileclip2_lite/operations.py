@@ -2,7 +2,7 @@
 
 Paper: MobileCLIP (arXiv 2311.17049) section 4.1 uses torchvision's RandAugment. Takes and gives pictures, reads and
 writes no files. Differs from torchvision: shifts are shares of the side, and what PIL does in Python loops is done in
-numpy, with equal results (tested). Taught by notebooks/20_reinforce.ipynb.
+numpy, with equal results (tested). Taught by notebooks/00_start_here.ipynb.
 """
 
 from __future__ import annotations

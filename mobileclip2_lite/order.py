@@ -1,7 +1,7 @@
 """The order of samples in an epoch, known from (seed, epoch) alone and computed a part at a time.
 
 Paper: none; the official trainer shuffles as WebDataset does, differently in every run. Takes numbers, gives numbers.
-Taught by notebooks/30_train.ipynb.
+Taught by notebooks/40_reinforced_training.ipynb.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Paper: MobileCLIP (arXiv 2311.17049) section 4; MobileCLIP2 (arXiv 2508.20691) s
 (captioned or not), writes a folder of reinforced shards, each with a small `.json` of its counts, and a manifest.
 Differs from the official generator: every teacher sees its own replay of the full-size picture, never another teacher's
 resized pixels; a bad sample is counted and leaves its neighbours' rows where they are; the result depends neither on
-the batch size nor on interruptions. Taught by notebooks/20_reinforce.ipynb.
+the batch size nor on interruptions. Taught by notebooks/00_start_here.ipynb.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Paper: so Data Filtering Networks (arXiv 2309.17425), on whose data MobileCLIP2 (arXiv 2508.20691) is trained, judge
 the web. Reads pair shards; writes one record a shard, from which a killed run goes on. Differs from embedding for
 reinforcement in that a picture is seen once, whole, by the scorer's own preprocess.
-Taught by notebooks/10_captions.ipynb.
+Taught by notebooks/20_captioner_finetuning.ipynb.
 """
 
 from __future__ import annotations

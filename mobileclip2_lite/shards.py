@@ -4,7 +4,7 @@ Paper: MobileCLIP (arXiv 2311.17049) section 4, "dataset reinforcement": what is
 writes `shard-000000.tar` ... A sample is one key with the members `jpg|png|webp` (untouched),
 `txt`, `json` (uid, source, size, hash), `syn.json` (captions), `paug.json` (views), `emb.safetensors` (embeddings).
 Differs from the official layout (see datacompdr.py): embeddings by name instead of by position, views in 31 characters.
-Taught by notebooks/20_reinforce.ipynb.
+Taught by notebooks/00_start_here.ipynb.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Paper: none; ours. The teachers have seen the full pictures, the student then sees views cut from the smaller ones, so
 pixels differ (docs/lab_log.md has by how much a teacher's embedding moves). Reads and writes a folder of reinforced
-shards; views and embeddings are kept as they are. Taught by notebooks/80_scale.ipynb.
+shards; views and embeddings are kept as they are.
 """
 
 from __future__ import annotations

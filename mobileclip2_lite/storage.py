@@ -2,7 +2,7 @@
 
 Paper: MobileCLIP (arXiv 2311.17049) section 5 finds bfloat16 harmless; int8 and int6 are ours (docs/lab_log.md says
 what they do). Reads and writes bytes only; one row is read without touching the others.
-Taught by notebooks/20_reinforce.ipynb.
+Taught by notebooks/00_start_here.ipynb.
 """
 
 from __future__ import annotations

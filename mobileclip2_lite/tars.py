@@ -2,7 +2,7 @@
 
 The form is WebDataset's (a sample is the files that share a name up to the first dot), as the paper's published data
 sets have it. Random access is for training on stored views (MobileCLIP, arXiv 2311.17049, section 4), which needs one
-embedding row of thirty. Reads and writes tars. Taught by notebooks/20_reinforce.ipynb.
+embedding row of thirty. Reads and writes tars. Taught by notebooks/00_start_here.ipynb.
 """
 
 from __future__ import annotations
@@ -133,6 +133,8 @@ class TarIndex:
         self._members: list[tuple[tuple[str, ...], int]] = []
         self._places = array("Q")
         self._build(_walk(self._map, self.path))
+        self.verified = bytearray(len(self))
+        """1 for each sample whose picture has been found to be the one that its views were drawn for."""
 
     def _build(self, entries) -> None:
         """Group (name, offset, size) by key; samples with the same members share one tuple of names."""

@@ -3,7 +3,7 @@
 It stands in for MSCOCO and DOCCI, on which the paper's captioners are fine-tuned (MobileCLIP2, arXiv 2508.20691,
 section 3), and for the clean pairs from which a data filtering network is trained (DFN, arXiv 2309.17425). Its split,
 `annotated`, shares no scene with the training stream or a test set. Reads and writes no files.
-Taught by notebooks/10_captions.ipynb.
+Taught by notebooks/20_captioner_finetuning.ipynb.
 """
 
 from __future__ import annotations
