@@ -23,7 +23,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: spinning th
 import numpy as np
 import torch
 
-from mobileclip2_lite.generation import generate
+from mobileclip2_lite.captions.generation import generate
 from mobileclip2_lite.models.captioner import special_tokens
 from mobileclip2_lite.models.zoo import LoadedModel, create_model
 from mobileclip2_lite.recipes import Generate

@@ -22,7 +22,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import torch
 
 from mobileclip2_lite import emoji_world, recipes
-from mobileclip2_lite.captioner_stepping import HeldOut
+from mobileclip2_lite.captions.stepping import HeldOut
 from mobileclip2_lite.models.zoo import create_model, save_model
 from mobileclip2_lite.pairs import make_pairs
 from mobileclip2_lite.stages import to_json

@@ -29,7 +29,7 @@ from .tars import ShardError, read_tar, write_tar
 if TYPE_CHECKING:
     from PIL import Image
 
-    from . import generation
+    from .captions import generation
     from .models.zoo import LoadedModel
     from .recipes import Caption, Generate
 
@@ -75,7 +75,7 @@ def caption(
         StageMismatch: `out` holds other work. FolderLocked: another process writes `out`.
         FileNotFoundError: `pairs` is unfinished, or an embedded captioner is missing.
     """
-    from . import generation
+    from .captions import generation
 
     pairs, out = Path(pairs), Path(out)
     source = read_manifest(pairs)
@@ -157,7 +157,7 @@ def caption_pictures(
     import torch
     from PIL import Image
 
-    from . import generation
+    from .captions import generation
 
     images = [one if isinstance(one, Image.Image) else Image.fromarray(one) for one in pictures]
     pixels = np.stack([np.asarray(loaded.preprocess.resize(image.convert("RGB"))) for image in images])
@@ -305,7 +305,7 @@ class ShardCaptioner:
         """One captioner's captions of each picture, empty ones left out."""
         import torch
 
-        from . import generation
+        from .captions import generation
 
         chances = [rng(self.settings.seed, "caption", name, picture.uid) for picture in piece]
         images = torch.from_numpy(np.stack([picture.pixels[name] for picture in piece])).permute(0, 3, 1, 2)

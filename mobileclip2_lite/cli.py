@@ -154,7 +154,7 @@ def _add_stages(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
             seed: seed of initial weights and order.
             held_out: folder of pairs on which to measure a captioner's `caption_loss`, to stop on.
         """
-        from mobileclip2_lite.captioner_stepping import HeldOut
+        from mobileclip2_lite.captions.stepping import HeldOut
         from mobileclip2_lite.training import train as train_model
 
         evaluate = HeldOut(held_out) if held_out else None

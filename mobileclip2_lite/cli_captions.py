@@ -87,7 +87,7 @@ def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
             world: the embedded world, if the pairs come from it.
             output: JSON file to write, too.
         """
-        from mobileclip2_lite.caption_metrics import caption_report, report_table
+        from mobileclip2_lite.captions.metrics import caption_report, report_table
         from mobileclip2_lite.stages import pretty, write_atomic
 
         report = caption_report(path, world if _embedded(path) else None, teachers, most, references)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from mobileclip2_lite import checkpoints, optimisation
-from mobileclip2_lite.captioner_stepping import CaptionerStepper
+from mobileclip2_lite.captions.stepping import CaptionerStepper
 from mobileclip2_lite.distributed import Processes, connect
 from mobileclip2_lite.feeding import Fed, Stream, Tokens, feed
 from mobileclip2_lite.live_teachers import teacher_cards

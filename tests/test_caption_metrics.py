@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from mobileclip2_lite import emoji_world, shards
-from mobileclip2_lite.caption_metrics import (
+from mobileclip2_lite.captions.metrics import (
     caption_report,
     clip_scores,
     diversity,
@@ -22,7 +22,7 @@ from mobileclip2_lite.caption_metrics import (
     reference_scores,
     report_table,
 )
-from mobileclip2_lite.caption_truth import named, stated, truth, words
+from mobileclip2_lite.captions.truth import named, stated, truth, words
 from mobileclip2_lite.emoji_world import Background, Scene, Thing
 from mobileclip2_lite.recipes import World
 

@@ -13,7 +13,7 @@ from tiny_training import settings, write_captioner, write_data, write_model
 from torch.nn import functional as F
 
 from mobileclip2_lite import checkpoints
-from mobileclip2_lite.captioner_stepping import HeldOut
+from mobileclip2_lite.captions.stepping import HeldOut
 from mobileclip2_lite.distributed import Processes
 from mobileclip2_lite.feeding import Tokens, feed
 from mobileclip2_lite.models import captioner

@@ -22,8 +22,10 @@ import tyro
 from fake_teachers import FakeTeachers, files, picture, sample, write_pairs
 from PIL import Image
 
-from mobileclip2_lite import captioning, cli_captions, decoding, figures, figures_captions, generation, recipes, shards
+from mobileclip2_lite import captioning, cli_captions, decoding, figures, recipes, shards
 from mobileclip2_lite.captioning import caption, caption_pictures, captioner_key
+from mobileclip2_lite.captions import figures as caption_figures
+from mobileclip2_lite.captions import generation
 from mobileclip2_lite.inspect import inspect
 from mobileclip2_lite.loader import ReinforcedDataset
 from mobileclip2_lite.models.preprocess import Preprocess
@@ -455,7 +457,7 @@ def test_command_filter(monkeypatch, tmp_path, capsys):
 
 def test_measures_become_a_table():
     rows = {"a": {"unique": 0.5, "vocabulary": 1234}, "b": {"unique": None}}
-    header, cells = figures_captions.measures(rows, {"unique": "unique (%)", "vocabulary": "vocabulary"})
+    header, cells = caption_figures.measures(rows, {"unique": "unique (%)", "vocabulary": "vocabulary"})
     assert header == ["", "unique (%)", "vocabulary"]
     assert cells == [["a", "50", "1234"], ["b", "–", "–"]]
 
@@ -467,19 +469,19 @@ def test_next_words_are_what_the_model_would_write_next():
     for place, token in enumerate(greedy.tokens[:-1]):
         beginning = loaded.tokenizer.decode(list(greedy.tokens[:place]))
         if tuple(loaded.tokenizer([beginning])[0, 1 : place + 1].tolist()) == greedy.tokens[:place]:
-            words, chances = figures_captions.next_words(loaded, image, beginning, most=3)
+            words, chances = caption_figures.next_words(loaded, image, beginning, most=3)
             assert words[0] == loaded.tokenizer.decode([token]).strip()
             assert chances == sorted(chances, reverse=True)
-    cold = figures_captions.next_words(loaded, image, "", temperature=0.1, most=3)[1]
-    assert cold[0] > figures_captions.next_words(loaded, image, "", most=3)[1][0]
+    cold = caption_figures.next_words(loaded, image, "", temperature=0.1, most=3)[1]
+    assert cold[0] > caption_figures.next_words(loaded, image, "", most=3)[1][0]
 
 
 def test_pictures_of_captions_show_texts_signs_and_the_nucleus():
     made, axes = figures.figure(4, 3)
-    figures_captions.written(axes, decoding.pixels(picture(1)), ["a cat", "a dog"], [True, False])
+    caption_figures.written(axes, decoding.pixels(picture(1)), ["a cat", "a dog"], [True, False])
     assert axes.texts[0].get_text() == "✓ a cat\n✗ a dog"
     made, axes = figures.figure(4, 3)
-    figures_captions.nucleus(axes, ["x", "y", "z"], [0.6, 0.3, 0.1], 0.7)
+    caption_figures.nucleus(axes, ["x", "y", "z"], [0.6, 0.3, 0.1], 0.7)
     filled = [bar.get_facecolor()[:3] != (1.0, 1.0, 1.0) for bar in axes.patches]
     assert filled == [True, True, False]
     assert figures.png(made)
@@ -498,7 +500,7 @@ def test_agreement_with_the_paper_needs_a_difference_larger_than_its_deviation()
         "captions: short": row(0.61, 0.62, 0.63),
         "captions: pretrained": row(0.40),
     }
-    header, cells = figures_captions.agreement(ladder)
+    header, cells = caption_figures.agreement(ladder)
     found = {(cell[0], cell[1]): cell[2:] for cell in cells}
     assert header == ["change", "measure", "paper", "ours", "agree"]
     assert found["captions beside the alt-text", "zero-shot"] == ["+5.3", "+10.0 ± 2.8", "yes"]

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from mobileclip2_lite import generation, token_choice
-from mobileclip2_lite.caption_steps import CaptionSteps
-from mobileclip2_lite.generation import generate, image_tokens
+from mobileclip2_lite.captions import generation, token_choice
+from mobileclip2_lite.captions.generation import generate, image_tokens
+from mobileclip2_lite.captions.steps import CaptionSteps
 from mobileclip2_lite.models import captioner
 from mobileclip2_lite.models.preprocess import Preprocess
 from mobileclip2_lite.models.tokenizer import prefix_tokenizer
@@ -328,9 +328,9 @@ def test_model_keeps_its_mode_and_bf16_runs(coca):
 def test_nothing_needs_transformers(monkeypatch, coca):
     for name in [name for name in sys.modules if name.split(".")[0] == "transformers"] + ["transformers"]:
         monkeypatch.setitem(sys.modules, name, None)
-    for name in ("token_choice", "caption_steps", "beam_search", "generation"):
+    for name in ("token_choice", "steps", "beam_search", "generation"):
         path = Path(generation.__file__).with_name(f"{name}.py")
-        spec = importlib.util.spec_from_file_location(f"mobileclip2_lite.{name}", path)
+        spec = importlib.util.spec_from_file_location(f"mobileclip2_lite.captions.{name}", path)
         module = importlib.util.module_from_spec(spec)
         monkeypatch.setitem(sys.modules, spec.name, module)
         spec.loader.exec_module(module)

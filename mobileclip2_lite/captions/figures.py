@@ -35,7 +35,7 @@ TRUTH = {
     "relations_recall": "said of true (%)",
     "length": "words",
 }
-"""Measures of `caption_metrics` that say how true captions are, and what they are called."""
+"""Measures of `metrics` that say how true captions are, and what they are called."""
 DIVERSITY = {
     "objects_coverage": "objects named by any (%)",
     "unique": "unique (%)",
@@ -88,16 +88,19 @@ QUESTIONS = (
 
 
 def measures(rows: Mapping[str, Mapping[str, Any]], columns: Mapping[str, str]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of some measures of `caption_metrics`; `–` where a measure says nothing.
+    """Header and rows of some measures of `metrics`; `–` where a measure says nothing.
 
     Args:
         rows: label to what `measure_captions` gives.
         columns: measure to its name; a name with (%) is shown in percent.
     """
-    cells = []
-    for label, row in rows.items():
-        found = [(row.get(key), 100 if "(%)" in name else 1) for key, name in columns.items()]
-        cells.append([label, *("–" if value is None else f"{factor * value:.3g}" for value, factor in found)])
+
+    def cell(value: float | None, percent: bool) -> str:
+        if value is None:
+            return "–"
+        return str(value) if isinstance(value, int) else f"{value * (100 if percent else 1):.3g}"
+
+    cells = [[label, *(cell(row.get(k), "(%)" in name) for k, name in columns.items())] for label, row in rows.items()]
     return ["", *columns.values()], cells
 
 

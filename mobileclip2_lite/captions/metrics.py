@@ -2,7 +2,7 @@
 
 Paper: MobileCLIP2 (arXiv 2508.20691), section 3, judges captioners by the students trained on their captions alone.
 Reads a folder of captioned shards, or lists; writes nothing. Differs: what is measured here is cheap, and in the
-embedded world, which is known, it includes what is true (`caption_truth`); `caption_scores` has the other measures.
+embedded world, which is known, it includes what is true (`truth`); `scores` has the other measures.
 Taught by notebooks/20_captioner_finetuning.ipynb.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mobileclip2_lite import decoding, shards
-from mobileclip2_lite.caption_scores import (
+from mobileclip2_lite.captions.scores import (
     clip_scores,
     diversity,
     image_features,
@@ -23,10 +23,10 @@ from mobileclip2_lite.caption_scores import (
     mean_cosines,
     reference_scores,
 )
-from mobileclip2_lite.caption_truth import check_lists, object_scores
+from mobileclip2_lite.captions.truth import check_lists, object_scores
 
 if TYPE_CHECKING:
-    from mobileclip2_lite.caption_scores import Teachers
+    from mobileclip2_lite.captions.scores import Teachers
     from mobileclip2_lite.emoji_world import Scene
     from mobileclip2_lite.recipes import World
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .recipes import Generate
+from ..recipes import Generate
 
 _BLOCK = 64
 """Random numbers drawn ahead for a caption; part of what a seed means."""

@@ -2,8 +2,8 @@
 
 Paper: MobileCLIP2 (arXiv 2508.20691) reports none of them; CIDEr (arXiv 1411.5726), BLEU and CLIPScore (arXiv
 2104.08718) are the field's. Reads and writes nothing. CIDEr and BLEU are pycocoevalcap's, COCO's own code, on the plain
-tokenisation of `caption_truth.words`; COCO's needs Java, so that numbers compare within a report, not with published
-ones. `caption_metrics` puts the scores together. Taught by notebooks/20_captioner_finetuning.ipynb.
+tokenisation of `truth.words`; COCO's needs Java, so that numbers compare within a report, not with published
+ones. `metrics` puts the scores together. Taught by notebooks/20_captioner_finetuning.ipynb.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mobileclip2_lite.caption_truth import check_lists, named, words
+from mobileclip2_lite.captions.truth import check_lists, named, words
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -2,11 +2,11 @@
 
 Paper: MobileCLIP2 (arXiv 2508.20691) section 3, five captions an image with top-p 0.9 from CoCa (arXiv 2205.01917).
 Takes pixels or image tokens, gives text; reads and writes no files, and needs no transformers. Differs from open_clip's
-`CoCa.generate` in work (`caption_steps`), not in tokens: greedily both write the same. Captions may fill the model's
+`CoCa.generate` in work (`steps`), not in tokens: greedily both write the same. Captions may fill the model's
 whole context, and each image has its own random numbers. Taught by notebooks/20_captioner_finetuning.ipynb.
 
 On a CPU an image's captions depend neither on the batch nor on its neighbours. That rests on how matrix libraries
-round (`caption_steps.ROWS`): measured for fp32 on x86 with MKL (docs/lab_log.md). On a GPU, or elsewhere, a token whose
+round (`steps.ROWS`): measured for fp32 on x86 with MKL (docs/lab_log.md). On a GPU, or elsewhere, a token whose
 probability ties with another's to the last bits may differ.
 """
 
@@ -19,14 +19,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..models.captioner import image_states, special_tokens
+from ..recipes import Generate
 from .beam_search import beam_search
-from .caption_steps import CaptionSteps, check_causal
-from .models.captioner import image_states, special_tokens
-from .recipes import Generate
+from .steps import CaptionSteps, check_causal
 from .token_choice import Uniforms, allowed, probabilities, sample
 
 if TYPE_CHECKING:
-    from .models.zoo import LoadedModel
+    from ..models.zoo import LoadedModel
 
 PICTURES = {"cpu": 4}
 """Images in one pass of the image tower, always filled up to this number (see `embedder`)."""

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .caption_steps import CaptionSteps
-from .recipes import Generate
+from ..recipes import Generate
+from .steps import CaptionSteps
 from .token_choice import allowed
 
 
