@@ -1,19 +1,22 @@
 """Seconds a training step: plain contrast against offline reinforced and online teachers, and against open_clip.
 
-    python benchmarks/training.py                        # the lite student, batch 256
-    python benchmarks/training.py --model MobileCLIP2-S0 --batch-size 8 --steps 2 --only open_clip
+    python benchmarks/training.py                        # everything, the lite student with batch 256
+    python benchmarks/training.py --only paper           # MobileCLIP2-S0 at 256 pixels against open_clip alone
 
 Part `prices` runs variants of our own loop on the same pairs, in turns, loading included: contrastive (weak crop),
-offline reinforced (stored views and embeddings of two teachers), the same with synthetic captions, and one and two
-teachers live. Part `open_clip` gives open_clip's own `train_one_epoch` and our step the same weights and the same
-batches, in fp32 and bf16; its images come normalised and its texts tokenised for free, ours are normalised within the
-step. Times are process CPU seconds on one thread, so that other processes hardly disturb them. Writes
-results/training.jsonl.
+offline reinforced (stored views and embeddings of two teachers), the same with synthetic captions, one and two teachers
+live, and two teachers with a captioner that writes one caption for each view that the student sees. Part `open_clip`
+gives open_clip's own `train_one_epoch` and our step the same weights and the same batches, in fp32 and bf16; its images
+come normalised and its texts tokenised for free, ours are normalised within the step. It says how far losses and
+gradients of the first step are apart, and how far each's gradients are from those of fp64. Part `paper` is the same for
+MobileCLIP2-S0, on one thread and on two. Times on one thread are process CPU seconds, so that other processes hardly
+disturb them; on two they are seconds of the clock, for a quiet machine. Writes results/training.jsonl.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import io
 import json
@@ -22,14 +25,17 @@ import statistics
 import tempfile
 import time
 import types
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from mobileclip2_lite import augment, emoji_world, recipes, shards
+from mobileclip2_lite.captions.generation import generate
 from mobileclip2_lite.distributed import Processes
 from mobileclip2_lite.feeding import Fed, Tokens, _prepare
+from mobileclip2_lite.models.captioner import load_captioner
 from mobileclip2_lite.models.teachers import load_teachers
 from mobileclip2_lite.models.zoo import create_model
 from mobileclip2_lite.stages import Work, rng, sha256_bytes, stable_uid
@@ -37,6 +43,9 @@ from mobileclip2_lite.training import Run
 
 TEACHERS = ("lite-teacher-conv", "lite-teacher-se")
 CPU = torch.device("cpu")
+CAPTION = recipes.Generate(captions=1, min_length=15, max_length=17)
+"""What a live captioner writes: 15 tokens, a typical caption, whatever its weights say about the end."""
+PAPER = "MobileCLIP2-S0"
 
 
 def write_folder(folder: Path, count: int, world: recipes.World) -> Path:
@@ -76,8 +85,25 @@ def write_folder(folder: Path, count: int, world: recipes.World) -> Path:
     return folder
 
 
-def prices(data: Path, student: recipes.Train, steps: int) -> list[dict]:
-    """Seconds of loading and of stepping, each variant once a round."""
+class LiveCaptioner:
+    """A captioner that writes a caption for each view of a batch, as a second group of texts."""
+
+    def __init__(self, name: str, tokens: Tokens) -> None:
+        torch.manual_seed(0)
+        self.loaded, self.tokens, self.lengths = load_captioner(name), tokens, [0]
+
+    def __call__(self, step: int, fed: Fed) -> Fed:
+        images, size = fed.images, self.loaded.preprocess.image_size
+        if images.shape[-1] != size:
+            images = torch.nn.functional.interpolate(images.float(), (size, size), mode="bilinear").byte()
+        found = generate(self.loaded, images, CAPTION, [rng(0, "caption", step, uid) for uid in fed.uids])
+        self.lengths = [len(captions[0].tokens) - 1 for captions in found]
+        texts = [captions[0].text for captions in found]
+        return dataclasses.replace(fed, texts=[*fed.texts, texts], tokens=[*fed.tokens, self.tokens(texts)])
+
+
+def prices(data: Path, student: recipes.Train, steps: int, captioner: str, clock: Callable[[], float]) -> list[dict]:
+    """Seconds of loading, of writing captions and of stepping, each variant once a round."""
     variants = {
         "plain contrastive": {"distill": 0.0, "views": "weak"},
         "offline reinforced": {},
@@ -85,37 +111,45 @@ def prices(data: Path, student: recipes.Train, steps: int) -> list[dict]:
         "plain contrastive + captions": {"distill": 0.0, "views": "weak", "captioners": ("c",)},
         "online, one teacher": {"online": True, "teachers": TEACHERS[1:]},
         "online, two teachers": {"online": True},
+        "online, two teachers + captioner": {"online": True},
     }
     runs, times = {}, {name: [] for name in variants}
     for name, changes in variants.items():
         run = Run(dataclasses.replace(student, **changes), data, Path("unused"), 0, Processes())
-        runs[name] = (run, run.stream(), Tokens(run.stepper.loaded.tokenizer, run.stepper.cut))
+        tokens = Tokens(run.stepper.loaded.tokenizer, run.stepper.cut)
+        write = LiveCaptioner(captioner, tokens) if name.endswith("captioner") else None
+        runs[name] = (run, run.stream(), tokens, write)
     for step in range(steps + 1):
-        for name, (run, stream, tokens) in runs.items():
-            start = time.process_time()
+        for name, (run, stream, tokens, write) in runs.items():
+            start = clock()
             fed = _prepare(stream[step % len(stream)], tokens, CPU)
-            loaded = time.process_time()
+            loaded = clock()
+            fed = write(step, fed) if write else fed
+            written = clock()
             run.stepper(step, [fed])
             if step:  # the first is warm-up
-                times[name].append((loaded - start, time.process_time() - loaded))
-    base = statistics.median(sum(pair) for pair in times["plain contrastive"])
-    base_captions = statistics.median(sum(pair) for pair in times["plain contrastive + captions"])
-    rows = []
-    for name, pairs in times.items():
-        seconds = [sum(pair) for pair in pairs]
-        against = base_captions if "captions" in name else base
+                times[name].append((loaded - start, written - loaded, clock() - written))
+    totals = {name: statistics.median(map(sum, rows)) for name, rows in times.items()}
+    found = []
+    for name, rows in times.items():
+        seconds, write = [sum(row) for row in rows], runs[name][3]
+        against = "plain contrastive + captions" if "caption" in name else "plain contrastive"
         row = {
             "part": "prices",
             "name": name,
-            "load_s": statistics.median(pair[0] for pair in pairs),
-            "step_s": statistics.median(pair[1] for pair in pairs),
-            "total_s": statistics.median(seconds),
+            "load_s": statistics.median(row[0] for row in rows),
+            "write_s": statistics.median(row[1] for row in rows),
+            "step_s": statistics.median(row[2] for row in rows),
+            "total_s": totals[name],
             "spread_s": max(seconds) - min(seconds),
-            "samples_per_s": student.batch_size / statistics.median(seconds),
-            "of_plain": statistics.median(seconds) / against,
+            "samples_per_s": student.batch_size / totals[name],
+            "against": against,
+            "of_it": totals[name] / totals[against],
+            "of_plain": totals[name] / totals["plain contrastive"],
+            "caption_tokens": statistics.mean(write.lengths) if write else None,
         }
-        rows.append(row)
-    return rows
+        found.append(row)
+    return found
 
 
 def open_clip_arguments(precision: str) -> types.SimpleNamespace:
@@ -140,9 +174,10 @@ def open_clip_optimizer(model: torch.nn.Module, student: recipes.Train) -> torch
     return torch.optim.AdamW(groups, lr=student.learning_rate, betas=student.betas, eps=1e-8)
 
 
-def against_open_clip(data: Path, student: recipes.Train, steps: int, precision: str) -> list[dict]:
+def against_open_clip(
+    data: Path, student: recipes.Train, steps: int, precision: str, clock: Callable[[], float], part: str = "open_clip"
+) -> dict:
     """The same weights and batches through both loops, a step of each in turn."""
-    from open_clip import ClipLoss
     from open_clip_train.train import train_one_epoch
 
     logging.disable(logging.INFO)
@@ -153,48 +188,83 @@ def against_open_clip(data: Path, student: recipes.Train, steps: int, precision:
     theirs.load_state_dict(run.stepper.model.state_dict())
     theirs.train()
     theirs.output_dict = True
-    optimizer = open_clip_optimizer(theirs, student)
-    name = {"bf16": "amp_bf16", "fp32": "fp32"}[precision]
-    ours_s, theirs_s, losses = [], [], []
+    optimizer, criterion = open_clip_optimizer(theirs, student), recorded_loss()
+    arguments = open_clip_arguments({"bf16": "amp_bf16", "fp32": "fp32"}[precision])
+    seconds, losses, apart = [], [], {}
     stream, tokens = run.stream(), Tokens(loaded.tokenizer, run.stepper.cut)
-    recorded: list[float] = []
+    for step in range(steps + 1):
+        fed: Fed = _prepare(stream[step % len(stream)], tokens, CPU)
+        pixels, whole = loaded.preprocess.normalize(fed.images).contiguous(), loaded.tokenizer(fed.texts[0])
+        facts = types.SimpleNamespace(num_batches=1, num_samples=len(whole))
+        feed = {"train": types.SimpleNamespace(set_epoch=lambda epoch: None, dataloader=_One(facts, (pixels, whole)))}
+        exact = exact_gradients(theirs, pixels, whole) if step == 0 else {}
+        start = clock()
+        ours, _ = run.stepper(step, [fed])
+        middle = clock()
+        train_one_epoch(theirs, feed, criterion, 0, optimizer, None, None, None, arguments)
+        end = clock()
+        losses.append((float(ours["loss"]), criterion.found))
+        if step:
+            seconds.append((middle - start, end - middle))
+        else:
+            apart = gradients_apart(run.stepper.model, theirs, exact)
+    return {
+        "part": part,
+        "name": f"{student.model} {precision}",
+        "ours_samples_per_s": student.batch_size / statistics.median(mine for mine, _ in seconds),
+        "open_clip_samples_per_s": student.batch_size / statistics.median(other for _, other in seconds),
+        "ratio": statistics.median(other / mine for mine, other in seconds),
+        "ratio_low": min(other / mine for mine, other in seconds),
+        "first_loss_difference": abs(losses[0][0] - losses[0][1]),
+        "last_loss_difference": abs(losses[-1][0] - losses[-1][1]),
+        **apart,
+    }
+
+
+def recorded_loss() -> torch.nn.Module:
+    """open_clip's loss, which keeps its last value in `found`."""
+    from open_clip import ClipLoss
 
     class Recorded(ClipLoss):
         def forward(self, *arguments, **keywords):
-            found = super().forward(*arguments, **keywords)
-            recorded.append(float(found["contrastive_loss"].detach()))
-            return found
+            result = super().forward(*arguments, **keywords)
+            self.found = float(result["contrastive_loss"].detach())
+            return result
 
-    criterion = Recorded()
-    for step in range(steps + 1):
-        batch = stream[step % len(stream)]
-        fed: Fed = _prepare(batch, tokens, CPU)
-        pixels, whole = loaded.preprocess.normalize(fed.images).contiguous(), loaded.tokenizer(fed.texts[0])
-        loader = types.SimpleNamespace(num_batches=1, num_samples=len(whole))
-        feed = {"train": types.SimpleNamespace(set_epoch=lambda epoch: None, dataloader=_One(loader, (pixels, whole)))}
-        start = time.process_time()
-        ours, _ = run.stepper(step, [fed])
-        middle = time.process_time()
-        train_one_epoch(theirs, feed, criterion, 0, optimizer, None, None, None, open_clip_arguments(name))
-        end = time.process_time()
-        losses.append((float(ours["loss"]), recorded[-1]))
-        if step:
-            ours_s.append(middle - start)
-            theirs_s.append(end - middle)
-    ratio = [b / a for a, b in zip(ours_s, theirs_s, strict=True)]
-    return [
-        {
-            "part": "open_clip",
-            "name": f"{student.model} {precision}",
-            "batch_size": student.batch_size,
-            "ours_samples_per_s": student.batch_size / statistics.median(ours_s),
-            "open_clip_samples_per_s": student.batch_size / statistics.median(theirs_s),
-            "ratio": statistics.median(ratio),
-            "ratio_low": min(ratio),
-            "first_loss_difference": abs(losses[0][0] - losses[0][1]),
-            "last_loss_difference": abs(losses[-1][0] - losses[-1][1]),
-        }
-    ]
+    return Recorded()
+
+
+def exact_gradients(model: torch.nn.Module, pixels: torch.Tensor, tokens: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The clipped gradients of open_clip's model and loss in fp64, by parameter; the model stays as it is."""
+    from open_clip import ClipLoss
+
+    model = copy.deepcopy(model).double()
+    ClipLoss()(**model(pixels.double(), tokens)).backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    return gradients(model)
+
+
+def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Gradients by parameter."""
+    return {name: p.grad.detach().clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def gradients_apart(ours: torch.nn.Module, theirs: torch.nn.Module, exact: dict) -> dict[str, float]:
+    """Norms of differences of all gradients, as shares of the norm: between the two, and of each from fp64's."""
+    mine, others = gradients(ours), gradients(theirs)
+    if not mine.keys() == others.keys() == exact.keys():
+        raise ValueError(f"other parameters have gradients: {sorted(mine.keys() ^ others.keys())}")
+
+    def share(one: dict, reference: dict) -> float:
+        pairs = [(one[name].double(), reference[name].double()) for name in reference]
+        off, size = sum(float((a - b).square().sum()) for a, b in pairs), sum(float(b.square().sum()) for _, b in pairs)
+        return (off / size) ** 0.5
+
+    return {
+        "gradient_difference": share(mine, others),
+        "ours_from_fp64": share(mine, exact),
+        "open_clip_from_fp64": share(others, exact),
+    }
 
 
 class _One:
@@ -211,7 +281,7 @@ def show(rows: list[dict]) -> None:
     """Print rows of one part as a table."""
     for part in dict.fromkeys(row["part"] for row in rows):
         chosen = [row for row in rows if row["part"] == part]
-        columns = [key for key in chosen[0] if key != "part"]
+        columns = [key for key in chosen[0] if key not in ("part", "torch", "steps", "against")]
         print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
         for row in chosen:
             cells = [f"{v:.3g}" if isinstance(v, float) else str(v) for v in (row[key] for key in columns)]
@@ -222,30 +292,50 @@ def show(rows: list[dict]) -> None:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="lite-mci-s")
-    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--model", default="lite-mci-s", help="of the parts prices and open_clip")
+    parser.add_argument("--batch-size", type=int, default=256, help="of the parts prices and open_clip")
     parser.add_argument("--steps", type=int, default=5, help="measured steps of each variant, after one of warm-up")
-    parser.add_argument("--only", choices=("prices", "open_clip"))
+    parser.add_argument("--only", choices=("prices", "open_clip", "paper"))
     parser.add_argument("--precision", nargs="+", default=["fp32", "bf16"])
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1, help="of the parts prices and open_clip")
+    parser.add_argument(
+        "--captioner", default="lite-coca", help="who writes live; new weights write as fast as trained"
+    )
+    parser.add_argument("--paper-model", default=PAPER)
+    parser.add_argument("--paper-batch-size", type=int, default=8)
+    parser.add_argument("--paper-threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "training.jsonl")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    student = recipes.Train(model=args.model, samples=10_000 * args.batch_size, batch_size=args.batch_size, workers=0)
+    lite = (args.model, args.batch_size, args.threads)
+    jobs = [("prices", *lite, None), *(("open_clip", *lite, precision) for precision in args.precision)]
+    for threads in args.paper_threads:
+        jobs += [("paper", args.paper_model, args.paper_batch_size, threads, one) for one in args.precision]
+    args.out.parent.mkdir(exist_ok=True)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         data = write_folder(Path(folder), max(2 * args.batch_size, 64), recipes.World())
-        if args.only != "open_clip":
-            rows += prices(data, student, args.steps)
-        if args.only != "prices":
-            for precision in args.precision:
-                rows += against_open_clip(data, student, args.steps, precision)
+        for part, *job in jobs:
+            if args.only in (None, part):
+                found = measure(part, data, *job, steps=args.steps, captioner=args.captioner)
+                rows += found
+                with open(args.out, "a", encoding="utf-8") as file:  # each when it is there: the paper's takes minutes
+                    file.writelines(json.dumps(row) + "\n" for row in found)
     show(rows)
-    args.out.parent.mkdir(exist_ok=True)
-    facts = {"model": args.model, "batch_size": args.batch_size, "steps": args.steps, "threads": args.threads}
-    facts["torch"] = torch.__version__
-    with open(args.out, "a", encoding="utf-8") as file:
-        file.writelines(json.dumps({**facts, **row}) + "\n" for row in rows)
+
+
+def measure(
+    part: str, data: Path, model: str, batch: int, threads: int, precision: str | None, steps: int, captioner: str
+) -> list[dict]:
+    """Rows of one part, with what they were measured on."""
+    torch.set_num_threads(threads)
+    clock = time.process_time if threads == 1 else time.perf_counter
+    student = recipes.Train(model=model, samples=10_000 * batch, batch_size=batch, workers=0)
+    if precision is None:
+        found = prices(data, student, steps, captioner, clock)
+    else:
+        found = [against_open_clip(data, student, steps, precision, clock, part)]
+    facts = {"model": model, "batch_size": batch, "steps": steps, "threads": threads, "torch": torch.__version__}
+    return [{**facts, **row} for row in found]
 
 
 if __name__ == "__main__":

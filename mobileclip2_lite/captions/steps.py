@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 ROWS, ALIGNED = 16, 4
-"""Rows are padded to at least the first and to a multiple of the second. Matrix libraries take other kernels, which round
-differently, for few rows: fewer than four on AMD, than sixteen on Intel (docs/lab_log.md)."""
+"""Rows are padded to at least the first and to a multiple of the second. For few rows matrix libraries take other
+kernels, which round differently: for fewer than four on AMD, than sixteen on Intel (docs/lab_log.md)."""
 
 
 def check_causal(model: nn.Module) -> None:
