@@ -1,7 +1,7 @@
 """The recorded longer runs: what each part of reinforced training adds, every row beside its control, several seeds.
 
     python benchmarks/ladder.py                                    # prints what is recorded
-    python benchmarks/ladder.py --data runs/lite/reinforced --out runs/ladder --rows all --jobs 2
+    python benchmarks/ladder.py --data runs/ladder-data/reinforced --rows all --samples 60000 --jobs 2
     python benchmarks/ladder.py --data runs/lite/reinforced --rows control "+ ensemble" --seeds 0 --samples 20000
 
 MobileCLIP's ablations (arXiv 2311.17049) and MobileCLIP2's ladder (arXiv 2508.20691), at recipe lite. A row is the
@@ -9,7 +9,12 @@ recipe's control or student with the changes that `ROWS` names. Each is trained 
 teachers, five views, captions of several captioners), measured on the embedded world's test sets, and appended to
 results/ladder.jsonl; what stands there for the same row, seed, settings and data is not trained again (--results FILE
 records elsewhere). An interrupted program goes on where it was. Each training has one thread. Looked at in
-notebooks/40_reinforced_training.ipynb.
+notebooks/20_captioner_finetuning.ipynb, 30_distillation_temperature.ipynb and 40_reinforced_training.ipynb.
+
+Not every row can be trained on what `make run` makes, which has no captions of the pretrained captioner. Add them with
+
+    mobileclip2-lite caption runs/lite/captioned runs/ladder-data/captioned --captioners lite-captioner-web
+    mobileclip2-lite reinforce runs/ladder-data/captioned runs/ladder-data/reinforced
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
     def caption(
         pairs: Positional[Path],
         out: Positional[Path],
-        settings: Annotated[recipes.Caption, Flat] = CAPTION,
+        settings: Annotated[recipes.Caption, Flat] = recipe.caption if recipe.caption.captioners else CAPTION,
         engine: str = "local",
         workers: int = 1,
     ) -> None:
