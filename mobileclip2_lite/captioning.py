@@ -128,7 +128,10 @@ def _load(names: Sequence[str]) -> dict[str, LoadedModel]:
     import torch
 
     from .models.captioner import load_captioner
+    from .models.sources import check_trained
 
+    for name in names:
+        check_trained(name, "captioner")
     keys = Counter(captioner_key(name) for name in names)
     if not names or max(keys.values()) > 1:
         raise ValueError(f"captioners must be one or more, of different names (by their last part), not {names}")

@@ -99,8 +99,11 @@ def _check(settings: Reinforce) -> None:
 
 
 def _load(names: Sequence[str]) -> TeacherEnsemble:
+    from .models.sources import check_trained
     from .models.teachers import load_teachers
 
+    for name in names:
+        check_trained(name, "teacher")
     return load_teachers(names)
 
 

@@ -40,6 +40,7 @@ def load_scorer(name: str | os.PathLike) -> LoadedModel:
         ValueError: the name is that of an architecture, whose weights would be random; or the weights are not those of
             the card beside them.
     """
+    from .models.sources import check_trained
     from .models.teachers import load_teachers
     from .models.zoo import data_folder
 
@@ -49,11 +50,7 @@ def load_scorer(name: str | os.PathLike) -> LoadedModel:
         name = str(embedded)
     elif name == "lite-dfn":
         raise FileNotFoundError(f"the scorer {name} is not in {embedded}: make it with `python data/train_scorer.py`")
-    elif not (Path(name).exists() or name.startswith(("lite-teacher-", "hf-hub:", "local-dir:")) or "@" in name):
-        raise ValueError(
-            f"Filter.scorer = {name!r} names an architecture, whose weights would be random: give a folder, "
-            "`MODEL@TAG` (`ViT-B-32@openai`), `hf-hub:OWNER/NAME`, or lite-dfn"
-        )
+    check_trained(name, "scorer")
     ensemble = load_teachers((name,))
     return ensemble.loaded(ensemble.names[0])
 

@@ -148,6 +148,15 @@ def test_links_to_files_lead_somewhere():
 # --- packaging ------------------------------------------------------------------------------------------------------
 
 
+def test_notebooks_that_docstrings_name_exist():
+    named = 0
+    for name in (name for name in tracked() if name.endswith(".py")):
+        for notebook in re.findall(r"notebooks/\w+\.ipynb", read(name)):
+            named += 1
+            assert (ROOT / notebook).is_file(), f"{name} names {notebook}"
+    assert named > 50
+
+
 def test_extras_agree_with_environment_yml_and_makefile():
     yaml = pytest.importorskip("yaml")
     project = pyproject()["project"]

@@ -436,3 +436,30 @@ def test_another_size_and_context_interpolate(tmp_path):
     assert longer.tokenizer(["a cat"]).shape == (1, 48)
     assert longer.model.encode_image(longer.preprocess(Image.new("RGB", (200, 120)))[None]).shape == (1, width)
     assert longer.model.encode_text(longer.tokenizer(["a cat"])).shape == (1, width)
+
+
+@pytest.mark.parametrize("stage", ["reinforce", "caption", "filter"])
+def test_stages_refuse_an_architecture_without_weights(stage, tmp_path):
+    from mobileclip2_lite import captioning, filtering, recipes, reinforce, stages
+
+    stages.Work(tmp_path, "pairs", 1, {}).commit(shards=[], samples=0)
+    calls = {
+        "reinforce": lambda: reinforce.reinforce(recipes.Reinforce(("ViT-B-32",)), tmp_path, tmp_path / "out"),
+        "caption": lambda: captioning.caption(recipes.Caption(("coca_ViT-B-32",)), tmp_path, tmp_path / "out"),
+        "filter": lambda: filtering.filter_pairs(recipes.Filter("ViT-B-32"), tmp_path, tmp_path / "out"),
+    }
+    with pytest.raises(ValueError, match="ViT-B-32' names an architecture, whose weights would be random"):
+        calls[stage]()
+
+
+def test_captioner_takes_open_clips_tag(monkeypatch):
+    from mobileclip2_lite.models import captioner, zoo
+
+    asked = []
+    monkeypatch.setattr(
+        zoo, "create_model", lambda *given: asked.append(given) or (_ for _ in ()).throw(OSError("hub"))
+    )
+    for name in ("coca_ViT-L-14@mscoco_finetuned_laion2b_s13b_b90k", "hf-hub:apple/some@main"):
+        with pytest.raises(OSError, match="hub"):
+            captioner.load_captioner(name)
+    assert asked == [("coca_ViT-L-14", "mscoco_finetuned_laion2b_s13b_b90k"), ("hf-hub:apple/some@main",)]

@@ -87,6 +87,8 @@ def is_captioner(model: nn.Module) -> bool:
 def load_captioner(name: str | os.PathLike) -> LoadedModel:
     """A captioner by name: `lite-captioner-...` from `data/captioners/`, all others as `create_model` finds them.
 
+    Open_clip's with their tag: `coca_ViT-L-14@mscoco_finetuned_laion2b_s13b_b90k`.
+
     Raises:
         FileNotFoundError: the embedded captioner is not there.
         ValueError: the weights are not those of the card beside them, or the model has no text decoder.
@@ -109,7 +111,9 @@ def load_captioner(name: str | os.PathLike) -> LoadedModel:
                 f"{Path(place) / 'model.safetensors'} is not the file that card.json beside it describes (SHA-256 "
                 f"{found}, card {wanted}): fetch both again"
             )
-    loaded = create_model(place)
+    model, _, tag = os.fspath(place).partition("@")
+    tagged = tag and not model.startswith("hf-hub:") and not Path(place).exists()  # a hub's @ is a revision
+    loaded = create_model(model, tag) if tagged else create_model(place)
     if not is_captioner(loaded.model):
         raise ValueError(f"{name} has no text decoder, so it cannot write captions: name a CoCa model")
     return loaded

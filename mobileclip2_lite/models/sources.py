@@ -50,6 +50,20 @@ def lite_names() -> list[str]:
     return sorted(path.stem for path in CONFIGS.glob("*.json"))
 
 
+def check_trained(name: str, what: str) -> None:
+    """Refuse the bare name of an architecture, which would do its work with random weights and without a word.
+
+    Raises:
+        ValueError: `name` is neither a path nor a hub's, has no `@TAG`, and is none of the embedded models.
+    """
+    known = name.startswith(("lite-teacher-", "lite-captioner-", "lite-dfn", HUB, "local-dir:"))
+    if not known and "@" not in name and not Path(name).exists():
+        raise ValueError(
+            f"{what} {name!r} names an architecture, whose weights would be random: give a folder, `MODEL@TAG` "
+            "(`ViT-B-32@openai`), `hf-hub:OWNER/NAME`, or an embedded model of data/"
+        )
+
+
 def resolve(name_or_path: str | os.PathLike, pretrained: str | os.PathLike | None = None) -> Source:
     """The source that a name and a `pretrained` value mean; see `zoo.create_model`.
 
