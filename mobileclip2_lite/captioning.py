@@ -130,11 +130,11 @@ def _load(names: Sequence[str]) -> dict[str, LoadedModel]:
     from .models.captioner import load_captioner
     from .models.sources import check_trained
 
-    for name in names:
-        check_trained(name, "captioner")
     keys = Counter(captioner_key(name) for name in names)
     if not names or max(keys.values()) > 1:
         raise ValueError(f"captioners must be one or more, of different names (by their last part), not {names}")
+    for name in names:
+        check_trained(name, "captioner")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = {captioner_key(name): load_captioner(name) for name in names}
     return {key: item._replace(model=item.model.to(device)) for key, item in loaded.items()}

@@ -392,7 +392,7 @@ def test_captioners_are_loaded_by_name_and_from_folders(pairs, tmp_path):
     assert given["key"] == manifest["key"], "the same weights under the same name are the same work"
     assert hashes(tmp_path / "named") == hashes(tmp_path / "given")
     with pytest.raises(ValueError, match="no text decoder"):
-        caption(dataclasses.replace(BABBLE, captioners=("lite-mci-s",)), pairs, tmp_path / "other")
+        caption(dataclasses.replace(BABBLE, captioners=("lite-teacher-conv",)), pairs, tmp_path / "other")
 
 
 def test_a_worker_on_another_machine_writes_the_same_bytes(pairs, tmp_path, monkeypatch):

@@ -173,10 +173,11 @@ def test_training_stream_of_clean_captions_names_what_is_seen():
 
 
 def test_a_scene_is_found_by_its_uid():
-    picture = emoji_world.scene(WORLD, "train", 12)
-    assert emoji_world.scene_of(WORLD, picture.uid) == picture
+    for split in ("train", "annotated"):
+        picture = emoji_world.scene(WORLD, split, 12)
+        assert emoji_world.scene_of(WORLD, picture.uid) == picture
     for wrong in ("retrieval-0-120-12", "train-9-120-12", "row 0"):
-        with pytest.raises(ValueError, match="not a training scene"):
+        with pytest.raises(ValueError, match="not a training or annotated scene"):
             emoji_world.scene_of(WORLD, wrong)
 
 

@@ -317,7 +317,7 @@ def test_lite_round_trip_in_half_precision(name, tmp_path):
     again = create_model(folder)
     assert again.preprocess == loaded.preprocess
     assert json.loads((folder / "card.json").read_text("utf-8"))["name"] == name
-    image = torch.rand(2, 3, 64, 64)
+    image = torch.rand(2, 3, *2 * [loaded.preprocess.image_size])
     with torch.no_grad():
         torch.testing.assert_close(
             again.model.encode_image(image), loaded.model.encode_image(image), atol=2e-3, rtol=2e-2
