@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny_training import settings, write_data, write_model
 
-from mobileclip2_lite import recipes, temperature
+from mobileclip2_lite import cli, recipes, recorded, temperature
 from mobileclip2_lite.live_teachers import teacher_cards
 
 
@@ -115,3 +115,24 @@ def test_wrong_searches_are_named(made, tmp_path):
     chosen = dataclasses.replace(settings(model), teachers=("first",))
     with pytest.raises(ValueError, match="no 'retrieval', only zero_shot"):
         temperature.search(one, chosen, data, tmp_path, lambda loaded: {"zero_shot": 1.0}, "cpu", False)
+
+
+def test_the_command_writes_cards_and_a_record(tmp_path, monkeypatch):
+    row = {"scale": 8.0, "samples": 16, "values": [0.5], "mean": 0.5, "std": None}
+    found = {"teacher": "t", "metric": "zero_shot", "best": 8.0, "own": 20.0, "curve": [row], "judged": {}}
+    asked = []
+    monkeypatch.setattr(temperature, "search", lambda *given: asked.append(given) or {"t": found})
+    card, record = tmp_path / "card.json", tmp_path / "results" / "temperature.jsonl"
+    card.write_text('{"name": "t", "logit_scale": 20.0}', "utf-8")
+    words = ["temperature", "data", "out", "--seeds", "4", "--cards", str(card), "--record", str(record)]
+    for _ in range(2):
+        monkeypatch.setattr("sys.argv", ["/somewhere/mobileclip2-lite", *words])
+        cli.main()
+    settings, _, data, out, _ = asked[0]
+    assert (settings.seeds, data.name, out.name) == ((4,), "data", "out")
+    written = json.loads(card.read_text("utf-8"))
+    assert (written["logit_scale"], written["logit_scale_before"]) == (8.0, 20.0)
+    lines = recorded.read_lines(record)
+    assert [line["command"] for line in lines] == [f"mobileclip2-lite {' '.join(words)}"] * 2
+    assert recorded.read_temperature(record)["t"]["best"] == 8.0
+    assert not (tmp_path / "data").exists(), "without --use the data stays as it is"
