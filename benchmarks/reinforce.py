@@ -202,7 +202,8 @@ def students(samples: int, seeds: range, pairs: int, storages: list[str], folder
         reinforce(dataclasses.replace(recipe.reinforce, storage=storage), folder / "emoji", folder / storage)
     for seed in seeds:
         for storage in storages:
-            settings = dataclasses.replace(recipe.student, samples=samples, batch_size=64, captioners=(), evaluate_every=0)
+            changes = {"samples": samples, "batch_size": 64, "captioners": (), "evaluate_every": 0}
+            settings = dataclasses.replace(recipe.student, **changes)
             model = train(settings, folder / storage, folder / f"{storage}-{seed}", seed, progress=False)
             sizes = dataclasses.replace(recipe.evaluate, renders=20)
             score = evaluate(create_model(model), world, sizes, ["zero_shot"])["zero_shot"]
