@@ -281,15 +281,22 @@ def unpack(
     rows, at, starts = base64.b64decode(text), 0, []
     if len(text) % 4 or len(rows) != len(text) * 3 // 4 - text[-2:].count("="):
         raise ValueError("packed views are not base64")
+    flags = rows[12:13]
+    size = _row_size(flags[0]) if flags else 13
+    if len(rows) % size == 0 and rows[12::size].count(flags) == len(rows) // size:  # all rows are equally long
+        starts, at = range(0, len(rows), size), len(rows)
     while at < len(rows):
         starts.append(at)
-        flags = rows[at + 12] if at + 12 < len(rows) else 0
-        at += 13 + 5 * (flags >> 2) + 4 * (flags >> 1 & 1)
+        at += _row_size(rows[at + 12] if at + 12 < len(rows) else 0)
     if at != len(rows):
         raise ValueError(f"packed views end within a view, after {len(rows)} bytes")
     if choose is not None:
         starts = [starts[choose(len(starts))]] if starts else []
     return [_unpack_row(rows, start, width, height, sha256) for start in starts]
+
+
+def _row_size(flags: int) -> int:
+    return 13 + 5 * (flags >> 2) + 4 * (flags >> 1 & 1)
 
 
 def _unpack_row(rows: bytes, at: int, width: int, height: int, sha256: str) -> View:

@@ -24,7 +24,7 @@ class BadImage(ValueError):
         self.reason = reason
 
 
-def pixels(data: bytes) -> np.ndarray:
+def pixels(data: bytes | memoryview) -> np.ndarray:
     """The RGB pixels of an encoded image, uint8 (H, W, 3).
 
     Pixels are taken as stored: EXIF rotation is not applied (nor is it by the official trainer or open_clip), an
@@ -43,7 +43,7 @@ def pixels(data: bytes) -> np.ndarray:
 
 
 @functools.cache
-def _jpeg_decoder() -> Callable[[bytes], np.ndarray] | None:
+def _jpeg_decoder() -> Callable[[bytes | memoryview], np.ndarray] | None:
     """torchvision's JPEG decoder; None where torchvision has none (it is to move to another package)."""
     try:
         import torch
@@ -53,7 +53,7 @@ def _jpeg_decoder() -> Callable[[bytes], np.ndarray] | None:
     except (ImportError, AttributeError, RuntimeError):
         return None
 
-    def read(data: bytes) -> np.ndarray:
+    def read(data: bytes | memoryview) -> np.ndarray:
         encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
         return operator(encoded, mode, False).permute(1, 2, 0).numpy()
 
@@ -69,7 +69,7 @@ def _small(width: int, height: int) -> bool:
     return not Image.MAX_IMAGE_PIXELS or width * height <= Image.MAX_IMAGE_PIXELS
 
 
-def jpeg_header(data: bytes) -> tuple[int, int, int] | None:
+def jpeg_header(data: bytes | memoryview) -> tuple[int, int, int] | None:
     """(width, height, components) of an 8-bit JPEG, None for anything else."""
     if data[:2] != b"\xff\xd8":
         return None
@@ -88,7 +88,7 @@ def jpeg_header(data: bytes) -> tuple[int, int, int] | None:
     return None
 
 
-def _open(data: bytes) -> Image.Image:
+def _open(data: bytes | memoryview) -> Image.Image:
     """An encoded image as RGB, by PIL; raises as `pixels`."""
     if not data:
         raise BadImage("empty_image", "0 bytes")

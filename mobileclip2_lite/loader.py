@@ -246,7 +246,7 @@ class ReinforcedDataset:
     def _pixels(self, item: Item) -> Item:
         """Decode the picture and replay the view."""
         names = item.index.extensions(item.number)
-        data = bytes(item.index.member(item.number, next(name for name in names if name in EXTENSIONS)))
+        data = item.index.member(item.number, next(name for name in names if name in EXTENSIONS))
         image, view = decoding.pixels(data), item.view
         size = image.shape[1::-1]
         # pictures that `shrinking` made smaller are replayed relative to their view's source

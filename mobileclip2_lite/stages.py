@@ -44,7 +44,7 @@ def stable_uid(source_key: str) -> str:
     return hashlib.sha256(source_key.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def sha256_bytes(data: bytes) -> str:
+def sha256_bytes(data: bytes | memoryview) -> str:
     """SHA-256 of bytes, in hex."""
     return hashlib.sha256(data).hexdigest()
 
