@@ -96,6 +96,16 @@ def test_greedy_writes_what_open_clip_writes(seed, end, length):
     assert len(lengths) > 1
 
 
+def test_signs_stand_as_people_write_them_and_tokens_stay_the_same():
+    loaded = create_model("lite-coca")
+    start, end, _ = captioner.special_tokens(loaded)
+    for text in ("a red apple, a dog and a kite", "look! is it a cat? yes: a cat; no dog."):
+        tokens = [token for token in loaded.tokenizer([text])[0].tolist() if token not in (start, 0)]
+        caption = generation._caption(loaded, tokens[: tokens.index(end) + 1], 0.0)
+        assert caption.text == text
+        assert torch.equal(loaded.tokenizer([caption.text]), loaded.tokenizer([loaded.tokenizer.decode(tokens[:-1])]))
+
+
 def test_temperature_zero_is_greedy(coca):
     images = pictures(5)
     assert generate(coca, images, Generate(captions=1, temperature=0)) == generate(coca, images, GREEDY)
@@ -272,8 +282,8 @@ def test_repetition_penalty_repeats_less(coca):
 
 def test_long_texts_of_several_sentences_survive(monkeypatch):
     loaded = create_model("lite-coca")
-    text = "a small red dog sits left of two blue balls . above them a bird flies . all of it is drawn on a green "
-    text = text + "ground , and the sky is not seen . the dog looks at the bird ."
+    text = "a small red dog sits left of two blue balls. above them a bird flies. all of it is drawn on a green "
+    text = text + "ground, and the sky is not seen. the dog looks at the bird."
     wanted = loaded.tokenizer([text])[0]
     length = int((wanted != 0).sum())
     assert length > 40

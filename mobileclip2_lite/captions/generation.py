@@ -12,6 +12,7 @@ probability ties with another's to the last bits may differ.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -202,4 +203,5 @@ def _caption(loaded: LoadedModel, tokens: list[int], score: float) -> Caption:
     special = special_tokens(loaded)
     words = [token for token in tokens if token not in special]
     decode: Any = getattr(loaded.tokenizer, "decode", None) or loaded.tokenizer.tokenizer.decode
-    return Caption(decode(words).strip(), tuple(tokens), score)
+    text = re.sub(r" +([,.;:!?])", r"\1", decode(words))  # BPE sets a space before every sign; tokens stay the same
+    return Caption(text.strip(), tuple(tokens), score)
