@@ -54,13 +54,31 @@ def run(recipe: Recipe, folder: str | os.PathLike | None = None, say: Callable[[
         stages.StageMismatch: the folder holds work of other settings.
         stages.FolderLocked: another process works in the folder.
     """
+    from mobileclip2_lite.report import write_report
+
+    folder = Path(folder or Path("runs") / recipe.name)
+    make_data(recipe, folder, say)
+    trained = [f"{kind}-seed{seed}/manifest.json" for kind in ("control", "student") for seed in recipe.seeds]
+    with _timed(folder, "train", trained, say):
+        train_all(recipe, folder)
+    with _timed(folder, "evaluate", ["evaluation.json"], say):
+        results = evaluate_all(recipe, folder)
+    with _timed(folder, "report", ["report.html"], say):
+        write_report(folder, recipe)
+    return results
+
+
+def make_data(recipe: Recipe, folder: str | os.PathLike, say: Callable[[str], None] = print) -> Path:
+    """The part of the way before any training: pairs, filter, captions, reinforcement; returns the reinforced folder.
+
+    Args and raises as `run`.
+    """
     from mobileclip2_lite.captioning import caption
     from mobileclip2_lite.filtering import filter_pairs
     from mobileclip2_lite.pairs import make_pairs
     from mobileclip2_lite.reinforce import reinforce
-    from mobileclip2_lite.report import write_report
 
-    folder = Path(folder or Path("runs") / recipe.name)
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with _timed(folder, "pairs", ["pairs/manifest.json"], say):
         make_pairs(recipe.pairs, folder / "pairs", world=recipe.world)
@@ -75,14 +93,7 @@ def run(recipe: Recipe, folder: str | os.PathLike | None = None, say: Callable[[
         source = folder / "captioned"
     with _timed(folder, "reinforce", ["reinforced/manifest.json"], say):
         reinforce(recipe.reinforce, source, folder / "reinforced")
-    trained = [f"{kind}-seed{seed}/manifest.json" for kind in ("control", "student") for seed in recipe.seeds]
-    with _timed(folder, "train", trained, say):
-        train_all(recipe, folder)
-    with _timed(folder, "evaluate", ["evaluation.json"], say):
-        results = evaluate_all(recipe, folder)
-    with _timed(folder, "report", ["report.html"], say):
-        write_report(folder, recipe)
-    return results
+    return folder / "reinforced"
 
 
 def train_all(recipe: Recipe, folder: Path, jobs: int = 0) -> None:
