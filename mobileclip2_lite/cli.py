@@ -135,6 +135,10 @@ def _add_stages(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         if verify and found["problems"]:
             raise SystemExit(1)
 
+
+def _add_training(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
+    """What is trained from a reinforced folder."""
+
     @app.command
     def train(
         data: tyro.conf.Positional[Path],
@@ -214,6 +218,7 @@ def main(arguments: list[str] | None = None) -> None:
         app = tyro.extras.SubcommandApp()
         _add_way(app, recipe)
         _add_stages(app, recipe)
+        _add_training(app, recipe)
         cli_captions.add(app, recipe)
         cli_models.add(app, recipe)
         app.cli(args=rest, prog="mobileclip2-lite", description=__doc__.split("\n")[0])
