@@ -172,5 +172,5 @@ def test_torchrun(tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])}
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
     done = subprocess.run(launcher, env=environment, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0, f"{done.stderr[:3000]}\n...\n{done.stderr[-2000:]}"
     assert json.loads((tmp_path / "out" / "manifest.json").read_text("utf-8"))["processes"] == 2
