@@ -24,7 +24,7 @@ import numpy as np
 from . import decoding, engines, shards
 from .reinforce import finished
 from .stages import Work, pretty, read_manifest, rng, sha256_bytes, to_json, write_atomic
-from .tars import ShardError, read_tar, write_tar
+from .tars import ShardError, count_lost, read_tar, write_tar
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -249,10 +249,7 @@ class ShardCaptioner:
         dropped: Counter = Counter()
         captions: Counter = Counter()
         info = write_tar(target, self.samples(self.pairs / name, dropped, captions))
-        if dropped["damaged_tar"] and expected is not None:  # count samples, not tars
-            dropped["damaged_tar"] = (
-                expected - info.samples - sum(n for why, n in dropped.items() if why != "damaged_tar")
-            )
+        count_lost(dropped, expected, info.samples)
         counts = {"dropped": dict(sorted((+dropped).items())), "captions": dict(sorted(captions.items()))}
         content = {"key": self.key, "name": name, **info._asdict(), **counts}
         write_atomic(record, pretty(content))

@@ -24,6 +24,7 @@ from . import augment, decoding, engines, shards, storage
 from .embedder import Embedder
 from .shards import Sample
 from .stages import Work, pretty, read_manifest, rng, sha256_bytes, sha256_file, write_atomic
+from .tars import count_lost
 
 if TYPE_CHECKING:
     from .models.teachers import TeacherEnsemble
@@ -183,10 +184,7 @@ class ShardReinforcer:
             info = datacompdr.write_official(target, samples, self.ensemble.names, dtype=self.settings.storage)
         else:
             info = shards.write_shard(target, samples, self.settings.storage)
-        if dropped["damaged_tar"] and expected is not None:  # count samples, not tars
-            dropped["damaged_tar"] = (
-                expected - info.samples - sum(n for why, n in dropped.items() if why != "damaged_tar")
-            )
+        count_lost(dropped, expected, info.samples)
         content = {
             "key": self.key,
             "name": name,

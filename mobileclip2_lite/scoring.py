@@ -20,7 +20,7 @@ import numpy as np
 from . import decoding, shards
 from .embedder import GPU_PIECE, PIECE, Queue
 from .stages import canonical, sha256_bytes, write_atomic
-from .tars import ShardError, read_tar
+from .tars import ShardError, count_lost, read_tar
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -128,9 +128,7 @@ class ShardScorer:
             scores = np.round(rows.numpy(), DIGITS) + 0.0  # no minus zero
         if not np.isfinite(scores).all():
             raise ValueError(f"{self.pairs / name}: the scorer gives scores that are not finite; take another scorer")
-        if dropped["damaged_tar"] and expected is not None:  # count samples, not tars
-            others = sum(count for reason, count in dropped.items() if reason != "damaged_tar")
-            dropped["damaged_tar"] = expected - len(uids) - others
+        count_lost(dropped, expected, len(uids))
         found = Scored(name, places, uids, scores, dict(sorted((+dropped).items())))
         write_atomic(record, canonical({"key": self.key, **found._asdict(), "scores": scores.tolist()}))
         return found

@@ -103,6 +103,18 @@ def read_tar(path: str | os.PathLike, dropped: Counter | None = None) -> Iterato
         yield key, parts
 
 
+def count_lost(dropped: Counter, expected: int | None, used: int) -> None:
+    """Make `damaged_tar`, which `read_tar` counts once a tar, the number of its samples that are lost.
+
+    Args:
+        dropped: samples by reason.
+        expected: samples that the shard should hold; None if that is not known.
+        used: samples that were used.
+    """
+    if dropped["damaged_tar"] and expected is not None:
+        dropped["damaged_tar"] = expected - used - sum(n for why, n in dropped.items() if why != "damaged_tar")
+
+
 def split_name(name: str) -> tuple[str, str]:
     """WebDataset's key and extension of a member's name: folders belong to the key, the first dot ends it."""
     folder, slash, base = name.rpartition("/")

@@ -11,15 +11,12 @@ Shapes: B images or texts, E embedding dimension, Q image tokens, T text tokens,
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-
-from mobileclip2_lite.stages import sha256_file
 
 if TYPE_CHECKING:
     from mobileclip2_lite.models.zoo import LoadedModel
@@ -93,6 +90,7 @@ def load_captioner(name: str | os.PathLike) -> LoadedModel:
         FileNotFoundError: the embedded captioner is not there.
         ValueError: the weights are not those of the card beside them, or the model has no text decoder.
     """
+    from mobileclip2_lite.models.weights import read_card
     from mobileclip2_lite.models.zoo import create_model, data_folder
 
     place: str | os.PathLike = name
@@ -102,15 +100,7 @@ def load_captioner(name: str | os.PathLike) -> LoadedModel:
             raise FileNotFoundError(
                 f"the embedded captioner {name} is not in {place}: make it with `python data/train_captioners.py`"
             )
-    card = Path(place) / "card.json"
-    if card.is_file():
-        wanted = json.loads(card.read_text("utf-8")).get("sha256")
-        found = sha256_file(Path(place) / "model.safetensors")
-        if wanted not in (None, found):
-            raise ValueError(
-                f"{Path(place) / 'model.safetensors'} is not the file that card.json beside it describes (SHA-256 "
-                f"{found}, card {wanted}): fetch both again"
-            )
+    read_card(place)
     model, _, tag = os.fspath(place).partition("@")
     tagged = tag and not model.startswith("hf-hub:") and not Path(place).exists()  # a hub's @ is a revision
     loaded = create_model(model, tag) if tagged else create_model(place)

@@ -26,8 +26,9 @@ from torch import Tensor, nn
 
 from mobileclip2_lite import recipes
 from mobileclip2_lite.models.trimming import trim
+from mobileclip2_lite.models.weights import read_card
 from mobileclip2_lite.models.zoo import LoadedModel, create_model, data_folder, save_model
-from mobileclip2_lite.stages import pretty, sha256_file, write_atomic
+from mobileclip2_lite.stages import pretty, write_atomic
 
 _TYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -249,15 +250,7 @@ def _load(teacher: Teacher) -> tuple[LoadedModel, dict[str, Any]]:
             raise FileNotFoundError(
                 f"the embedded teacher {teacher.model} is not in {folder}: make it with `python data/train_teacher.py`"
             )
-    card = {}
-    if (folder / "card.json").is_file():
-        card = json.loads((folder / "card.json").read_text("utf-8"))
-        found = sha256_file(folder / "model.safetensors")
-        if card.get("sha256") not in (None, found):
-            raise ValueError(
-                f"{folder / 'model.safetensors'} is not the file that card.json beside it describes (SHA-256 {found}, "
-                f"card {card['sha256']}): fetch both again"
-            )
+    card = read_card(folder)
     return create_model(folder if folder.is_dir() else teacher.model, teacher.pretrained), card
 
 
