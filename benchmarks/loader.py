@@ -3,13 +3,15 @@
     python benchmarks/loader.py --photos FOLDER      # or MOBILECLIP2_LITE_PHOTOS; without photographs rendered scenes
 
 The official way: `webdataset` reads shards of the official layout, PIL decodes, torchvision crops and augments, and
-`torch.load` reads a gzipped dict with the bfloat16 embeddings of all 30 views. Ours: `ReinforcedDataset` on the same
-samples and the same views. Both end in a normalised float batch. Writes results/loader.jsonl.
+`torch.load` reads a gzipped dict with the bfloat16 embeddings of all 30 views; it ends in normalised floats, in bytes
+where that is said. Ours: `ReinforcedDataset` on the same samples and the same views; it ends in bytes, which the
+training step normalises on its device, in normalised floats where that is said. Writes results/loader.jsonl.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import json
 import os
@@ -25,6 +27,7 @@ import torch
 
 from mobileclip2_lite import augment, datacompdr, decoding, shards
 from mobileclip2_lite.loader import ReinforcedDataset
+from mobileclip2_lite.models.preprocess import Preprocess
 from mobileclip2_lite.recipes import Augment
 from mobileclip2_lite.shrinking import shrink
 from mobileclip2_lite.stages import Work, rng, sha256_bytes, stable_uid
@@ -159,10 +162,10 @@ def _stack(batch: list[dict]) -> dict:
 
 
 def our_batches(dataset: ReinforcedDataset):
-    """Ours, with the normalisation that the training step does."""
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) * 255 for v in (MEAN, STD))
+    """Ours, with the normalisation that the training step does on its device."""
+    normalize = Preprocess(dataset.image_size, MEAN, STD).normalize
     for batch in dataset:
-        yield batch, batch.images.float().sub_(mean).div_(std)
+        yield batch, normalize(batch.images)
 
 
 def rate(make, count: int, repeats: int) -> list[float]:
@@ -207,8 +210,10 @@ def main() -> None:
         both = ReinforcedDataset(fast, interpolation="bilinear", resampling="torch", **common)
         if args.size == datacompdr.SIZE:
             check_same(folder / "official.tar", exact, args)
+        official = functools.partial(stock_batches, folder / "official.tar", exact, args.size, args.batch_size)
         ways = {
-            "official": lambda: stock_batches(folder / "official.tar", exact, args.size, args.batch_size),
+            "official": official,
+            "official, not normalised": lambda: official(normalise=False),
             "exact": lambda: exact,
             "exact, normalised": lambda: our_batches(exact),
             "torch's resampling": lambda: quick,

@@ -174,14 +174,20 @@ def replay_pixels(
     interpolation: str = "bilinear",
     on_mismatch: str = "error",
     resampling: str = "pil",
+    height: int = 0,
 ) -> np.ndarray:
-    """`replay` as uint8 (size, size, 3); not to be written to."""
+    """`replay` as uint8 (size, size, 3), not to be written to.
+
+    Args:
+        height: of the source, where `image` holds no more than its first rows (`decoding.pixels`); 0 if it is whole.
+    """
     if interpolation not in RESAMPLING:
         raise ValueError(f"interpolation {interpolation!r} is not one of {', '.join(RESAMPLING)}")
     if resampling not in ("pil", "torch"):
         raise ValueError(f"resampling {resampling!r} is not pil or torch")
     array = isinstance(image, np.ndarray)
-    width, height = image.shape[1::-1] if array else image.size
+    width, rows = image.shape[1::-1] if array else image.size
+    height = height or rows
     if on_mismatch == "error" and view.width and (width, height) != (view.width, view.height):
         raise SourceMismatch(
             f"the view was drawn for {view.width} x {view.height} pixels, the image has {width} x {height}"

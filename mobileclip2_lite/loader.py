@@ -23,7 +23,7 @@ from . import augment, decoding, storage
 from .order import POOL, Order
 from .recipes import Augment
 from .shards import EXTENSIONS, decode_text, load_json, parse_views, sample_error, shard_names
-from .stages import read_manifest, rng, sha256_bytes
+from .stages import pick, read_manifest, rng, sha256_bytes
 from .tars import ShardError, TarIndex
 
 if TYPE_CHECKING:
@@ -200,9 +200,11 @@ class ReinforcedDataset:
         positions = range(first, min(first + self.batch_size, self.order.samples))
         items: list[Any] = [self.order.at(self.epoch, position) for position in positions]
         dropped: Counter = Counter()
-        for step in (self._plan, self._rows, self._pixels):
+        images = np.empty((len(items), self.image_size, self.image_size, 3), np.uint8)
+        free = iter(images)
+        for step in (self._plan, self._rows, lambda item: self._pixels(item, free)):
             items = list(self._each(step, items, dropped))
-        return self._collate(items, dropped)
+        return self._collate(items, images[: len(items)], dropped)
 
     def _each(self, step: Callable, items: list[Any], dropped: Counter) -> Iterator[Any]:
         """What a step makes of the items; one that it cannot use is raised or counted, as `on_mismatch` says."""
@@ -226,11 +228,9 @@ class ReinforcedDataset:
         meta = load_json(path, key, "json", parts) if "json" in parts else {}
         uid = str(meta.get("uid", unquote(key)))
         item = Item(index, number, key, uid, decode_text(path, key, "txt", parts), meta.get("stored") or {})
-        chance = rng(self.seed, "choose", self.epoch, uid) if self.captioners or self.views == "weak" else None
         if choices := self._captions(path, key, parts):
-            item.caption = choices[int(chance.integers(len(choices)))]
+            item.caption = choices[pick(len(choices), self.seed, "caption", self.epoch, uid)]
         if self.views == "weak":
-            item.chance = chance
             return item
 
         def choose(count: int) -> int:
@@ -243,26 +243,34 @@ class ReinforcedDataset:
         item.view = views[0]
         return item
 
-    def _pixels(self, item: Item) -> Item:
-        """Decode the picture and replay the view."""
+    def _pixels(self, item: Item, free: Iterator[np.ndarray]) -> Item:
+        """Decode the picture, a JPEG no further than the view goes, and replay the view into the next free place."""
         names = item.index.extensions(item.number)
         data = item.index.member(item.number, next(name for name in names if name in EXTENSIONS))
-        image, view = decoding.pixels(data), item.view
-        size = image.shape[1::-1]
+        header = decoding.jpeg_header(data)
+        image = None if header else decoding.pixels(data)
+        size = (header.width, header.height) if header else image.shape[1::-1]
         # pictures that `shrinking` made smaller are replayed relative to their view's source
         smaller = size == (item.stored.get("width"), item.stored.get("height"))
-        if view is None:
-            view = augment.draw(item.chance, *size, LIGHT)
-        elif self.verify and not item.index.verified[item.number]:  # a picture does not change between two epochs
-            expected = item.stored.get("sha256") if smaller else view.sha256
-            if expected and sha256_bytes(data) != expected:
+        view = item.view or augment.draw(rng(self.seed, "weak view", self.epoch, item.uid), *size, LIGHT)
+        sha256 = (item.stored.get("sha256") if smaller else view.sha256) if self.verify else ""
+        if sha256:
+            self._verify(item, data, sha256)
+        if image is None:
+            image = decoding.pixels(data, augment.pixel_box(view.crop, *size)[3] if sha256 else 0, header)
+        mismatch = "ignore" if smaller else "error"
+        wanted = self.image_size, self.interpolation, mismatch, self.resampling
+        pixels = augment.replay_pixels(image, view, *wanted, height=size[1])
+        next(free)[:] = pixels  # at once, while they are in the processor's cache
+        return item
+
+    def _verify(self, item: Item, data: memoryview, sha256: str) -> None:
+        """The picture's hash is the one kept with its views; looked at once, it does not change between two epochs."""
+        if not item.index.verified[item.number]:
+            if sha256_bytes(data) != sha256:
                 detail = "the views were drawn for another picture"
                 raise sample_error(item.index.path, item.key, "paug.json", "hash_mismatch", detail)
             item.index.verified[item.number] = 1
-        mismatch = "ignore" if smaller else "error"
-        wanted = self.image_size, self.interpolation, mismatch, self.resampling
-        item.pixels = augment.replay_pixels(image, view, *wanted)
-        return item
 
     def _rows(self, item: Item) -> Item:
         """Read every teacher's embedding of the view, the text and the chosen caption."""
@@ -294,15 +302,12 @@ class ReinforcedDataset:
         return [(c, i, text) for c in self.captioners for i, text in enumerate(syn.get(f"syn_text_{c}", [])[:last])]
 
     def _turn(self, uid: str, views: int) -> int:
-        """The view of this epoch: all views once, in a random order, before any comes again."""
+        """The view of this epoch: all views in turn from a random one on, as they were drawn independently."""
         turn, place = divmod(self.epoch, views)
-        return int(rng(self.seed, "turns", turn, uid).permutation(views)[place])
+        return (pick(views, self.seed, "turns", turn, uid) + place) % views
 
-    def _collate(self, items: list[Item], dropped: Counter) -> Batch:
+    def _collate(self, items: list[Item], images: np.ndarray, dropped: Counter) -> Batch:
         import torch
-
-        size = self.image_size
-        pixels = np.stack([item.pixels for item in items]) if items else np.zeros((0, size, size, 3), np.uint8)
 
         def rows(kind: str) -> dict[str, Tensor]:
             return {
@@ -312,7 +317,7 @@ class ReinforcedDataset:
         captions = [item.text if item.caption is None else item.caption[2] for item in items]
         return Batch(
             uids=[item.uid for item in items],
-            images=torch.from_numpy(pixels).permute(0, 3, 1, 2),
+            images=torch.from_numpy(images).permute(0, 3, 1, 2),
             texts=[item.text for item in items],
             syn_texts=captions if self.captioners else None,
             image_embeddings=rows("image"),
@@ -338,8 +343,6 @@ class Item:
     """The view's number among the stored ones."""
     caption: tuple[str, int, str] | None = None
     """(captioner, number, caption)"""
-    chance: np.random.Generator | None = None
-    pixels: np.ndarray | None = None
     rows: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
 
 

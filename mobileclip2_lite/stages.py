@@ -35,8 +35,18 @@ class FolderLocked(RuntimeError):
 
 def rng(*parts: int | str) -> np.random.Generator:
     """A generator that depends only on `parts`, on every platform: `rng(seed, "views", uid)`."""
+    return np.random.Generator(np.random.PCG64(_seed(parts)))
+
+
+def pick(count: int, *parts: int | str) -> int:
+    """A number below `count` that depends only on `parts`, as `rng(*parts)` would draw one, but without a generator."""
+    return _seed(parts) % count
+
+
+def _seed(parts: tuple[int | str, ...]) -> int:
+    """128 bits."""
     text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
-    return np.random.Generator(np.random.PCG64(int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "little")))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "little")
 
 
 def stable_uid(source_key: str) -> str:

@@ -172,7 +172,31 @@ def test_jpeg_pixels_are_pils_bit_for_bit():
         source.save(buffer, "JPEG", **save)
         theirs = np.asarray(Image.open(buffer).convert("RGB"))
         assert np.array_equal(decoding.pixels(buffer.getvalue()), theirs)
-        assert decoding.jpeg_header(buffer.getvalue()) == (123, 77, 3)
+        assert decoding.jpeg_header(buffer.getvalue())[:3] == (123, 77, 3)
     buffer = io.BytesIO()
     source.convert("L").save(buffer, "JPEG")
     assert np.array_equal(decoding.pixels(buffer.getvalue()), np.asarray(Image.open(buffer).convert("RGB")))
+
+
+@pytest.mark.parametrize(
+    "save",
+    [
+        *({"subsampling": subsampling} for subsampling in (0, 1, 2)),
+        {"restart_marker_rows": 1},
+        {"restart_marker_blocks": 3},
+        {"mode": "L"},
+    ],
+    ids=str,
+)
+def test_first_rows_of_a_jpeg_are_those_of_the_whole(save, capfd):
+    save = dict(save)
+    source, buffer = image(5, 61, 150).convert(save.pop("mode", "RGB")), io.BytesIO()
+    source.save(buffer, "JPEG", **save)
+    whole, fewer = np.asarray(Image.open(buffer).convert("RGB")), 0
+    for rows in range(1, 151):
+        first = decoding.pixels(buffer.getvalue(), rows)
+        assert rows <= len(first) <= rows + 32
+        assert np.array_equal(first[:rows], whole[:rows]), rows
+        fewer += len(first) < 150
+    assert fewer > 100, "decoding ended early"
+    assert capfd.readouterr() == ("", ""), "libjpeg does not complain on the terminal"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import pickle
 import warnings
 from collections import Counter
@@ -11,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 from fake_teachers import FakeTeachers, picture, sample, write_pairs
+from PIL import Image
 
+from mobileclip2_lite import decoding, shards, storage
 from mobileclip2_lite import order as order_module
-from mobileclip2_lite import shards, storage
 from mobileclip2_lite.augment import replay
 from mobileclip2_lite.decoding import pixels
 from mobileclip2_lite.loader import ReinforcedDataset
@@ -21,6 +23,7 @@ from mobileclip2_lite.order import Order
 from mobileclip2_lite.recipes import Reinforce
 from mobileclip2_lite.reinforce import reinforce
 from mobileclip2_lite.shrinking import shrink
+from mobileclip2_lite.stages import sha256_bytes
 from mobileclip2_lite.tars import ShardError
 
 VIEWS = 3
@@ -220,6 +223,25 @@ def test_partial_sets(folder, tmp_path):
     assert unchecked.dropped == {"no_embeddings": 1, "no_image": 1, "source_mismatch": 1}
     with pytest.raises(ValueError, match="holds no embeddings of other"):
         ReinforcedDataset(folder, 16, 4, teachers=("other",))
+
+
+def test_only_pictures_known_to_be_whole_are_decoded_in_part(folder, samples, tmp_path, monkeypatch):
+    """A picture that ends early: its upper rows are taken where a hash vouches for it, else it is refused."""
+    uid, rows = next(iter(samples)), []
+    short = picture(3, 64, 160)[:-100]
+    source = {"width": 64, "height": 160, "sha256": sha256_bytes(short)}
+    view = dataclasses.replace(samples[uid].views[0], crop=(0, 0, 1, 0.2), **source)
+    item = dataclasses.replace(samples[uid], image=short, ext="jpg", views=[view] * VIEWS)
+    shards.write_shard(tmp_path / "shard-000000.tar", [item], "bf16")
+    decode = decoding.pixels
+    monkeypatch.setattr(decoding, "pixels", lambda *args: rows.append(args[1]) or decode(*args))
+    [batch] = ReinforcedDataset(tmp_path, 16, 1, drop_last=False)
+    whole = Image.new("RGB", (64, 160))
+    whole.paste(Image.open(io.BytesIO(picture(3, 64, 160))))
+    assert np.array_equal(batch.images[0].permute(1, 2, 0).numpy(), np.asarray(replay(whole, view, 16)))
+    with pytest.raises(ShardError, match="broken_image"):
+        list(ReinforcedDataset(tmp_path, 16, 1, drop_last=False, verify=False))
+    assert rows == [32, 0]
 
 
 def test_smaller_copies_keep_views_and_embeddings(folder, samples, tmp_path):
