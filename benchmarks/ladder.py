@@ -61,12 +61,11 @@ class Row(NamedTuple):
 
 ROWS = {
     "control": Row("control", REAL),
-    "control, strong augmentation": Row("control", {**REAL, "views": "stored"}),
+    "control, stored views": Row("control", {**REAL, "views": "stored"}),
     "+ captions": Row("control", FINETUNED),
-    "+ captions, strong augmentation": Row("control", {**FINETUNED, "views": "stored"}),
     # light views have no stored embeddings: the teacher runs during the training
     "+ distillation": Row("control", {**FINETUNED, "distill": 1.0, "online": True, "teachers": (CONV,)}),
-    "+ strong augmentation": Row("student", {**FINETUNED, "teachers": (CONV,)}),
+    "+ stored views": Row("student", {**FINETUNED, "teachers": (CONV,)}),
     "+ ensemble": Row("student", FINETUNED),
     "lambda 0.5": Row("student", {**FINETUNED, "distill": 0.5}),
     "lambda 0.75": Row("student", {**FINETUNED, "distill": 0.75}),
@@ -89,7 +88,7 @@ ALIASES = {
     "lambda 1": "+ ensemble",
     "all views": "+ ensemble",
     "all captions": "captions: short",
-    "teacher conv only": "+ strong augmentation",
+    "teacher conv only": "+ stored views",
     "separate": "+ ensemble",
 }
 """Other names of rows, so that none is trained twice."""

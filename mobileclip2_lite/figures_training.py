@@ -31,6 +31,11 @@ def missing(what: str) -> Figure:
     return made
 
 
+def _repeat(studies: Sequence[Study]) -> str:
+    names = " ".join(f'"{row}"' for study in studies for row in study.rows.values())
+    return f"python {studies[0].program} --rows {names}"
+
+
 def study_bars(
     ladder: Ladder,
     studies: Study | Sequence[Study],
@@ -45,8 +50,7 @@ def study_bars(
     studies = [studies] if isinstance(studies, Study) else list(studies)
     shown = [{label: row for label, row in study.rows.items() if row in ladder} for study in studies]
     if max(len(rows) for rows in shown) < 2:
-        names = " ".join(f'"{row}"' for study in studies for row in study.rows.values())
-        return missing(f"python benchmarks/ladder.py --rows {names}")
+        return missing(_repeat(studies))
     high = sum(0.3 * len(rows) + 0.85 for rows in shown)
     made, axes = figures.figure(1.2 + 2.4 * len(measures), high, len(studies), len(measures))
     cells = [axes] if len(studies) == len(measures) == 1 else axes.ravel()
@@ -88,8 +92,7 @@ def study_curves(
     """Learning curves of a study's rows, a panel a measure, with a line where the row `line` ends."""
     shown = {label: row for label, row in study.rows.items() if row in ladder}
     if not shown:
-        names = " ".join(f'"{row}"' for row in study.rows.values())
-        return missing(f"python benchmarks/ladder.py --rows {names}")
+        return missing(_repeat([study]))
     made, axes = figures.figure(4.4 * len(measures), 3.7, 1, len(measures))
     cells = [axes] if len(measures) == 1 else axes.ravel()
     for cell, measure in zip(cells, measures, strict=True):

@@ -36,6 +36,8 @@ class Study(NamedTuple):
     """Label -> row of `benchmarks/ladder.py`."""
     control: str
     """The label that the others are compared with."""
+    program: str = "benchmarks/ladder.py"
+    """What trains the rows."""
 
 
 STUDIES = {
@@ -44,19 +46,8 @@ STUDIES = {
             "control": "control",
             "+ captions": "+ captions",
             "+ distillation": "+ distillation",
-            "+ strong augmentation": "+ strong augmentation",
+            "+ stored views": "+ stored views",
             "+ ensemble": "+ ensemble",
-        },
-        "control",
-    ),
-    "strong augmentation": Study(
-        {
-            "control": "control",
-            "control, strong": "control, strong augmentation",
-            "with captions": "+ captions",
-            "with captions, strong": "+ captions, strong augmentation",
-            "distilled": "+ distillation",
-            "distilled, strong": "+ strong augmentation",
         },
         "control",
     ),
@@ -82,13 +73,28 @@ STUDIES = {
         },
         "0 captions",
     ),
-    "teachers": Study({"conv": "+ strong augmentation", "se": "teacher se only", "both": "+ ensemble"}, "conv"),
+    "teachers": Study({"conv": "+ stored views", "se": "teacher se only", "both": "+ ensemble"}, "conv"),
     "scales": Study(
         {"tuned, separate": "+ ensemble", "one for both": "shared scale", "teachers' own": "cards before tuning"},
         "tuned, separate",
     ),
 }
 """Comparisons, by name."""
+STRENGTHS = {
+    "crops from 90 %": (0.9, 0),
+    "crops from 50 %": (0.5, 0),
+    "crops from 30 %": (0.3, 0),
+    "crops from 8 %": (0.08, 0),
+    "crops from 50 %, one RandAugment": (0.5, 1),
+    "crops from 8 %, two RandAugment": (0.08, 2),
+}
+"""Stored views from weak to strong: least share of the area, RandAugment operations. The second is lite's, the last the
+paper's."""
+VIEWS = {
+    kind: Study({views: f"{kind}: {views}" for views in STRENGTHS}, "crops from 50 %", "benchmarks/views.py")
+    for kind in ("control", "student")
+}
+"""What control and student make of them: rows of `benchmarks/views.py`."""
 
 PAPER: dict[str, tuple[tuple[str, ...], tuple[tuple[Any, ...], ...]]] = {
     "ladder": (
@@ -184,8 +190,11 @@ def append_lines(path: str | os.PathLike, lines: Sequence[Mapping[str, Any]]) ->
         file.write("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def read_ladder(path: str | os.PathLike) -> dict[str, list[dict[str, Any]]]:
-    """Row -> lines by seed, of the one set-up (recipe, samples, data) that most lines share; the newest line of a seed.
+def read_ladder(path: str | os.PathLike, setup: Sequence[str] = SETUP) -> dict[str, list[dict[str, Any]]]:
+    """Row -> lines by seed, of the one set-up that most lines share; the newest line of a seed.
+
+    Args:
+        setup: what makes a set-up; without `data` for rows that differ in their data (`benchmarks/views.py`).
 
     Raises:
         ValueError: a line is not JSON.
@@ -193,11 +202,11 @@ def read_ladder(path: str | os.PathLike) -> dict[str, list[dict[str, Any]]]:
     lines = read_lines(path)
     if not lines:
         return {}
-    setups = Counter(tuple(line.get(key) for key in SETUP) for line in lines)
+    setups = Counter(tuple(line.get(key) for key in setup) for line in lines)
     chosen = setups.most_common(1)[0][0]
     found: dict[str, dict[int, dict[str, Any]]] = {}
     for line in lines:
-        if tuple(line.get(key) for key in SETUP) == chosen:
+        if tuple(line.get(key) for key in setup) == chosen:
             found.setdefault(line["row"], {})[line["seed"]] = line
     return {row: [seeds[seed] for seed in sorted(seeds)] for row, seeds in found.items()}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -16,15 +17,24 @@ from mobileclip2_lite.live_teachers import TUNED
 SETTINGS = ["--recipe", "tiny", "--samples", "128", "--seeds", "0"]
 
 
-@pytest.fixture(scope="module")
-def ladder(repository):
-    """The program as a module."""
-    spec = importlib.util.spec_from_file_location("ladder", repository / "benchmarks" / "ladder.py")
+def program(path: Path):
+    """A program as a module, for as long as the tests of this file last."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
-    sys.modules["ladder"] = module
+    sys.modules[path.stem] = module
     spec.loader.exec_module(module)
     yield module
-    del sys.modules["ladder"]
+    del sys.modules[path.stem]
+
+
+@pytest.fixture(scope="module")
+def ladder(repository):
+    yield from program(repository / "benchmarks" / "ladder.py")
+
+
+@pytest.fixture(scope="module")
+def views(repository, ladder):
+    yield from program(repository / "benchmarks" / "views.py")
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +161,37 @@ def test_scales_of_the_rows(ladder, everything):
     (everything / TUNED).write_text(json.dumps(scales("cards before tuning")), "utf-8")
     with pytest.raises(ValueError, match="have not been tuned"):
         scales("cards before tuning")
+
+
+def test_views_of_several_strengths_are_stored_and_trained_on_once(views, data, tmp_path, capsys, monkeypatch):
+    arguments = ["--pairs", str(data.parent / "captioned"), "--out", str(tmp_path), *SETTINGS]
+    arguments += ["--results", str(tmp_path / "views.jsonl"), "--rows", "control: crops from 90 %"]
+    assert views.main([*arguments, "control: crops from 50 %, one RandAugment"]) == 0
+    weak, strong = lines(tmp_path / "views.jsonl")
+    assert (weak["row"], weak["augment"]["scale"], weak["augment"]["operations"]) == (arguments[-1], [0.9, 1.0], 0)
+    assert (strong["augment"]["scale"], strong["augment"]["operations"]) == ([0.5, 1.0], 1)
+    assert weak["settings"].items() >= {"base": "control", "views": "stored"}.items()
+    assert weak["data"] != strong["data"]
+    assert {"--rows", weak["row"]} <= set(shlex.split(weak["command"]))
+    [kept] = (tmp_path / "crops-from-90").glob("*.tar")
+    assert all(len(view.operations) == 0 for sample in shards.read_samples(kept) for view in sample.views)
+    table = capsys.readouterr().out
+    for row in (weak, strong):
+        name = row["row"].removeprefix("control: ")
+        assert f"| {name} | {100 * row['metrics']['zero_shot']:.1f} |" in table
+    monkeypatch.setattr(views.ladder, "one", lambda *_, **__: pytest.fail("a recorded row is trained again"))
+    assert views.main(arguments) == 0
+    with pytest.raises(SystemExit):
+        views.main([*arguments[:-1], "control: crops"])
+    assert "no row is called 'control: crops': one of control: crops from 90 %; " in capsys.readouterr().err
+
+
+def test_the_rows_about_views_are_those_of_the_figures(views):
+    assert {row for study in recorded.VIEWS.values() for row in study.rows.values()} == set(views.ROWS)
+    assert all(study.control in study.rows for study in recorded.VIEWS.values())
+    augment = recipes.lite().reinforce.augment
+    assert recorded.STRENGTHS["crops from 50 %"] == (augment.scale[0], augment.operations)
+    assert recorded.STRENGTHS["crops from 8 %, two RandAugment"] == (recipes.Augment().scale[0], 2)
 
 
 def test_a_limit_that_limits_nothing_is_refused(ladder, data):
