@@ -22,8 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from . import decoding, engines, shards
-from .reinforce import finished
-from .stages import Work, pretty, read_manifest, rng, sha256_bytes, to_json, write_atomic
+from .stages import Work, once, read_manifest, rng, sha256_bytes, to_json
 from .tars import ShardError, count_lost, read_tar, write_tar
 
 if TYPE_CHECKING:
@@ -243,17 +242,16 @@ class ShardCaptioner:
     def __call__(self, item: tuple[str, int | None]) -> dict:
         """Make one shard, unless it is there already, whole and of this work. Returns its record."""
         name, expected = item
-        target, record = self.out / name, self.out / f"{Path(name).stem}.json"
-        if found := finished(target, record, self.key):
-            return found
+        return once(self.out / name, self.key, functools.partial(self._make, expected))
+
+    def _make(self, expected: int | None, target: Path) -> dict:
+        """Write one shard; the content of its record."""
         dropped: Counter = Counter()
         captions: Counter = Counter()
-        info = write_tar(target, self.samples(self.pairs / name, dropped, captions))
+        info = write_tar(target, self.samples(self.pairs / target.name, dropped, captions))
         count_lost(dropped, expected, info.samples)
         counts = {"dropped": dict(sorted((+dropped).items())), "captions": dict(sorted(captions.items()))}
-        content = {"key": self.key, "name": name, **info._asdict(), **counts}
-        write_atomic(record, pretty(content))
-        return content
+        return {**info._asdict(), **counts}
 
     def samples(self, path: Path, dropped: Counter, captions: Counter) -> Iterator[tuple[str, dict[str, bytes]]]:
         """(uid, members) of captioned samples in the order of the shard; bad ones are counted in `dropped`."""

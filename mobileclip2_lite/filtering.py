@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .reinforce import finished
 from .scoring import DIGITS, Scored, ShardScorer, describe, load_scorer, score
-from .stages import Work, canonical, pretty, read_manifest, sha256_bytes, write_atomic, written_beside
+from .stages import Work, canonical, once, read_manifest, sha256_bytes, written_beside
 from .tars import read_tar, write_tar
 
 if TYPE_CHECKING:
@@ -139,15 +138,13 @@ def _write(pairs: Path, out: Path, record: Scored, kept: np.ndarray, key: str) -
     """Write the kept pairs of a shard, unless that is done; a shard of which nothing is kept is left out."""
     if not kept.any():
         return None
-    target, note = out / record.name, out / f"{Path(record.name).stem}.json"
-    if found := finished(target, note, key):
-        return found
     uids = {place: uid for place, uid, keep in zip(record.places, record.uids, kept, strict=True) if keep}
-    parts = enumerate(read_tar(pairs / record.name, Counter()))
-    info = write_tar(target, ((uids[place], members) for place, (_, members) in parts if place in uids))
-    content = {"key": key, "name": record.name, **info._asdict()}
-    write_atomic(note, pretty(content))
-    return content
+
+    def make(target: Path) -> dict:
+        parts = enumerate(read_tar(pairs / record.name, Counter()))
+        return write_tar(target, ((uids[place], members) for place, (_, members) in parts if place in uids))._asdict()
+
+    return once(out / record.name, key, make)
 
 
 def _write_scores(path: Path, records: Sequence[Scored], kept: Sequence[np.ndarray]) -> None:

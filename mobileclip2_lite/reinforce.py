@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +22,7 @@ import numpy as np
 from . import augment, decoding, engines, shards, storage
 from .embedder import Embedder
 from .shards import Sample
-from .stages import Work, pretty, read_manifest, rng, sha256_bytes, sha256_file, write_atomic
+from .stages import Work, once, pretty, read_manifest, rng, sha256_bytes, write_atomic
 from .tars import count_lost
 
 if TYPE_CHECKING:
@@ -91,9 +90,8 @@ def _check(settings: Reinforce) -> None:
         raise ValueError(f"layout {settings.layout!r} is not native or datacompdr")
     if settings.storage not in storage.STORAGE:
         raise ValueError(f"storage {settings.storage!r} is not one of {', '.join(storage.STORAGE)}")
-    if settings.layout == "datacompdr" and (
-        settings.augment.flip or settings.augment.erase or settings.storage == "int8"
-    ):
+    whole = settings.storage in ("bf16", "fp32")
+    if settings.layout == "datacompdr" and (settings.augment.flip or settings.augment.erase or not whole):
         raise ValueError(
             "layout datacompdr has no flip, no erasing and no integers: set flip=0, erase=0, storage bf16 or fp32"
         )
@@ -171,13 +169,14 @@ class ShardReinforcer:
     def __call__(self, item: tuple[str, int | None]) -> dict:
         """Make one shard, unless it is there already, whole and of this work. Returns its record."""
         name, expected = item
-        target, record = self.out / name, self.out / f"{Path(name).stem}.json"
-        if found := finished(target, record, self.key):
-            return found
+        return once(self.out / name, self.key, functools.partial(self._make, expected))
+
+    def _make(self, expected: int | None, target: Path) -> dict:
+        """Write one shard; the content of its record."""
         dropped: Counter = Counter()
         captioners: set[str] = set()
         self.embed.clear()
-        samples = self.samples(shards.read_samples(self.pairs / name, dropped), dropped, captioners)
+        samples = self.samples(shards.read_samples(self.pairs / target.name, dropped), dropped, captioners)
         if self.settings.layout == "datacompdr":
             from . import datacompdr
 
@@ -185,16 +184,12 @@ class ShardReinforcer:
         else:
             info = shards.write_shard(target, samples, self.settings.storage)
         count_lost(dropped, expected, info.samples)
-        content = {
-            "key": self.key,
-            "name": name,
+        return {
             **info._asdict(),
             "dropped": dict(sorted((+dropped).items())),
             "captioners": sorted(captioners),
             "dimensions": self.embed.dimensions,
         }
-        write_atomic(record, pretty(content))
-        return content
 
     def samples(self, source: Iterator[Sample], dropped: Counter, captioners: set[str]) -> Iterator[Sample]:
         """Reinforced samples in the order of the source; bad ones are counted in `dropped`."""
@@ -245,19 +240,6 @@ class ShardReinforcer:
         while waiting and self.embed.ready(waiting[0]):
             sample = waiting.popleft()
             yield dataclasses.replace(sample, embeddings=self.embed.pop(sample))
-
-
-def finished(target: Path, record: Path, key: str) -> dict | None:
-    """The record of a shard that this work has finished, None if it must be made; a damaged tar is made again."""
-    if not target.is_file() or not record.is_file():
-        return None
-    try:
-        found = json.loads(record.read_text("utf-8"))
-    except ValueError:
-        return None
-    if found.get("key") != key or found.get("sha256") != sha256_file(target):
-        return None
-    return found
 
 
 def _ahead(function: Callable, source: Iterator, threads: int) -> Iterator:

@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -273,6 +273,35 @@ def _take(path: Path, stage: str) -> int:
     os.ftruncate(handle, 0)
     os.write(handle, note)
     return handle
+
+
+def once(shard: Path, key: str, make: Callable[[Path], dict]) -> dict:
+    """The record of one shard of a folder, which stands beside it: of the shard that is there, or of the one it makes.
+
+    Args:
+        shard: the tar.
+        key: of the work; a shard of other work, or one that is damaged, is made again.
+        make: writes the tar and returns the content of its record.
+    """
+    record = shard.with_suffix(".json")
+    if found := _finished(shard, record, key):
+        return found
+    content = {"key": key, "name": shard.name, **make(shard)}
+    write_atomic(record, pretty(content))
+    return content
+
+
+def _finished(target: Path, record: Path, key: str) -> dict | None:
+    """The record of a shard that this work has finished, None if it must be made; a damaged tar is made again."""
+    if not target.is_file() or not record.is_file():
+        return None
+    try:
+        found = json.loads(record.read_text("utf-8"))
+    except ValueError:
+        return None
+    if found.get("key") != key or found.get("sha256") != sha256_file(target):
+        return None
+    return found
 
 
 def _lock_byte(handle: int) -> None:

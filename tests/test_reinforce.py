@@ -118,7 +118,8 @@ def test_precision_is_part_of_what_is_stored(reinforced, pairs, teachers, tmp_pa
     assert torch.allclose(one.embeddings["image/small"], other.embeddings["image/small"], atol=0.02)
     with pytest.raises(ValueError, match="precision 'fp8'"):
         reinforce(SETTINGS, pairs, tmp_path / "other", ensemble=teachers, precision="fp8")
-    for bad in ({"layout": "official"}, {"storage": "int4"}, {"layout": "datacompdr", "storage": "int8"}):
+    official = {"layout": "datacompdr"}
+    for bad in ({"layout": "official"}, {"storage": "int4"}, *({**official, "storage": s} for s in ("int8", "int6"))):
         with pytest.raises(ValueError, match=r"layout|storage"):
             reinforce(dataclasses.replace(SETTINGS, **bad), pairs, tmp_path / "other", ensemble=teachers)
 
