@@ -1,4 +1,4 @@
-"""The commands that measure and use models: `evaluate`, `latency`, `export`, `search`."""
+"""The commands that measure and use models: `evaluate`, `latency`, `plan`, `export`, `search`."""
 
 from __future__ import annotations
 
@@ -63,6 +63,39 @@ def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
             threads=threads,
             backends=backends,
         )
+
+    @app.command
+    def plan(
+        settings: Annotated[recipes.Recipe, tyro.conf.arg(name="")] = recipe,
+        measure: bool = False,
+        rates: Path | None = None,
+        device: str = "cpu",
+        batch_size: int = 32,
+        price: float = 0.0,
+        image_bytes: int = 100_000,
+    ) -> None:
+        """Pairs, bytes, device-hours and money of a recipe, before it is started.
+
+        Args:
+            settings: what is planned.
+            measure: find this device's rates first, with random weights: minutes on a CPU.
+            rates: JSON of rates, to write with `--measure` and to read without.
+            device: measured device: `cpu`, `cuda`.
+            batch_size: pictures, texts or samples at a time when measuring.
+            price: of one device for an hour.
+            image_bytes: of an average picture.
+        """
+        from mobileclip2_lite import planning
+        from mobileclip2_lite.page import to_markdown
+
+        found = None
+        if measure:
+            found = planning.measure(settings, device, batch_size, say=print)
+            if rates:
+                planning.write_rates(found, rates)
+        elif rates:
+            found = planning.read_rates(rates)
+        print(to_markdown(f"Recipe {settings.name}", planning.plan(settings, found, price, image_bytes)))
 
     @app.command
     def export(
