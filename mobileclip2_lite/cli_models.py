@@ -71,6 +71,8 @@ def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         rates: Path | None = None,
         device: str = "cpu",
         batch_size: int = 32,
+        precision: str = "fp32",
+        seconds: float = 3.0,
         price: float = 0.0,
         image_bytes: int = 100_000,
     ) -> None:
@@ -82,6 +84,8 @@ def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
             rates: JSON of rates, to write with `--measure` and to read without.
             device: measured device: `cpu`, `cuda`.
             batch_size: pictures, texts or samples at a time when measuring.
+            precision: of captioners and teachers when measuring: `fp32` or `bf16`.
+            seconds: at least so long for each number.
             price: of one device for an hour.
             image_bytes: of an average picture.
         """
@@ -90,7 +94,7 @@ def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
 
         found = None
         if measure:
-            found = planning.measure(settings, device, batch_size, say=print)
+            found = planning.measure(settings, device, batch_size, precision, seconds, say=print)
             if rates:
                 planning.write_rates(found, rates)
         elif rates:

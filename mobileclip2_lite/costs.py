@@ -1,11 +1,12 @@
-"""Counting what one forward pass costs, without a clock: FLOPs and the peak of its activations.
+"""Counting what a pass costs, without a clock: FLOPs and the peak of its activations.
 
 The paper gives parameters and milliseconds; FLOPs and memory help to say why. Reads and writes nothing.
-Taught by notebooks/50_architecture_and_latency.ipynb.
+Taught by notebooks/50_architecture_and_latency.ipynb and 70_scaling.ipynb.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,9 +34,14 @@ def count_flops(tower: nn.Module, inputs: torch.Tensor) -> int:
 @torch.no_grad()
 def peak_memory(tower: nn.Module, inputs: torch.Tensor) -> int:
     """Most bytes of tensors alive at once in one pass, input included, weights not; the same on every device."""
-    watcher = _Watcher(tower)
+    return peak_memory_of(lambda: tower(inputs), tower)
+
+
+def peak_memory_of(run: Callable[[], Any], model: nn.Module) -> int:
+    """Most bytes of tensors alive at once while `run` runs, a model's weights not counted: of a training step, say."""
+    watcher = _Watcher(model)
     with watcher:
-        tower(inputs)
+        run()
     return watcher.peak
 
 

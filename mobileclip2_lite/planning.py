@@ -114,6 +114,11 @@ def tar_bytes(members: Mapping[str, int]) -> int:
     return sum(512 + -(-size // 512) * 512 for size in members.values())
 
 
+def set_bytes(recipe: Recipe, image_bytes: int = 0) -> int:
+    """Bytes of the whole reinforced set in tars; `image_bytes` as in `sample_bytes`."""
+    return tar_bytes(sample_bytes(recipe, image_bytes)) * kept_pairs(recipe)
+
+
 def dimension(name: str) -> int:
     """Size of a model's embeddings, from its config; needs no weights."""
     from .models.sources import resolve
@@ -134,7 +139,7 @@ def measure(
     recipe: Recipe,
     device: str | torch.device = "cpu",
     batch_size: int = 32,
-    precision: str = "bf16",
+    precision: str = "fp32",
     seconds: float = 3.0,
     say: Callable[[str], None] = lambda line: None,
 ) -> Rates:
@@ -143,7 +148,8 @@ def measure(
     Args:
         device: `cpu`, `cuda`, ...
         batch_size: pictures, texts or samples at a time; on a GPU as many as fit (`--batch-size 256`).
-        precision: `bf16` or `fp32`, of everything but a CPU without bf16 instructions.
+        precision: of captioners and teachers, `fp32` as their stages have it unless told otherwise, or `bf16`; the
+            student has the recipe's.
         seconds: at least so long for each number, which is the median of its batches.
         say: is told each number.
 
@@ -173,8 +179,9 @@ def measure(
         loaded.model.to(device)
         for kind, names in wanted.items():
             note(names, *kinds[kind](loaded, device, batch_size, precision))
-    note([f"samples {recipe.student.model}"], *_training(recipe, device, batch_size, precision))
-    return Rates(device_name(device), found, cpu_rates(recipe, seconds))
+    note([f"samples {recipe.student.model}"], *_training(recipe, device, batch_size))
+    threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
+    return Rates(device_name(device) + threads, found, cpu_rates(recipe, seconds))
 
 
 def write_rates(rates: Rates, path: str | os.PathLike) -> None:
@@ -250,7 +257,7 @@ def _inferring(run: Callable[[], None]) -> Callable[[], None]:
     return torch.inference_mode()(run)
 
 
-def _training(recipe: Recipe, device: torch.device, count: int, precision: str) -> tuple[int, Callable]:
+def _training(recipe: Recipe, device: torch.device, count: int) -> tuple[int, Callable]:
     """A step of the recipe's student on one batch: stored views and embeddings, real texts and captions."""
     import torch
 
@@ -258,17 +265,15 @@ def _training(recipe: Recipe, device: torch.device, count: int, precision: str) 
     from .feeding import Fed, Tokens
     from .stepping import Stepper
 
-    settings: Train = dataclasses.replace(recipe.student, batch_size=count, precision=precision, tracker="none")
-    cards = {name: {"logit_scale": 50.0, "dimension": dimension(name)} for name in recipe.reinforce.teachers}
-    stepper = Stepper(settings, cards if settings.distill else {}, 1_000, 0, Processes())
-    tokens = Tokens(stepper.loaded.tokenizer, stepper.cut)([CAPTION] * count).to(stepper.device)
+    settings: Train = dataclasses.replace(recipe.student, batch_size=count, tracker="none")
+    teachers = recipe.reinforce.teachers if settings.distill else ()
+    cards = {name: {"logit_scale": 50.0, "dimension": dimension(name)} for name in teachers}
+    stepper = Stepper(settings, cards, 1_000, 0, Processes(device=device))
+    tokens = Tokens(stepper.loaded.tokenizer, stepper.cut)([CAPTION] * count).to(device)
     groups = 1 + bool(settings.captioners)
-    rows = {
-        name: torch.nn.functional.normalize(torch.randn(count, card["dimension"]), dim=1)
-        for name, card in cards.items()
-    }
-    rows = {name: row.to(stepper.device) for name, row in rows.items()} if settings.distill else {}
-    pictures = _pictures(stepper.loaded, count, stepper.device)
+    rows = {name: torch.randn(count, card["dimension"], device=device) for name, card in cards.items()}
+    rows = {name: torch.nn.functional.normalize(row, dim=1) for name, row in rows.items()}
+    pictures = _pictures(stepper.loaded, count, device)
     fed = Fed([str(i) for i in range(count)], pictures, [tokens] * groups, rows, [rows] * groups)
     return count, lambda: stepper(1, [fed])
 

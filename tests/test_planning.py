@@ -50,6 +50,7 @@ def test_bytes_of_embeddings_are_the_papers(views):
     assert 0 < header < 800
     assert abs(members["emb.safetensors"] / planning.PAPER_BYTES[views] - 1) < 0.1
     assert members["paug.json"] < 40 * views
+    assert planning.set_bytes(recipe) == 12_800_000 * planning.tar_bytes(members)
 
 
 @pytest.mark.parametrize("storage", ["bf16", "int8", "fp32"])
@@ -83,7 +84,8 @@ def test_hours_and_money_follow_from_counts_and_rates():
 
 
 def test_measured_rates_cover_the_recipe_and_are_kept(tmp_path, capsys):
-    assert main(["plan", "--recipe", "tiny", "--measure", "--rates", str(tmp_path / "rates.json")]) is None
+    quick = ["--measure", "--seconds", "0.01", "--batch-size", "4"]
+    main(["plan", "--recipe", "tiny", *quick, "--rates", str(tmp_path / "rates.json")])
     said = capsys.readouterr().out
     found = planning.read_rates(tmp_path / "rates.json")
     tiny = recipes.tiny()
