@@ -15,6 +15,9 @@ Not every row can be trained on what `make run` makes, which has no captions of 
 
     mobileclip2-lite caption runs/lite/captioned runs/ladder-data/captioned --captioners lite-captioner-web
     mobileclip2-lite reinforce runs/ladder-data/captioned runs/ladder-data/reinforced
+
+results/ladder_augmented.jsonl (`--results` prints it) holds all rows of an earlier recipe lite, which stored one
+RandAugment operation with each view: the second command with `--augment.operations 1`.
 """
 
 from __future__ import annotations
@@ -63,6 +66,7 @@ ROWS = {
     "control": Row("control", REAL),
     "control, stored views": Row("control", {**REAL, "views": "stored"}),
     "+ captions": Row("control", FINETUNED),
+    "+ captions, stored views": Row("control", {**FINETUNED, "views": "stored"}),
     # light views have no stored embeddings: the teacher runs during the training
     "+ distillation": Row("control", {**FINETUNED, "distill": 1.0, "online": True, "teachers": (CONV,)}),
     "+ stored views": Row("student", {**FINETUNED, "teachers": (CONV,)}),

@@ -180,7 +180,7 @@ def measure(
         for kind, names in wanted.items():
             note(names, *kinds[kind](loaded, device, batch_size, precision))
     note([f"samples {recipe.student.model}"], *_training(recipe, device, batch_size))
-    threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
+    threads = f", threads: {torch.get_num_threads()}" if device.type == "cpu" else ""
     return Rates(device_name(device) + threads, found, cpu_rates(recipe, seconds))
 
 
