@@ -14,6 +14,12 @@ Positional = tyro.conf.Positional
 
 def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
     """Register the commands."""
+    _add_measuring(app, recipe)
+    _add_using(app, recipe)
+
+
+def _add_measuring(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
+    """What a model can do, and what it costs."""
 
     @app.command
     def evaluate(
@@ -100,6 +106,10 @@ def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         elif rates:
             found = planning.read_rates(rates)
         print(to_markdown(f"Recipe {settings.name}", planning.plan(settings, found, price, image_bytes)))
+
+
+def _add_using(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
+    """What a finished model is good for."""
 
     @app.command
     def export(
