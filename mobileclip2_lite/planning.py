@@ -3,7 +3,7 @@
 Paper: MobileCLIP2 (arXiv 2508.20691) reinforces 12.8M and 1.9B pairs and gives the sizes of its sets; `PAPER_BYTES` has
 MobileCLIP's count of them. Bytes are those of a sample that is really encoded; hours are counts over rates that
 `measure` finds on the device at hand with models of the recipe's architectures, whose weights may be random. Reads
-and writes nothing. Several devices are taken to be as fast as their number, which training seldom is.
+and writes nothing but rates, as JSON. Several devices are taken to be as fast as their number; training seldom is.
 Taught by notebooks/70_scaling.ipynb.
 """
 
@@ -209,29 +209,17 @@ def _pictures(loaded: LoadedModel, count: int, device: torch.device) -> torch.Te
 
 
 def _views(loaded: LoadedModel, device: torch.device, count: int, precision: str) -> tuple[int, Callable]:
-    from .optimisation import autocast, usable_precision
-
-    pictures, usable = _pictures(loaded, count, device), usable_precision(precision, device)
-
-    def run() -> None:
-        with autocast(usable, device):
-            loaded.model.encode_image(loaded.preprocess.normalize(pictures))
-
-    return count, _inferring(run)
+    pictures = _pictures(loaded, count, device)
+    return count, _inferring(
+        lambda: loaded.model.encode_image(loaded.preprocess.normalize(pictures)), device, precision
+    )
 
 
 def _texts(loaded: LoadedModel, device: torch.device, count: int, precision: str) -> tuple[int, Callable]:
     from .models.trimming import trim
-    from .optimisation import autocast, usable_precision
 
     tokens = trim(loaded.model, loaded.tokenizer([CAPTION] * count)).to(device)
-    usable = usable_precision(precision, device)
-
-    def run() -> None:
-        with autocast(usable, device):
-            loaded.model.encode_text(tokens)
-
-    return count, _inferring(run)
+    return count, _inferring(lambda: loaded.model.encode_text(tokens), device, precision)
 
 
 def _pairs(loaded: LoadedModel, device: torch.device, count: int, precision: str) -> tuple[int, Callable]:
@@ -251,10 +239,19 @@ def _captions(loaded: LoadedModel, device: torch.device, count: int, precision: 
     return count * settings.captions, run
 
 
-def _inferring(run: Callable[[], None]) -> Callable[[], None]:
+def _inferring(run: Callable[[], Any], device: torch.device, precision: str) -> Callable[[], None]:
+    """`run` without gradients, in the precision that the device can do."""
     import torch
 
-    return torch.inference_mode()(run)
+    from .optimisation import autocast, usable_precision
+
+    usable = usable_precision(precision, device)
+
+    def inferring() -> None:
+        with torch.inference_mode(), autocast(usable, device):
+            run()
+
+    return inferring
 
 
 def _training(recipe: Recipe, device: torch.device, count: int) -> tuple[int, Callable]:
