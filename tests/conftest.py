@@ -44,3 +44,42 @@ def tiny_run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("tiny") / "run"
     pipeline.run(recipes.tiny(), folder, say=lambda line: None)
     return folder
+
+
+# --- golden identities ----------------------------------------------------------------------------------------------
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--record-identities` writes what is found instead of comparing it."""
+    parser.addoption("--record-identities", action="store_true", help="record golden/identities.json anew")
+
+
+@pytest.fixture
+def golden(request):
+    """Compare a value with what `golden/identities.json` holds under a name, or record it.
+
+    `exact` names the machine a value holds for: on another one it is not compared. `at_least` asks that a list has kept
+    all that it had.
+    """
+    import json
+
+    path = ROOT / "tests" / "golden" / "identities.json"
+
+    def compare(name: str, found, exact: str = "", at_least: bool = False) -> None:
+        known = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+        if request.config.getoption("--record-identities"):
+            known[name] = {"machine": exact, "value": found} if exact else found
+            path.write_text(json.dumps(dict(sorted(known.items())), indent=1, ensure_ascii=False) + "\n", "utf-8")
+            return
+        before = known[name]
+        if exact:
+            if before["machine"] != exact:
+                pytest.skip(f"recorded on {before['machine']}, this is {exact}")
+            before = before["value"]
+        if at_least:
+            lost = set(before) - set(found)
+            assert not lost, f"{name}: {sorted(lost)} lost"
+        else:
+            assert json.loads(json.dumps(found)) == before, name
+
+    return compare

@@ -40,10 +40,10 @@ def annotated_dataset(world: World, count: int, styles: Sequence[str] = ("short"
     if count < 1 or start < 0:
         raise ValueError(f"annotated_dataset: count = {count} must be 1 or more, start = {start} 0 or more")
     features = Features({"uid": Value("string"), "image": Image(), "text": Value("string"), "scene": Value("string")})
-    return Dataset.from_list(list(_rows(world, range(start, start + count), styles)), features=features)
+    return Dataset.from_list(list(_annotated_rows(world, range(start, start + count), styles)), features=features)
 
 
-def _rows(world: World, indices: range, styles: tuple[str, ...]) -> Iterator[dict]:
+def _annotated_rows(world: World, indices: range, styles: tuple[str, ...]) -> Iterator[dict]:
     from PIL import Image
 
     for index in indices:
