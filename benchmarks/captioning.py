@@ -23,11 +23,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: spinning th
 import numpy as np
 import torch
 
-from mobileclip2_lite.captions.generation import generate
-from mobileclip2_lite.models.captioner import special_tokens
-from mobileclip2_lite.models.zoo import LoadedModel, create_model
+from mobileclip2_lite.captioning.generation import generate
+from mobileclip2_lite.models.coca import special_tokens
+from mobileclip2_lite.models.loaded import LoadedModel
+from mobileclip2_lite.models.zoo import create_model
 from mobileclip2_lite.recipes import Generate
-from mobileclip2_lite.stages import rng
+from mobileclip2_lite.work.randomness import rng
 
 CAPTIONS, TOP_P = 5, 0.9
 

@@ -24,7 +24,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: spinning th
 
 import torch
 
-from mobileclip2_lite.latency import Row, TextTower, compare, picture, table
+from mobileclip2_lite.costs.latency import Row, TextTower, compare, picture, table
 from mobileclip2_lite.models.family import FAMILY
 from mobileclip2_lite.models.zoo import create_model
 

@@ -25,12 +25,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mobileclip2_lite import augment, datacompdr, decoding, shards
-from mobileclip2_lite.loader import ReinforcedDataset
 from mobileclip2_lite.models.preprocess import Preprocess
 from mobileclip2_lite.recipes import Augment
-from mobileclip2_lite.shrinking import shrink
-from mobileclip2_lite.stages import Work, rng, sha256_bytes, stable_uid
+from mobileclip2_lite.shards import datacompdr
+from mobileclip2_lite.shards import samples as shards
+from mobileclip2_lite.shards.dataset import ReinforcedDataset
+from mobileclip2_lite.shards.shrinking import shrink
+from mobileclip2_lite.views import decoding
+from mobileclip2_lite.views.drawing import draw
+from mobileclip2_lite.views.operations import OPERATIONS
+from mobileclip2_lite.work.files import sha256_bytes
+from mobileclip2_lite.work.folder import Work
+from mobileclip2_lite.work.randomness import rng, stable_uid
 
 TEACHERS = {"first": 768, "second": 768}
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -72,7 +78,7 @@ def samples(images: list[bytes], views: int, captions: int = 5) -> list[shards.S
             embeddings[f"text/{teacher}"] = unit_rows(chance, 1, dimension)
             embeddings[f"syn_text_c/{teacher}"] = unit_rows(chance, captions, dimension)
         meta = {"source": f"picture-{number}", "width": width, "height": height, "sha256": sha256}
-        drawn = [augment.draw(chance, width, height, Augment(), sha256) for _ in range(views)]
+        drawn = [draw(chance, width, height, Augment(), sha256) for _ in range(views)]
         text = f"the alt-text of picture {number}"
         out.append(shards.Sample(uid, data, "jpg", text, meta, {"c": texts}, drawn, embeddings))
     return out
@@ -119,7 +125,7 @@ def stock_replay(image, parameters, size: int):
     (top, left, height, width), operations = parameters
     image = F.resized_crop(image, top, left, height, width, [size, size], InterpolationMode.BICUBIC)
     for number, magnitude in operations:
-        name = augment.OPERATIONS[number]
+        name = OPERATIONS[number]
         image = _apply_op(image, name, magnitude, InterpolationMode.NEAREST, None)
     return image
 

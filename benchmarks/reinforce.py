@@ -25,15 +25,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mobileclip2_lite import decoding, shards
-from mobileclip2_lite.augment import draw, replay
-from mobileclip2_lite.datacompdr import write_official
 from mobileclip2_lite.models.teachers import load_teachers
 from mobileclip2_lite.recipes import AltText, Augment, Reinforce, lite
-from mobileclip2_lite.reinforce import reinforce
-from mobileclip2_lite.shrinking import shrunk
-from mobileclip2_lite.stages import Work, rng, sha256_bytes
-from mobileclip2_lite.storage import STORAGE
+from mobileclip2_lite.reinforcement.stage import reinforce
+from mobileclip2_lite.shards import samples as shards
+from mobileclip2_lite.shards.datacompdr import write_official
+from mobileclip2_lite.shards.embeddings import STORAGE
+from mobileclip2_lite.shards.shrinking import shrunk
+from mobileclip2_lite.views import decoding
+from mobileclip2_lite.views.drawing import draw
+from mobileclip2_lite.views.replay import replay
+from mobileclip2_lite.work.files import sha256_bytes
+from mobileclip2_lite.work.folder import Work
+from mobileclip2_lite.work.randomness import rng
 
 sys.path.insert(0, str(Path(__file__).parent))
 import loader as loader_benchmark
@@ -160,7 +164,7 @@ def fidelity(images: list[bytes], teachers) -> list[dict]:
         rows = _embed(teachers, name, exact)
         changed = {way: _embed(teachers, name, pixels) for way, pixels in ways.items()}
         for storage in STORAGE[:-1]:
-            from mobileclip2_lite.storage import decode, encode
+            from mobileclip2_lite.shards.embeddings import decode, encode
 
             changed[f"storage {storage}"] = decode(encode({"x": rows}, storage))["x"]
         for way, other in changed.items():
@@ -188,10 +192,10 @@ def _embed(teachers, name: str, pixels: list[np.ndarray]) -> torch.Tensor:
 
 def students(samples: int, seeds: range, pairs: int, storages: list[str], folder: Path) -> list[dict]:
     """Zero-shot accuracy of lite students trained on the same reinforcement in each storage."""
-    from mobileclip2_lite.evaluation import evaluate
+    from mobileclip2_lite.evaluation.suite import evaluate
     from mobileclip2_lite.models.zoo import create_model
-    from mobileclip2_lite.pairs import make_pairs
-    from mobileclip2_lite.training import train
+    from mobileclip2_lite.pairs.collect import make_pairs
+    from mobileclip2_lite.training.loop import train
 
     recipe, out = lite(), []
     world = dataclasses.replace(

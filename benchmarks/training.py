@@ -31,15 +31,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mobileclip2_lite import augment, emoji_world, recipes, shards
-from mobileclip2_lite.captions.generation import generate
-from mobileclip2_lite.distributed import Processes
-from mobileclip2_lite.feeding import Fed, Tokens, _prepare
-from mobileclip2_lite.models.captioner import load_captioner
+from mobileclip2_lite import emoji_world, recipes
+from mobileclip2_lite.captioning.generation import generate
+from mobileclip2_lite.models.coca import load_captioner
 from mobileclip2_lite.models.teachers import load_teachers
 from mobileclip2_lite.models.zoo import create_model
-from mobileclip2_lite.stages import Work, rng, sha256_bytes, stable_uid
-from mobileclip2_lite.training import Run
+from mobileclip2_lite.shards import samples as shards
+from mobileclip2_lite.training.distributed import Processes
+from mobileclip2_lite.training.feeding import Fed, Tokens, _prepare
+from mobileclip2_lite.training.loop import Run
+from mobileclip2_lite.views.drawing import draw
+from mobileclip2_lite.work.files import sha256_bytes
+from mobileclip2_lite.work.folder import Work
+from mobileclip2_lite.work.randomness import rng, stable_uid
 
 TEACHERS = ("lite-teacher-conv", "lite-teacher-se")
 CPU = torch.device("cpu")
@@ -66,7 +70,7 @@ def write_folder(folder: Path, count: int, world: recipes.World) -> Path:
             for kind, number in (("image", 5), ("text", 1), ("syn_text_c", 5)):
                 unit = torch.from_numpy(chance.normal(size=(number, size)).astype(np.float32))
                 rows[f"{kind}/{name}"] = torch.nn.functional.normalize(unit, dim=-1)
-        views = [augment.draw(chance, side, side, recipes.Augment(), digest) for _ in range(5)]
+        views = [draw(chance, side, side, recipes.Augment(), digest) for _ in range(5)]
         meta = {"source": uid, "width": side, "height": side, "sha256": digest}
         text, captions = emoji_world.alt_text(scene, world), {"c": emoji_world.captions(scene)}
         items.append(shards.Sample(uid, data, "png", text, meta, captions, views, rows))

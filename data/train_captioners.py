@@ -22,12 +22,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import torch
 
 from mobileclip2_lite import emoji_world, recipes
-from mobileclip2_lite.captions.stepping import HeldOut
 from mobileclip2_lite.models.zoo import create_model, save_model
-from mobileclip2_lite.pairs import make_pairs
-from mobileclip2_lite.stages import to_json
-from mobileclip2_lite.tracking import read
-from mobileclip2_lite.training import train
+from mobileclip2_lite.pairs.collect import make_pairs
+from mobileclip2_lite.training.captioner_step import HeldOut
+from mobileclip2_lite.training.log import read
+from mobileclip2_lite.training.loop import train
+from mobileclip2_lite.work.files import to_json
 
 WEB = recipes.AltText(mismatch=0.05)
 """The web that `web` reads: what a good filter leaves of three mismatches in ten."""

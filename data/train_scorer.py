@@ -21,13 +21,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
 
-from mobileclip2_lite import emoji_world, recipes, training
-from mobileclip2_lite.evaluation import evaluate
-from mobileclip2_lite.filter_report import filter_report
-from mobileclip2_lite.filtering import filter_pairs
-from mobileclip2_lite.models.zoo import LoadedModel, create_model, save_model
-from mobileclip2_lite.pairs import make_pairs
-from mobileclip2_lite.stages import read_manifest, to_json
+from mobileclip2_lite import emoji_world, recipes
+from mobileclip2_lite.evaluation.suite import evaluate
+from mobileclip2_lite.filtering.stage import filter_pairs
+from mobileclip2_lite.models.loaded import LoadedModel
+from mobileclip2_lite.models.zoo import create_model, save_model
+from mobileclip2_lite.pairs.collect import make_pairs
+from mobileclip2_lite.reports.filter import filter_report
+from mobileclip2_lite.training import loop as training
+from mobileclip2_lite.work.files import to_json
+from mobileclip2_lite.work.folder import read_manifest
 
 NAME = "lite-dfn"
 STYLES = ("short",)

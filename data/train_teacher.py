@@ -27,18 +27,17 @@ import torch.nn.functional as functional
 from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from mobileclip2_lite import augment, emoji_world, recipes
-from mobileclip2_lite.evaluation import evaluate
+from mobileclip2_lite import emoji_world, recipes
+from mobileclip2_lite.evaluation.suite import evaluate
+from mobileclip2_lite.models.loaded import LoadedModel, attention, autocast
 from mobileclip2_lite.models.trimming import encode_text
-from mobileclip2_lite.models.zoo import LoadedModel, create_model, save_model
-from mobileclip2_lite.optimisation import (
-    attention,
-    autocast,
-    grouped_convolutions_in_fp32,
-    learning_rate,
-    optimizer,
-)
-from mobileclip2_lite.stages import rng, to_json
+from mobileclip2_lite.models.zoo import create_model, save_model
+from mobileclip2_lite.training.cpu import grouped_convolutions_in_fp32
+from mobileclip2_lite.training.optimizer import learning_rate, optimizer
+from mobileclip2_lite.views import drawing
+from mobileclip2_lite.views.replay import replay
+from mobileclip2_lite.work.files import to_json
+from mobileclip2_lite.work.randomness import rng
 
 WEBS = {
     "lite-teacher-conv": (recipes.AltText(mismatch=0.02, filename=0.05, fragment=0.05), 0.5, 101),
@@ -72,8 +71,8 @@ class Stream(IterableDataset):
             pairs = emoji_world.training_stream(self.world, index * self.batch, (index + 1) * self.batch, self.captions)
             for row, (pixels, text) in enumerate(pairs):
                 draw = rng("teacher-view", self.world.seed, index, row)
-                view = augment.draw(draw, self.world.image_size, self.world.image_size, VIEWS, "")
-                images[row] = np.asarray(augment.replay(Image.fromarray(pixels), view, self.size))
+                view = drawing.draw(draw, self.world.image_size, self.world.image_size, VIEWS, "")
+                images[row] = np.asarray(replay(Image.fromarray(pixels), view, self.size))
                 texts.append(text)
             yield torch.from_numpy(images).permute(0, 3, 1, 2), self.tokenizer(texts)
 

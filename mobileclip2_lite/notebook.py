@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mobileclip2_lite.figures import CYCLE, STYLE, bars, curves, figure, heatmap, images, mark, png
+from mobileclip2_lite.reports.figures import CYCLE, STYLE, bars, curves, figure, heatmap, images, mark, png
 
 __all__ = [
     "bars",
@@ -82,7 +82,7 @@ def run_folder(recipe: str, given: str | os.PathLike | None = None) -> Path:
 
 def table(header: Sequence[Any], rows: Sequence[Sequence[Any]]) -> None:
     """Show rows under a header as a table; numbers with three significant digits."""
-    from mobileclip2_lite.page import Table, to_markdown
+    from mobileclip2_lite.reports.page import Table, to_markdown
 
     cells = [[f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
     text = to_markdown("", [Table([str(name) for name in header], cells)]).partition("\n\n")[2]
@@ -154,7 +154,7 @@ def record(**values: float | int | str | bool | list | dict | None) -> None:
     Raises:
         TypeError: a value is not plain JSON data.
     """
-    from mobileclip2_lite.stages import to_json
+    from mobileclip2_lite.work.files import to_json
 
     data = to_json(values)
     json.dumps(data)

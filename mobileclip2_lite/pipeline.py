@@ -21,7 +21,8 @@ from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from pathlib import Path
 
 from mobileclip2_lite.recipes import Recipe
-from mobileclip2_lite.stages import Work, pretty, read_manifest, write_atomic
+from mobileclip2_lite.work.files import pretty, write_atomic
+from mobileclip2_lite.work.folder import Work, read_manifest
 
 
 @contextlib.contextmanager
@@ -54,7 +55,7 @@ def run(recipe: Recipe, folder: str | os.PathLike | None = None, say: Callable[[
         stages.StageMismatch: the folder holds work of other settings.
         stages.FolderLocked: another process works in the folder.
     """
-    from mobileclip2_lite.report import write_report
+    from mobileclip2_lite.reports.run import write_report
 
     folder = Path(folder or Path("runs") / recipe.name)
     make_data(recipe, folder, say)
@@ -73,10 +74,10 @@ def make_data(recipe: Recipe, folder: str | os.PathLike, say: Callable[[str], No
 
     Args and raises as `run`.
     """
-    from mobileclip2_lite.captioning import caption
-    from mobileclip2_lite.filtering import filter_pairs
-    from mobileclip2_lite.pairs import make_pairs
-    from mobileclip2_lite.reinforce import reinforce
+    from mobileclip2_lite.captioning.stage import caption
+    from mobileclip2_lite.filtering.stage import filter_pairs
+    from mobileclip2_lite.pairs.collect import make_pairs
+    from mobileclip2_lite.reinforcement.stage import reinforce
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -155,8 +156,8 @@ def _steps_done(folder: Path) -> int:
 
 def train_one(recipe: Recipe, folder: Path, kind: str, seed: int, progress: bool = True) -> Path:
     """Train the `control` or the `student` with one seed, drawing its learning curve; returns the model's folder."""
-    from mobileclip2_lite.evaluation import evaluate
-    from mobileclip2_lite.training import train
+    from mobileclip2_lite.evaluation.suite import evaluate
+    from mobileclip2_lite.training.loop import train
 
     settings = getattr(recipe, kind)
     watch = functools.partial(evaluate, world=recipe.world, settings=recipe.evaluate, only=("zero_shot", "retrieval"))
@@ -168,7 +169,7 @@ def evaluate_all(recipe: Recipe, folder: Path) -> dict:
     """Evaluate every trained model and every teacher on every test set; a stage like the others."""
     from tqdm.auto import tqdm
 
-    from mobileclip2_lite.evaluation import evaluate
+    from mobileclip2_lite.evaluation.suite import evaluate
     from mobileclip2_lite.models.teachers import load_teachers
     from mobileclip2_lite.models.zoo import create_model
 

@@ -6,7 +6,6 @@ The paper has no such world; it stands in for the web, for the human-annotated c
 because it is known exactly, what a model learned can be measured exactly. Taught by notebooks/00_start_here.ipynb.
 """
 
-from mobileclip2_lite.emoji_world.annotated import annotated_dataset
 from mobileclip2_lite.emoji_world.scenes import (
     ATTRIBUTION,
     COLOURS,
@@ -21,6 +20,7 @@ from mobileclip2_lite.emoji_world.scenes import (
 )
 from mobileclip2_lite.emoji_world.sets import (
     SHIFTS,
+    annotated_dataset,
     binding_set,
     pairs_dataset,
     relations_set,

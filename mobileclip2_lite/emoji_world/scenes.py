@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 
 from mobileclip2_lite.recipes import World
-from mobileclip2_lite.stages import rng
+from mobileclip2_lite.work.randomness import rng
 
 ATTRIBUTION = "Drawings: OpenMoji – the open-source emoji and icon project. License: CC BY-SA 4.0"
 

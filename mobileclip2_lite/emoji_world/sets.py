@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +27,50 @@ from mobileclip2_lite.emoji_world.scenes import (
 )
 from mobileclip2_lite.emoji_world.texts import STYLES, alt_text, article, caption, captions, phrase, relation
 from mobileclip2_lite.recipes import World
-from mobileclip2_lite.stages import rng, stable_uid
+from mobileclip2_lite.work.randomness import rng, stable_uid
+
+
+def annotated_dataset(world: World, count: int, styles: Sequence[str] = ("short",), start: int = 0):
+    """Scenes `start` to `start + count` of the split `annotated`, each with one clean caption, as a `datasets.Dataset`.
+
+    Columns as those of `pairs_dataset`: `uid` (str), `image` (datasets.Image, JPEG bytes of `world.image_size` pixels),
+    `text` (clean caption), `scene` (its uid in this world). `make_pairs(..., dataset=...)` makes a folder of it.
+
+    Args:
+        world: names, size and number of objects count; its seed and its noise do not.
+        count: scenes, one pair each.
+        styles: of `STYLES`; the scenes take them in turn. Two calls that differ only here show the same pictures.
+        start: first scene, so that a part can be held out.
+
+    Raises:
+        ValueError: no style, or one that is not of `STYLES`; `count` below 1 or `start` below 0.
+    """
+    from datasets import Dataset, Features, Image, Value
+
+    styles = (styles,) if isinstance(styles, str) else tuple(styles)
+    if not styles or not set(styles) <= set(STYLES):
+        raise ValueError(f"annotated_dataset: styles = {styles}: one or more of {STYLES}")
+    if count < 1 or start < 0:
+        raise ValueError(f"annotated_dataset: count = {count} must be 1 or more, start = {start} 0 or more")
+    features = Features({"uid": Value("string"), "image": Image(), "text": Value("string"), "scene": Value("string")})
+    return Dataset.from_list(list(_annotated_rows(world, range(start, start + count), styles)), features=features)
+
+
+def _annotated_rows(world: World, indices: range, styles: tuple[str, ...]) -> Iterator[dict]:
+    from PIL import Image
+
+    for index in indices:
+        picture = scene(world, "annotated", index)
+        style = styles[index % len(styles)]
+        buffer = io.BytesIO()
+        Image.fromarray(render(picture, world.image_size)).save(buffer, "JPEG", quality=90)
+        yield {
+            "uid": stable_uid(f"emoji_world/{picture.uid}/{style}"),
+            "image": {"bytes": buffer.getvalue(), "path": None},
+            "text": caption(picture, style),
+            "scene": picture.uid,
+        }
+
 
 SHIFTS = ("grey", "sketch", "cluttered", "unseen_backgrounds")
 """Shifted versions of the zero-shot set, for robustness."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from mobileclip2_lite.emoji_world.scenes import Scene, Thing, scene
 from mobileclip2_lite.recipes import World
-from mobileclip2_lite.stages import rng
+from mobileclip2_lite.work.randomness import rng
 
 STYLES = ("short", "relational", "detailed")
 """Styles of clean captions."""

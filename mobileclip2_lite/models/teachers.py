@@ -11,24 +11,28 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mobileclip2_lite import recipes
+from mobileclip2_lite.models.card import digest, read_card
+from mobileclip2_lite.models.embedded import data_folder
+from mobileclip2_lite.models.loaded import LoadedModel
 from mobileclip2_lite.models.trimming import trim
-from mobileclip2_lite.models.weights import read_card
-from mobileclip2_lite.models.zoo import LoadedModel, create_model, data_folder, save_model
-from mobileclip2_lite.stages import pretty, write_atomic
+from mobileclip2_lite.models.zoo import create_model, save_model
+from mobileclip2_lite.work.files import pretty, write_atomic
+
+if TYPE_CHECKING:
+    from mobileclip2_lite.models.loaded import LoadedModel
 
 _TYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -54,14 +58,18 @@ PAPER_PAIR = (
     Teacher("ViT-L-14@dfn2b_s39b", "ViT-L-14", "dfn2b_s39b", 60.0),
 )
 """MobileCLIP2's pair (paper): dimension 768 each, 224 pixels."""
+
 V1_PAIR = (
     Teacher("ViT-L-14@openai", "ViT-L-14", "openai", 100.0),
     Teacher("ViT-L-14@datacomp_xl_s13b_b90k", "ViT-L-14", "datacomp_xl_s13b_b90k", 100.0),
 )
 """MobileCLIP's pair (paper): dimension 768 each, 224 pixels."""
+
 EMBEDDED_PAIR = tuple(Teacher(name, name) for name in recipes.Reinforce().teachers)
 """The embedded world's pair (ours): that of the recipes."""
+
 READY = {"paper": PAPER_PAIR, "v1": V1_PAIR, "embedded": EMBEDDED_PAIR}
+
 _KNOWN = {teacher.name: teacher for pair in READY.values() for teacher in pair}
 
 
@@ -198,15 +206,6 @@ class TeacherEnsemble(nn.Module):
         return {key: value for key, value in facts.items() if value is not None}
 
 
-def digest(model: nn.Module) -> str:
-    """SHA-256 over names and values of a model's tensors: the same weights, the same digest, wherever they lie."""
-    found = hashlib.sha256()
-    for key, value in sorted(model.state_dict().items()):
-        found.update(f"{key}:{value.dtype}:{tuple(value.shape)}".encode())
-        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return found.hexdigest()
-
-
 def load_teachers(names: str | os.PathLike | Sequence[str | Teacher]) -> TeacherEnsemble:
     """An ensemble by names.
 
@@ -272,3 +271,24 @@ def _load_saved(folder: Path) -> TeacherEnsemble:
     teachers = [Teacher(**{key: value for key, value in entry.items() if key != "folder"}) for entry in entries]
     found = [_load(Teacher(entry["name"], str(folder / entry["folder"]))) for entry in entries]
     return TeacherEnsemble(teachers, [loaded for loaded, _ in found], [card for _, card in found])
+
+
+def load_scorer(name: str | os.PathLike) -> LoadedModel:
+    """A scorer by name: an embedded one of `data/scorers/` or `data/teachers/`, a folder, `MODEL@TAG`, or of the hub.
+
+    Raises:
+        FileNotFoundError: the embedded scorer's folder is missing (the message names the command that makes it).
+        ValueError: the name is that of an architecture, whose weights would be random; or the weights are not those of
+            the card beside them.
+    """
+    from mobileclip2_lite.models.embedded import check_trained, data_folder
+
+    name = os.fspath(name)
+    embedded = data_folder() / "scorers" / name
+    if (embedded / "model.safetensors").is_file():
+        name = str(embedded)
+    elif name == "lite-dfn":
+        raise FileNotFoundError(f"the scorer {name} is not in {embedded}: make it with `python data/train_scorer.py`")
+    check_trained(name, "scorer")
+    ensemble = load_teachers((name,))
+    return ensemble.loaded(ensemble.names[0])

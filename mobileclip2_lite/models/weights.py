@@ -8,39 +8,17 @@ already folded. Writes nothing. Taught by notebooks/50_architecture_and_latency.
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from mobileclip2_lite.models.reparameterization import fold
-from mobileclip2_lite.stages import sha256_file
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 """Files that can hold weights."""
-
-
-def read_card(folder: str | os.PathLike) -> dict[str, Any]:
-    """The `card.json` beside a model's weights, which must be those that it describes; empty where there is none.
-
-    Raises:
-        ValueError: the SHA-256 of `model.safetensors` is not the card's.
-    """
-    folder = Path(folder)
-    if not (folder / "card.json").is_file():
-        return {}
-    card = json.loads((folder / "card.json").read_text("utf-8"))
-    found = sha256_file(folder / "model.safetensors")
-    if card.get("sha256") not in (None, found):
-        raise ValueError(
-            f"{folder / 'model.safetensors'} is not the file that card.json beside it describes (SHA-256 {found}, "
-            f"card {card['sha256']}): fetch both again"
-        )
-    return card
 
 
 def read_state(path: str | os.PathLike) -> dict[str, torch.Tensor]:

@@ -11,40 +11,21 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
 
-from mobileclip2_lite.models.captioner import grid_tower, start_decoder
 from mobileclip2_lite.models.family import FAMILY
-from mobileclip2_lite.models.preprocess import Preprocess
+from mobileclip2_lite.models.grid_tower import grid_tower, start_decoder
+from mobileclip2_lite.models.loaded import LoadedModel
 from mobileclip2_lite.models.reparameterization import is_folded
-from mobileclip2_lite.models.sources import lite_names, resolve, say, with_size
+from mobileclip2_lite.models.resolve import lite_names, resolve, say, with_size
 from mobileclip2_lite.models.tokenizer import tokenizer_of
 from mobileclip2_lite.models.trimming import allow_trimming
 from mobileclip2_lite.models.weights import load_weights
-from mobileclip2_lite.stages import pretty, sha256_file, write_atomic
-
-
-class LoadedModel(NamedTuple):
-    """A model with what it needs to be used: never pass one on without the others."""
-
-    model: nn.Module
-    """`encode_image(x, normalize=False)`, `encode_text(tokens, normalize=False)`, `logit_scale` (log), `logit_bias`."""
-    preprocess: Preprocess
-    """PIL image to float32 (3, S, S)."""
-    tokenizer: Callable[[list[str]], torch.LongTensor]
-    """N strings to int64 (N, context length)."""
-
-
-def data_folder() -> Path:
-    """The folder with the embedded world's models: inside an installed package, else the repository's `data/`."""
-    package = Path(__file__).parents[1]
-    inside = package / "data"
-    return inside if inside.is_dir() else package.parent / "data"
+from mobileclip2_lite.work.files import pretty, sha256_file, write_atomic
 
 
 def list_models() -> list[str]:

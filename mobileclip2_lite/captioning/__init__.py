@@ -1,0 +1,1 @@
+"""Stage: captioners write synthetic captions about every image."""

@@ -1,0 +1,324 @@
+"""Synthetic captions: every captioner writes about every picture of a folder of pairs, once.
+
+Paper: MobileCLIP2 (arXiv 2508.20691) section 3, captions by CoCa with top-p sampling, five a picture. Reads a folder of
+pair shards, writes a folder of the same shards whose samples have `syn.json` {"syn_text_<captioner>": [..]} beside what
+was there, each with a small `.json` of its counts, and a manifest. Differs from the official generator: several
+captioners in one go, each with its own preprocess of the full-size picture; a bad picture is counted and leaves its
+neighbours' captions as they are; the result depends neither on the batch size nor on interruptions.
+Taught by notebooks/20_captioner_finetuning.ipynb.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from mobileclip2_lite.shards import samples as shards
+from mobileclip2_lite.shards.tars import ShardError, count_lost, read_tar, write_tar
+from mobileclip2_lite.views import decoding
+from mobileclip2_lite.work import shardwise as engines
+from mobileclip2_lite.work.files import sha256_bytes, to_json
+from mobileclip2_lite.work.folder import Work, read_manifest
+from mobileclip2_lite.work.randomness import rng
+from mobileclip2_lite.work.shardwise import once
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from mobileclip2_lite.captioning import generation
+    from mobileclip2_lite.models.loaded import LoadedModel
+    from mobileclip2_lite.recipes import Caption, Generate
+
+VERSION = 1
+"""Raise it when this stage, or what a captioner writes with the same settings, changes."""
+PIECE = 128
+"""Pictures given to a captioner at a time, counted from the start of the shard: a group that depended on the settings
+could, by the last bits of its sums, make captions depend on them."""
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@-]*")
+_NOT_KEPT = {"schema", "key", "stage", "version", "settings", "inputs"}
+"""Parts of a manifest that say how that folder was made; all others are facts about its pairs."""
+
+
+def caption(
+    settings: Caption,
+    pairs: str | os.PathLike,
+    out: str | os.PathLike,
+    engine: str = "local",
+    workers: int = 1,
+    captioners: Mapping[str, LoadedModel] | None = None,
+    precision: str = "fp32",
+) -> dict:
+    """Write captions for a folder of pair shards; finished shards of an interrupted run are kept.
+
+    Captions that were there stay. Those of a captioner of the same name are replaced: `pairs` itself is only read.
+
+    Args:
+        settings: captioners and decoding (`recipes.Caption`).
+        pairs: folder with shards and a manifest, captioned already or not, not reinforced.
+        out: folder to write.
+        engine: `local` or `ray` (`engines.run`), with `workers` actors.
+        captioners: loaded already, by the name under which their captions are kept; None loads `settings.captioners`.
+        precision: `fp32`, or `bf16` for autocast; part of the work's identity, since it changes captions.
+
+    Returns:
+        The manifest, with `captioners` (a card each: weights' SHA-256, preprocess, decoding), `captions` (number by
+        captioner), `shards` (name, sha256, samples, dropped by reason), totals, and what the manifest of `pairs` says
+        of the pairs.
+
+    Raises:
+        ValueError: no captioner, two of one name, a name that cannot be a key, or a setting without such a value;
+            `pairs` is reinforced, so that new captions would lack their embeddings.
+        StageMismatch: `out` holds other work. FolderLocked: another process writes `out`.
+        FileNotFoundError: `pairs` is unfinished, or an embedded captioner is missing.
+    """
+    from mobileclip2_lite.captioning import generation
+
+    pairs, out = Path(pairs), Path(out)
+    source = read_manifest(pairs)
+    _check(settings, precision, pairs, source)
+    loaded = _load(settings.captioners) if captioners is None else dict(captioners)
+    for item in loaded.values():
+        generation.check(settings.generate, item.model)
+    cards = [describe(name, loaded[name]) for name in loaded]
+    identity = {k: v for k, v in to_json(settings).items() if k not in ("batch_size", "captioners")}
+    identity |= {"precision": precision}
+    work = Work(out, "caption", VERSION, identity, {"pairs": pairs, "captioners": cards})
+    if done := work.done():
+        return done
+    with work.lock():
+        if done := work.done():
+            return done
+        work.begin()
+        make = functools.partial(ShardCaptioner, settings, pairs, out, work.key, loaded, precision)
+        expected = {shard["name"]: shard.get("samples") for shard in source["shards"]}
+        records = list(engines.run(make, expected.items(), engine, workers))
+        return work.commit(**summary(records, source, [{**card, **identity} for card in cards]))
+
+
+def _check(settings: Caption, precision: str, pairs: Path, source: dict) -> None:
+    if precision not in ("fp32", "bf16"):
+        raise ValueError(f"precision {precision!r} is not fp32 or bf16")
+    if settings.batch_size < 1:
+        raise ValueError(f"batch_size must be 1 or more, not {settings.batch_size}")
+    if source.get("teachers"):
+        raise ValueError(
+            f"{pairs} is reinforced: new captions would lack the teachers' embeddings. Caption the pairs it was made "
+            "from, and reinforce what comes out"
+        )
+
+
+def captioner_key(name: str | os.PathLike) -> str:
+    """The name under which a captioner's captions are kept: the last part of a folder's or repository's name.
+
+    Raises:
+        ValueError: nothing of the name is left.
+    """
+    last = Path(name).resolve().name if Path(name).is_dir() else re.split(r"[/\\:]", os.fspath(name))[-1]
+    key = re.sub(r"[^A-Za-z0-9._@-]+", "-", last).strip("-.@")
+    if not key:
+        raise ValueError(f"captioner {os.fspath(name)!r} has no name to keep its captions under: rename its folder")
+    return key
+
+
+def _load(names: Sequence[str]) -> dict[str, LoadedModel]:
+    import torch
+
+    from mobileclip2_lite.models.coca import load_captioner
+    from mobileclip2_lite.models.embedded import check_trained
+
+    keys = Counter(captioner_key(name) for name in names)
+    if not names or max(keys.values()) > 1:
+        raise ValueError(f"captioners must be one or more, of different names (by their last part), not {names}")
+    for name in names:
+        check_trained(name, "captioner")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    loaded = {captioner_key(name): load_captioner(name) for name in names}
+    return {key: item._replace(model=item.model.to(device)) for key, item in loaded.items()}
+
+
+def caption_pictures(
+    loaded: LoadedModel,
+    pictures: Iterable[Image.Image | np.ndarray],
+    settings: Generate,
+    seed: int = 0,
+    uids: Sequence[str] | None = None,
+    name: str = "",
+) -> list[list[generation.Caption]]:
+    """Captions of N pictures in memory: N lists of `generation.Caption`.
+
+    Args:
+        loaded: the captioner.
+        pictures: of any size, PIL images or uint8 (H, W, 3).
+        settings: decoding (`recipes.Generate`).
+        seed, uids, name: as the stage has them, for the captions that it would write; without uids a picture's place
+            stands for its own.
+    """
+    import torch
+    from PIL import Image
+
+    from mobileclip2_lite.captioning import generation
+
+    images = [one if isinstance(one, Image.Image) else Image.fromarray(one) for one in pictures]
+    pixels = np.stack([np.asarray(loaded.preprocess.resize(image.convert("RGB"))) for image in images])
+    uids = [str(place) for place in range(len(images))] if uids is None else uids
+    chances = [rng(seed, "caption", name, uid) for uid in uids]
+    return generation.generate(loaded, torch.from_numpy(pixels).permute(0, 3, 1, 2), settings, rngs=chances)
+
+
+def describe(name: str, loaded: LoadedModel) -> dict:
+    """What the manifest says of a captioner: enough to know that two runs used the same one.
+
+    Raises:
+        ValueError: the name cannot be part of a key.
+    """
+    from mobileclip2_lite.models.card import digest
+
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f"captioner name {name!r} may hold letters, digits and . _ - @ only, and starts with none of .-@"
+        )
+    text = getattr(loaded.model, "model_cfg", {}).get("multimodal_cfg", {})
+    tokenizer = {key: text[key] for key in ("vocab_size", "context_length") if key in text}
+    return {
+        "name": name,
+        "sha256": digest(loaded.model),
+        "preprocess": loaded.preprocess.to_config(),
+        **({"tokenizer": tokenizer} if tokenizer else {}),
+    }
+
+
+def summary(records: Sequence[dict], source: dict, cards: Sequence[dict]) -> dict:
+    """The manifest's content from the shards' records and the manifest of the pairs."""
+    dropped, captions = Counter(), Counter()
+    for record in records:
+        dropped.update(record["dropped"])
+        captions.update(record["captions"])
+    before = [card for card in source.get("captioners", []) if card["name"] not in {new["name"] for new in cards}]
+    return {
+        **{key: value for key, value in source.items() if key not in _NOT_KEPT},
+        "sample_schema": shards.SCHEMA,
+        "captioners": [*before, *cards],
+        "captions": dict(sorted(captions.items())),
+        "samples": sum(record["samples"] for record in records),
+        "bytes": sum(record["bytes"] for record in records),
+        "dropped": dict(sorted(dropped.items())),
+        "shards": [
+            {key: record[key] for key in ("name", "sha256", "samples", "bytes", "dropped")} for record in records
+        ],
+    }
+
+
+class Picture(NamedTuple):
+    """A sample that waits for its captions."""
+
+    uid: str
+    parts: dict[str, bytes]
+    """Its members, as they are in the shard."""
+    captions: dict
+    """Content of its `syn.json`."""
+    pixels: dict[str, np.ndarray]
+    """Captioner -> uint8 (S, S, 3)."""
+
+
+class ShardCaptioner:
+    """Captions one shard after another with captioners that stay in memory; engine-free."""
+
+    def __init__(
+        self,
+        settings: Caption,
+        pairs: Path,
+        out: Path,
+        key: str,
+        captioners: Mapping[str, LoadedModel],
+        precision: str = "fp32",
+    ) -> None:
+        self.settings, self.pairs, self.out, self.key = settings, pairs, out, key
+        self.captioners, self.precision = dict(captioners), precision
+        self.gathered = -(-settings.batch_size // PIECE) * PIECE
+
+    def __call__(self, item: tuple[str, int | None]) -> dict:
+        """Make one shard, unless it is there already, whole and of this work. Returns its record."""
+        name, expected = item
+        return once(self.out / name, self.key, functools.partial(self._make, expected))
+
+    def _make(self, expected: int | None, target: Path) -> dict:
+        """Write one shard; the content of its record."""
+        dropped: Counter = Counter()
+        captions: Counter = Counter()
+        info = write_tar(target, self.samples(self.pairs / target.name, dropped, captions))
+        count_lost(dropped, expected, info.samples)
+        counts = {"dropped": dict(sorted((+dropped).items())), "captions": dict(sorted(captions.items()))}
+        return {**info._asdict(), **counts}
+
+    def samples(self, path: Path, dropped: Counter, captions: Counter) -> Iterator[tuple[str, dict[str, bytes]]]:
+        """(uid, members) of captioned samples in the order of the shard; bad ones are counted in `dropped`."""
+        waiting: list[Picture] = []
+        uids: set[str] = set()
+        for key, parts in read_tar(path, dropped):
+            prepared = self.prepare(path, key, parts)
+            if isinstance(prepared, str) or prepared.uid in uids:
+                dropped[prepared if isinstance(prepared, str) else "duplicate_uid"] += 1
+                continue
+            uids.add(prepared.uid)
+            waiting.append(prepared)
+            if len(waiting) == self.gathered:
+                yield from self._captioned(waiting, captions)
+                waiting = []
+        yield from self._captioned(waiting, captions)
+
+    def prepare(self, path: Path, key: str, parts: dict[str, bytes]) -> Picture | str:
+        """A sample with every captioner's pixels of its picture, or the reason why it cannot be used."""
+        try:
+            sample = shards.parse(key, parts, str(path))
+            image = decoding.decode(sample.image)
+        except ShardError as error:
+            return shards.reason(error)
+        except decoding.BadImage as error:
+            return error.reason
+        if sample.meta.get("sha256") not in (None, sha256_bytes(sample.image)):
+            return "hash_mismatch"
+        resized: dict = {}  # captioners that take the same size share their pixels
+        for loaded in self.captioners.values():
+            kind = _kind(loaded)
+            resized[kind] = resized[kind] if kind in resized else np.asarray(loaded.preprocess.resize(image))
+        pixels = {name: resized[_kind(loaded)] for name, loaded in self.captioners.items()}
+        written = shards.load_json(str(path), key, "syn.json", parts) if "syn.json" in parts else {}
+        return Picture(sample.uid, parts, written, pixels)
+
+    def _captioned(self, waiting: Sequence[Picture], captions: Counter) -> Iterator[tuple[str, dict[str, bytes]]]:
+        """The members of gathered samples, with all captioners' captions."""
+        for start in range(0, len(waiting), PIECE):
+            piece = waiting[start : start + PIECE]
+            texts = {name: self._write(name, piece) for name in self.captioners}
+            for number, picture in enumerate(piece):
+                own = {f"syn_text_{name}": texts[name][number] for name in texts}
+                captions.update({name: len(texts[name][number]) for name in texts})
+                content = json.dumps({**picture.captions, **own}, separators=(",", ":"))
+                yield picture.uid, {**picture.parts, "syn.json": content.encode()}
+
+    def _write(self, name: str, piece: Sequence[Picture]) -> list[list[str]]:
+        """One captioner's captions of each picture, empty ones left out."""
+        import torch
+
+        from mobileclip2_lite.captioning import generation
+
+        chances = [rng(self.settings.seed, "caption", name, picture.uid) for picture in piece]
+        images = torch.from_numpy(np.stack([picture.pixels[name] for picture in piece])).permute(0, 3, 1, 2)
+        written = generation.generate(
+            self.captioners[name], images, self.settings.generate, rngs=chances, precision=self.precision
+        )
+        if len(written) != len(piece):
+            raise ValueError(f"captioner {name} gave captions of {len(written)} pictures for {len(piece)}")
+        return [[text for one in captions if (text := one.text.strip())] for captions in written]
+
+
+def _kind(loaded: LoadedModel) -> tuple:
+    return loaded.preprocess.image_size, loaded.preprocess.interpolation, loaded.preprocess.resize_mode

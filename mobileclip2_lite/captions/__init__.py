@@ -1,1 +1,0 @@
-"""What captioners write: generation, training to write, and measures of it all (`captioning` is the stage)."""

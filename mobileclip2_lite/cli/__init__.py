@@ -1,0 +1,230 @@
+"""The command line, made from the recipes' dataclasses: `mobileclip2-lite STAGE [--recipe lite] [--setting value …]`.
+
+Every stage of the way is a command that reads a folder and writes a folder; `run` goes the whole way. Settings start
+from the recipe named by `--recipe` (default lite) and any of them can be changed by its own option. Wrong input ends
+in one line that says what to do, and exit status 2. Commands that are not stages (measuring and using models) are in
+`cli_models`.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: its threads must not spin beside the loader's
+
+import tyro
+
+from mobileclip2_lite import recipes
+from mobileclip2_lite.cli import data as cli_captions
+from mobileclip2_lite.cli import models as cli_models
+from mobileclip2_lite.work.folder import FolderLocked, StageMismatch
+
+Flat = tyro.conf.arg(name="")
+"""The fields of a dataclass become options of the command itself."""
+TEMPERATURE = recipes.Temperature()
+
+
+def _take_recipe(arguments: list[str]) -> tuple[recipes.Recipe, list[str]]:
+    """Find `--recipe NAME` anywhere and take it out, because it decides the defaults of all other options."""
+    name, rest = "lite", []
+    words = iter(arguments)
+    for word in words:
+        if word == "--recipe":
+            name = next(words, "")
+        elif word.startswith("--recipe="):
+            name = word.split("=", 1)[1]
+        else:
+            rest.append(word)
+    return recipes.named(name), rest
+
+
+def _add_way(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
+    """The whole way and its two ends."""
+
+    @app.command
+    def run(settings: Annotated[recipes.Recipe, Flat] = recipe, out: Path | None = None) -> None:
+        """The whole way: pairs, reinforcement, trainings, evaluation, report.
+
+        Args:
+            settings: the recipe.
+            out: folder of the run (default runs/NAME).
+        """
+        from mobileclip2_lite.pipeline import run as run_way
+
+        folder = out or Path("runs") / settings.name
+        run_way(settings, folder)
+        print(f"\nThe report is at {folder / 'report.md'} and {folder / 'report.html'}\n")
+        print((folder / "report.md").read_text("utf-8").split("\n## ")[0])
+
+    @app.command
+    def report(folder: tyro.conf.Positional[Path], settings: Annotated[recipes.Recipe, Flat] = recipe) -> None:
+        """Write report.md and report.html of a finished run.
+
+        Args:
+            folder: the run's folder.
+            settings: the recipe it was made with.
+        """
+        from mobileclip2_lite.reports.run import write_report
+
+        write_report(folder, settings)
+        print(folder / "report.html")
+
+    @app.command(name="recipes")
+    def show_recipes(against: str = "paper_12m") -> None:
+        """Print every setting in which the recipe differs from another.
+
+        Args:
+            against: the other recipe.
+        """
+        print(recipes.difference_table(recipe, recipes.named(against)))
+
+
+def _add_stages(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
+    """The stages, one by one."""
+
+    @app.command
+    def pairs(
+        out: tyro.conf.Positional[Path],
+        settings: Annotated[recipes.Pairs, Flat] = recipe.pairs,
+        world: recipes.World = recipe.world,
+    ) -> None:
+        """Collect image-text pairs from any source into shards.
+
+        Args:
+            out: folder to write.
+            settings: where pairs come from.
+            world: the embedded world, if it is the source.
+        """
+        from mobileclip2_lite.pairs.collect import make_pairs
+
+        _summary(make_pairs(settings, out, world=world), out)
+
+    @app.command
+    def reinforce(
+        pairs: tyro.conf.Positional[Path],
+        out: tyro.conf.Positional[Path],
+        settings: Annotated[recipes.Reinforce, Flat] = recipe.reinforce,
+        engine: str = "local",
+    ) -> None:
+        """Store replayable views and the teachers' embeddings with every pair.
+
+        Args:
+            pairs: folder of shards with pairs.
+            out: folder to write.
+            settings: teachers, views, storage.
+            engine: `local`, or `ray` for a cluster (the extra `scale`).
+        """
+        from mobileclip2_lite.reinforcement.stage import reinforce as reinforce_folder
+
+        _summary(reinforce_folder(settings, pairs, out, engine=engine), out)
+
+    @app.command
+    def inspect(path: tyro.conf.Positional[Path], html: Path | None = None, verify: bool = False) -> None:
+        """Show what a folder of shards holds.
+
+        Args:
+            path: a folder of pairs or reinforced shards, or one shard.
+            html: also write a page with sample pictures, views, captions and the teachers' matches.
+            verify: read every byte and compare all hashes with the manifest; exit status 1 if anything disagrees.
+        """
+        from mobileclip2_lite.reports.inspection import inspect as inspect_path
+
+        found = inspect_path(path, html=html, verify=verify)
+        print(found["text"])
+        if verify and found["problems"]:
+            raise SystemExit(1)
+
+
+def _add_training(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
+    """What is trained from a reinforced folder."""
+
+    @app.command
+    def train(
+        data: tyro.conf.Positional[Path],
+        out: tyro.conf.Positional[Path],
+        settings: Annotated[recipes.Train, Flat] = recipe.student,
+        seed: int = 0,
+        held_out: Path | None = None,
+    ) -> None:
+        """Train a student on a folder of reinforced shards (`--distill 0 --views weak` for the control).
+
+        A captioner needs no more than pairs: `--model lite-coca --distill 0 --views weak --captioning 2`.
+
+        Args:
+            data: folder of reinforced shards.
+            out: folder of the model.
+            settings: the training.
+            seed: seed of initial weights and order.
+            held_out: folder of pairs on which to measure a captioner's `caption_loss`, to stop on.
+        """
+        from mobileclip2_lite.training.captioner_step import HeldOut
+        from mobileclip2_lite.training.loop import train as train_model
+
+        evaluate = HeldOut(held_out) if held_out else None
+        print(f"model saved in {train_model(settings, data, out, seed=seed, evaluate=evaluate)}")
+
+    @app.command
+    def temperature(
+        data: tyro.conf.Positional[Path],
+        out: tyro.conf.Positional[Path],
+        settings: Annotated[recipes.Temperature, Flat] = TEMPERATURE,
+        student: recipes.Train = recipe.student,
+        use: bool = False,
+        cards: tuple[Path, ...] = (),
+        record: Path | None = None,
+    ) -> None:
+        """Find each teacher's logit scale by short trainings of the student.
+
+        Args:
+            data: folder of reinforced shards.
+            out: folder of the trainings and of temperature.json.
+            settings: scales, seeds, lengths.
+            student: the training to shorten.
+            use: let later trainings on `data` use what was found.
+            cards: teachers' `card.json` files to write the found scale to, for all that is reinforced from now on.
+            record: file to append each teacher's curve to, a JSON line each.
+        """
+        from mobileclip2_lite.evaluation.suite import evaluate
+        from mobileclip2_lite.studies import temperature as search
+        from mobileclip2_lite.studies.recorded import append_lines
+
+        def measure(loaded):
+            return evaluate(loaded, recipe.world, recipe.evaluate, only=("zero_shot", "retrieval"))
+
+        results = search.search(settings, student, data, out, measure)
+        for name, result in results.items():
+            print(f"{name}: best logit scale {result['best']:g}, its own {result['own']:g}")
+        search.use(results, data if use else None, cards)
+        if record is not None:
+            append_lines(record, [{**result, "command": command()} for result in results.values()])
+
+
+def command() -> str:
+    """What was typed, with this program's name for wherever it lies."""
+    return shlex.join(["mobileclip2-lite", *sys.argv[1:]])
+
+
+def _summary(manifest: dict, out: Path) -> None:
+    print(f"{manifest['samples']:,} samples in {len(manifest['shards'])} shards in {out}")
+    for reason, count in manifest["dropped"].items():
+        print(f"  dropped {count:,}: {reason}")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of `mobileclip2-lite`."""
+    try:
+        recipe, rest = _take_recipe(sys.argv[1:] if arguments is None else list(arguments))
+        app = tyro.extras.SubcommandApp()
+        _add_way(app, recipe)
+        _add_stages(app, recipe)
+        _add_training(app, recipe)
+        cli_captions.add(app, recipe)
+        cli_models.add(app, recipe)
+        app.cli(args=rest, prog="mobileclip2-lite", description=__doc__.split("\n")[0])
+    except (ValueError, OSError, ModuleNotFoundError, StageMismatch, FolderLocked) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error

@@ -1,0 +1,110 @@
+"""The commands about texts: `filter` pairs, write a `caption` for each, measure what `captions` there are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from mobileclip2_lite import recipes
+
+Positional = tyro.conf.Positional
+Flat = tyro.conf.arg(name="")
+FILTER, CAPTION = recipes.Filter(), recipes.Caption()
+
+
+def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
+    """Register the commands."""
+
+    @app.command
+    def filter(
+        pairs: Positional[Path],
+        out: Positional[Path],
+        settings: Annotated[recipes.Filter, Flat] = FILTER,
+        html: Path | None = None,
+        world: recipes.World = recipe.world,
+    ) -> None:
+        """Keep the pairs whose picture and text fit best, as a small CLIP trained on clean pairs sees it.
+
+        Args:
+            pairs: folder of shards with pairs.
+            out: folder to write.
+            settings: the scorer, and how much to keep.
+            html: page to write: the scores, and pictures with texts of the best, the border and the worst.
+            world: the embedded world, if the pairs come from it: the page then says how often the filter was right.
+        """
+        from mobileclip2_lite.filtering.stage import filter_pairs
+        from mobileclip2_lite.reports.filter import filter_report
+
+        manifest = filter_pairs(settings, pairs, out)
+        _summary(manifest, out)
+        print(f"  removed {manifest['removed']:,}: score below {manifest['threshold']:.4f}")
+        if html is not None:
+            filter_report(out, html, world if _embedded(pairs) else None, pairs)
+
+    @app.command
+    def caption(
+        pairs: Positional[Path],
+        out: Positional[Path],
+        settings: Annotated[recipes.Caption, Flat] = recipe.caption if recipe.caption.captioners else CAPTION,
+        engine: str = "local",
+        workers: int = 1,
+    ) -> None:
+        """Write synthetic captions for every pair, by one captioner or several.
+
+        Args:
+            pairs: folder of shards with pairs.
+            out: folder to write; `reinforce` takes it.
+            settings: captioners and decoding.
+            engine: `local`, or `ray` for a cluster (the extra `scale`).
+            workers: processes (ray only).
+        """
+        from mobileclip2_lite.captioning.stage import caption as caption_folder
+
+        manifest = caption_folder(settings, pairs, out, engine=engine, workers=workers)
+        _summary(manifest, out)
+        for name, count in manifest["captions"].items():
+            print(f"  {name}: {count:,} captions")
+
+    @app.command
+    def captions(
+        path: Positional[Path],
+        teachers: tuple[str, ...] = (),
+        most: int = 1_000,
+        references: str = "",
+        world: recipes.World = recipe.world,
+        output: Path | None = None,
+    ) -> None:
+        """Measure a folder's captions: truth, agreement with references, CLIP score, diversity.
+
+        Args:
+            path: folder of captioned shards, reinforced or not.
+            teachers: teachers for the CLIP score (slow on a CPU); none if not given.
+            most: samples to look at, from the front.
+            references: for CIDEr and BLEU: `clean` (the embedded world's own), `text` (the pairs' texts) or `none`.
+            world: the embedded world, if the pairs come from it.
+            output: JSON file to write, too.
+        """
+        from mobileclip2_lite.reports.captions import caption_report, report_table
+        from mobileclip2_lite.work.files import pretty, write_atomic
+
+        report = caption_report(path, world if _embedded(path) else None, teachers, most, references)
+        print(report_table(report))
+        if output is not None:
+            write_atomic(output, pretty(report))
+
+
+def _embedded(path: Path) -> bool:
+    """Whether a folder's pairs come from the embedded world: then each says which scene it shows."""
+    from mobileclip2_lite.shards import samples as shards
+
+    first = (sample for name in shards.shard_names(path) for sample in shards.read_samples(path / name, Counter()))
+    return "scene" in next(first, shards.Sample("", b"", "", "")).meta
+
+
+def _summary(manifest: dict, out: Path) -> None:
+    print(f"{manifest['samples']:,} samples in {len(manifest['shards'])} shards in {out}")
+    for reason, count in manifest["dropped"].items():
+        print(f"  dropped {count:,}: {reason}")

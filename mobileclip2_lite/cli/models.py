@@ -1,0 +1,169 @@
+"""The commands that measure and use models: `evaluate`, `latency`, `plan`, `export`, `search`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from mobileclip2_lite import recipes
+
+Positional = tyro.conf.Positional
+
+
+def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
+    """Register the commands."""
+    _add_measuring(app, recipe)
+    _add_using(app, recipe)
+
+
+def _add_measuring(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
+    """What a model can do, and what it costs."""
+
+    @app.command
+    def evaluate(
+        model: Positional[str],
+        settings: Annotated[recipes.Evaluate, tyro.conf.arg(name="")] = recipe.evaluate,
+        world: recipes.World = recipe.world,
+    ) -> None:
+        """Zero-shot, retrieval, binding, relations and shifts of a model on the embedded world.
+
+        Args:
+            model: a name, a folder or a checkpoint.
+            settings: sizes of the test sets.
+            world: which names and sizes.
+        """
+        from mobileclip2_lite.evaluation.suite import evaluate as evaluate_model
+        from mobileclip2_lite.models.zoo import create_model
+
+        for metric, value in evaluate_model(create_model(model), world, settings).items():
+            print(f"{metric:32} {value:.4f}")
+
+    @app.command
+    def latency(
+        models: Positional[tuple[str, ...]],
+        image_sizes: tuple[int, ...] = (),
+        batch_sizes: tuple[int, ...] = (1,),
+        threads: tuple[int, ...] = (1,),
+        backends: tuple[str, ...] = ("eager",),
+        output: Path | None = None,
+    ) -> None:
+        """Parameters, FLOPs, memory and milliseconds of both towers (random weights do).
+
+        Args:
+            models: names, folders or checkpoints.
+            image_sizes: sides in pixels; each model's own if none is given.
+            batch_sizes: pictures or texts a pass.
+            threads: CPU threads.
+            backends: of `eager`, `compiled`, `onnx`.
+            output: JSON lines to append to; a picture of the family goes beside it.
+        """
+        from mobileclip2_lite.costs.latency import report
+
+        report(
+            models,
+            output=output,
+            image_sizes=image_sizes or (None,),
+            batch_sizes=batch_sizes,
+            threads=threads,
+            backends=backends,
+        )
+
+    @app.command
+    def plan(
+        settings: Annotated[recipes.Recipe, tyro.conf.arg(name="")] = recipe,
+        measure: bool = False,
+        rates: Path | None = None,
+        device: str = "cpu",
+        batch_size: int = 32,
+        precision: str = "fp32",
+        seconds: float = 3.0,
+        price: float = 0.0,
+        image_bytes: int = 100_000,
+    ) -> None:
+        """Pairs, bytes, device-hours and money of a recipe, before it is started.
+
+        Args:
+            settings: what is planned.
+            measure: find this device's rates first, with random weights: minutes on a CPU.
+            rates: JSON of rates, to write with `--measure` and to read without.
+            device: measured device: `cpu`, `cuda`.
+            batch_size: pictures, texts or samples at a time when measuring.
+            precision: of captioners and teachers when measuring: `fp32` or `bf16`.
+            seconds: at least so long for each number.
+            price: of one device for an hour.
+            image_bytes: of an average picture.
+        """
+        from mobileclip2_lite.costs import plan as plan_module
+        from mobileclip2_lite.costs import rates as rates_module
+        from mobileclip2_lite.costs.rates import read_rates, write_rates
+        from mobileclip2_lite.reports.page import to_markdown
+
+        found = None
+        if measure:
+            found = rates_module.measure(settings, device, batch_size, precision, seconds, say=print)
+            if rates:
+                write_rates(found, rates)
+        elif rates:
+            found = read_rates(rates)
+        print(to_markdown(f"Recipe {settings.name}", plan_module.plan(settings, found, price, image_bytes)))
+
+
+def _add_using(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
+    """What a finished model is good for."""
+
+    @app.command
+    def export(
+        model: Positional[str],
+        out: Positional[Path],
+        precisions: tuple[str, ...] = ("fp32",),
+        coreml: bool = False,
+    ) -> None:
+        """Write both towers as ONNX, folded, checked, with preprocess and tokenizer inside.
+
+        Args:
+            model: a name, a folder or a checkpoint.
+            out: folder to write.
+            precisions: of `fp32`, `fp16`, `int8`; int8 measures its ranges on scenes of the embedded world.
+            coreml: also write Core ML packages.
+        """
+        from PIL import Image
+
+        from mobileclip2_lite import emoji_world
+        from mobileclip2_lite.deployment.export import export_coreml, export_onnx, table
+        from mobileclip2_lite.models.zoo import create_model
+
+        loaded = create_model(model)
+        scenes = emoji_world.retrieval_set(recipe.world, 32, side=256)
+        texts = [captions[0] for captions in scenes.captions]
+        pictures = [Image.fromarray(picture) for picture in scenes.images]
+        print(table(export_onnx(loaded, out, precisions=precisions, images=pictures, texts=texts, name=model)))
+        if coreml:
+            for path in export_coreml(loaded, out, name=model):
+                print(path)
+
+    @app.command
+    def search(
+        folder: Positional[Path],
+        text: Annotated[Positional[str | None], tyro.conf.arg(metavar="TEXT")] = None,
+        image: Path | None = None,
+        model: str | None = None,
+        top: int = 10,
+    ) -> None:
+        """Find pictures of a folder by text or by a picture.
+
+        Args:
+            folder: pictures, in subfolders too; they are only read.
+            text: what to look for.
+            image: look for pictures like this one.
+            model: a folder with exported towers, or any model with weights (default: an embedded teacher, which
+                knows drawings only).
+            top: how many to print.
+        """
+        from mobileclip2_lite.deployment.search import search_folder
+
+        hits, index = search_folder(folder, text, image, model=model, top=top)
+        for hit in hits:
+            print(f"{hit.score:.3f}  {hit.path}")
+        print(f"{len(index.entries)} pictures in the index")

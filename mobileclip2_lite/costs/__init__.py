@@ -1,0 +1,1 @@
+"""What models and full runs cost: FLOPs, latency, bytes, hours, money."""

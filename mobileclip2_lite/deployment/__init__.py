@@ -1,0 +1,1 @@
+"""Stage: export a model, run what was exported, search a folder of images."""

@@ -1,0 +1,1 @@
+"""Stage: measure a model: zero-shot, retrieval, binding, relations, shifts, captions."""

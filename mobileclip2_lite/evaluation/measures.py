@@ -1,0 +1,140 @@
+"""Measures of a CLIP model: zero-shot accuracy, retrieval both ways, hard negatives.
+
+MobileCLIP2 (arXiv 2508.20691), section 4. Takes features or a `LoadedModel` and returns numbers between 0 and 1. One
+rule for all: ties are broken at random and the *expected* value is returned, so that a model that gives all the same
+score gets exactly the chance level. Taught by notebooks/40_reinforced_training.ipynb.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mobileclip2_lite.models.loaded import encode_texts
+
+if TYPE_CHECKING:
+    from mobileclip2_lite.models.loaded import LoadedModel
+
+TEMPLATES = ("a photo of a {}.", "a picture of a {}.", "an image of a {}.", "{}.")
+"""Prompts for a user's own classes, where nothing better is known."""
+
+CHUNK = 1_024
+"""Queries compared at a time, so that no similarity matrix grows beyond memory."""
+
+Template = str | Callable[[str], str]
+
+
+def zero_shot_classifier(
+    loaded: LoadedModel, classnames: Sequence[str], templates: Sequence[Template] = TEMPLATES, batch_size: int = 256
+) -> Tensor:
+    """Class weights (C, D): the normalised mean over the prompts' normalised features (CLIP's prompt ensembling).
+
+    Args:
+        classnames: C names as they stand in a sentence.
+        templates: strings with one `{}`, or functions from a name to a prompt.
+    """
+    prompts = [_fill(template, name) for name in classnames for template in templates]
+    features = encode_texts(loaded, prompts, batch_size)
+    mean = features.reshape(len(classnames), len(templates), -1).mean(dim=1)
+    return torch.nn.functional.normalize(mean, dim=-1)
+
+
+def _fill(template: Template, name: str) -> str:
+    if callable(template):
+        return template(name)
+    if "{}" not in template:
+        raise ValueError(f"the template {template!r} has no '{{}}' for the class name")
+    return template.format(name)
+
+
+def expected_hit(higher: Tensor, tied: Tensor, right: Tensor, k: int) -> Tensor:
+    """Probability that one of the `right` candidates is in the top k when equal scores are put in random order.
+
+    Args:
+        higher: (Q,) wrong candidates that score strictly higher than the best right one.
+        tied: (Q,) all candidates that score the same as the best right one, with itself.
+        right: (Q,) right candidates among the tied, at least 1.
+        k: length of the list that is looked at.
+    """
+    places = (k - higher).clamp(min=0).minimum(tied)
+    miss = torch.ones(len(higher), dtype=torch.float64)
+    for j in range(int(right.max())):  # drawing the places without a right one: hypergeometric
+        step = (tied - places - j).clamp(min=0).double() / (tied - j).clamp(min=1)
+        miss = torch.where(right > j, miss * step, miss)
+    return 1 - miss
+
+
+def zero_shot_accuracy(
+    image_features: Tensor, classifier: Tensor, labels: Sequence[int] | np.ndarray | Tensor, ks: Sequence[int] = (1, 5)
+) -> dict[str, float]:
+    """Share of images whose class is among the k best: `{"top1": .., "top5": ..}`.
+
+    Args:
+        image_features: (N, D) and classifier: (C, D), L2-normalised.
+        labels: (N,) rows of the classifier.
+    """
+    labels = torch.as_tensor(np.asarray(labels), dtype=torch.long)
+    if len(labels) != len(image_features):
+        raise ValueError(f"{len(image_features)} images but {len(labels)} labels")
+    return _ranked(
+        image_features, classifier, lambda rows: labels[rows, None] == torch.arange(len(classifier)), ks, "top"
+    )
+
+
+def retrieval(
+    image_features: Tensor,
+    text_features: Tensor,
+    image_of_text: Sequence[int] | np.ndarray | Tensor,
+    ks: Sequence[int] = (1, 5),
+) -> dict[str, float]:
+    """Recall at k both ways, with any number of texts an image: `{"i2t_r1": .., "t2i_r1": .., ...}`.
+
+    Image to text: every image with a text is a query, and a hit has *any* of its texts in the top k. Text to image:
+    every text is a query. (With five captions an image, COCO's and Flickr30k's protocol.)
+
+    Args:
+        image_features: (N, D) and text_features: (T, D), L2-normalised.
+        image_of_text: (T,) row of the image that each text describes.
+
+    Raises:
+        ValueError: a text without an image, or indices outside the images.
+    """
+    owner = torch.as_tensor(np.asarray(image_of_text), dtype=torch.long)
+    if len(owner) != len(text_features):
+        raise ValueError(f"{len(text_features)} texts but image_of_text has {len(owner)} entries")
+    if len(owner) and not 0 <= int(owner.min()) <= int(owner.max()) < len(image_features):
+        raise ValueError(f"image_of_text points outside the {len(image_features)} images")
+    images = torch.arange(len(image_features))
+    asked = images[torch.isin(images, owner)]
+    to_text = _ranked(image_features[asked], text_features, lambda rows: asked[rows, None] == owner, ks, "i2t_r")
+    return to_text | _ranked(text_features, image_features, lambda rows: owner[rows, None] == images, ks, "t2i_r")
+
+
+def _ranked(
+    queries: Tensor, candidates: Tensor, right_of: Callable[[Tensor], Tensor], ks: Sequence[int], prefix: str
+) -> dict[str, float]:
+    """Mean expected hit at each k; `right_of(rows)` marks the right candidates (rows, C) of some queries."""
+    total = dict.fromkeys(ks, 0.0)
+    for rows in torch.arange(len(queries)).split(CHUNK):
+        scores = queries[rows] @ candidates.T
+        right = right_of(rows)
+        best = scores.masked_fill(~right, -torch.inf).amax(dim=1, keepdim=True)
+        higher, tied = (scores > best).sum(dim=1), scores == best
+        for k in ks:
+            total[k] += float(expected_hit(higher, tied.sum(dim=1), (tied & right).sum(dim=1), k).sum())
+    return {f"{prefix}{k}": value / len(queries) for k, value in total.items()}
+
+
+def pair_accuracy(image_features: Tensor, positive_features: Tensor, negative_features: Tensor) -> float:
+    """Share of images (N, D) that score their true caption higher than its hard negative; a tie counts half."""
+    margin = (image_features * (positive_features - negative_features)).sum(dim=1)
+    return float(((margin > 0).double() + 0.5 * (margin == 0).double()).mean())
+
+
+def top_classes(image_features: Tensor, classifier: Tensor, k: int = 3) -> list[list[int]]:
+    """The k best classes of each image, best first."""
+    return (image_features @ classifier.T).topk(min(k, len(classifier)), dim=1).indices.tolist()

@@ -1,0 +1,1 @@
+"""Stage: keep the best pairs (Data Filtering Networks)."""

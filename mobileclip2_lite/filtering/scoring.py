@@ -1,0 +1,169 @@
+"""Scores of pairs: the cosine of picture and text in the eyes of one CLIP, shard by shard, the same for any batch size.
+
+Paper: so Data Filtering Networks (arXiv 2309.17425), on whose data MobileCLIP2 (arXiv 2508.20691) is trained, judge
+the web. Reads pair shards; writes one record a shard, from which a killed run goes on. Differs from embedding for
+reinforcement in that a picture is seen once, whole, by the scorer's own preprocess.
+Taught by notebooks/20_captioner_finetuning.ipynb.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from mobileclip2_lite.models.loaded import GPU_PIECE, PIECE, Queue
+from mobileclip2_lite.shards import samples as shards
+from mobileclip2_lite.shards.tars import ShardError, count_lost, read_tar
+from mobileclip2_lite.views import decoding
+from mobileclip2_lite.work.files import canonical, sha256_bytes, write_atomic
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mobileclip2_lite.models.loaded import LoadedModel
+    from mobileclip2_lite.shards.samples import Sample
+
+DIGITS = 6
+"""Decimals of a score; pairs closer than that are ties."""
+
+
+def describe(loaded: LoadedModel, name: str) -> dict:
+    """What the manifest says of a scorer: its name's last part, SHA-256 over its tensors, and how it sees and reads."""
+    from mobileclip2_lite.models.card import digest
+
+    text = getattr(loaded.model, "model_cfg", {}).get("text_cfg", {})
+    tokenizer = {key: text.get(key) for key in ("vocab_size", "context_length", "hf_tokenizer_name") if key in text}
+    facts = {"name": Path(name).name, "sha256": digest(loaded.model)}
+    return facts | {"preprocess": loaded.preprocess.to_config(), "tokenizer": tokenizer}
+
+
+class Scored(NamedTuple):
+    """The scores of one shard."""
+
+    name: str
+    places: list[int]
+    """Which samples of the tar were scored, counted from 0."""
+    uids: list[str]
+    scores: np.ndarray
+    """float64, rounded to `DIGITS` decimals."""
+    dropped: dict[str, int]
+    """Samples without a score, by reason."""
+
+
+class ShardScorer:
+    """Scores one shard after another; the passes' shape does not depend on the batch size (see `embedder`)."""
+
+    def __init__(self, loaded: LoadedModel, pairs: Path, out: Path, key: str, batch_size: int) -> None:
+        self.loaded, self.pairs, self.out, self.key = loaded, pairs, out, key
+        self.device = next(loaded.model.parameters()).device
+        piece = PIECE.get(self.device.type, GPU_PIECE)
+        self.images, self.texts = (Queue(embed, piece, batch_size) for embed in (self._images, self._texts))
+
+    def _images(self, pictures: list[np.ndarray]) -> Tensor:
+        import torch
+
+        pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).to(self.device)
+        return self._normal(self.loaded.model.encode_image, self.loaded.preprocess.normalize(pixels))
+
+    def _texts(self, texts: list[str]) -> Tensor:
+        from mobileclip2_lite.models.trimming import trim
+
+        tokens = trim(self.loaded.model, self.loaded.tokenizer(texts)).to(self.device)
+        return self._normal(self.loaded.model.encode_text, tokens)
+
+    def _normal(self, encode: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
+        import torch
+
+        with torch.inference_mode():
+            return torch.nn.functional.normalize(encode(batch).float(), dim=-1).cpu()
+
+    def __call__(self, name: str, expected: int | None) -> Scored:
+        """Score a shard, unless its record is there already."""
+        record = self.out / f"{Path(name).stem}.scores.json"
+        if found := _read_record(record, self.key):
+            return found
+        for queue in (self.images, self.texts):  # also after a shard that failed
+            queue.items.clear()
+            queue.rows.clear()
+        dropped: Counter = Counter()
+        places, uids = [], []
+        for place, uid, pixels, text in self.samples(name, dropped):
+            places.append(place)
+            uids.append(uid)
+            self.images.push([pixels])
+            self.texts.push([text])
+        self.images.flush()
+        self.texts.flush()
+        scores = np.zeros(0)
+        if uids:
+            rows = (self.images.pop(len(uids)) * self.texts.pop(len(uids))).double().sum(dim=1)
+            scores = np.round(rows.numpy(), DIGITS) + 0.0  # no minus zero
+        if not np.isfinite(scores).all():
+            raise ValueError(f"{self.pairs / name}: the scorer gives scores that are not finite; take another scorer")
+        count_lost(dropped, expected, len(uids))
+        found = Scored(name, places, uids, scores, dict(sorted((+dropped).items())))
+        write_atomic(record, canonical({"key": self.key, **found._asdict(), "scores": scores.tolist()}))
+        return found
+
+    def samples(self, name: str, dropped: Counter) -> Iterator[tuple[int, str, np.ndarray, str]]:
+        """(place, uid, the scorer's pixels (S, S, 3), text) of the samples that can be used."""
+        from PIL import Image
+
+        seen: set[str] = set()
+        for place, (key, parts) in enumerate(read_tar(self.pairs / name, dropped)):
+            try:
+                sample = shards.parse(key, parts, str(self.pairs / name))
+                if problem := _problem(sample, seen):
+                    dropped[problem] += 1
+                    continue
+                picture = self.loaded.preprocess.resize(Image.fromarray(decoding.pixels(sample.image)))
+            except ShardError as error:
+                dropped[shards.reason(error)] += 1
+                continue
+            except decoding.BadImage as error:
+                dropped[error.reason] += 1
+                continue
+            seen.add(sample.uid)
+            yield place, sample.uid, np.asarray(picture), sample.text
+
+
+def _problem(sample: Sample, seen: set[str]) -> str | None:
+    """Why a sample that could be read cannot be used; the words are those of reinforcement."""
+    noted = sample.meta.get("sha256")
+    if noted is not None and noted != sha256_bytes(sample.image):
+        return "hash_mismatch"
+    if not sample.text.strip():
+        return "empty_text"
+    return "duplicate_uid" if sample.uid in seen else None
+
+
+def score(scorer: ShardScorer, source: dict) -> list[Scored]:
+    """Score all shards of a manifest in their order; shards with a record are not scored again."""
+    from tqdm import tqdm
+
+    model = scorer.loaded.model
+    training, expected = model.training, {shard["name"]: shard.get("samples") for shard in source["shards"]}
+    model.eval()
+    try:
+        with tqdm(total=sum(filter(None, expected.values())), desc="filter", unit=" pairs", disable=None) as bar:
+            records = []
+            for name, count in expected.items():
+                records.append(scorer(name, count))
+                bar.update(count or 0)
+        return records
+    finally:
+        model.train(training)
+
+
+def _read_record(path: Path, key: str) -> Scored | None:
+    if not path.is_file():
+        return None
+    found = json.loads(path.read_text("utf-8"))
+    if found.pop("key") != key:
+        return None
+    return Scored(**{**found, "scores": np.array(found["scores"], dtype=np.float64)})

@@ -1,0 +1,193 @@
+"""DFN-style filtering: a small CLIP that learned from few clean pairs scores the web's pairs, and the best are kept.
+
+Paper: MobileCLIP2 (arXiv 2508.20691) trains on DFN's data, with DFN's teachers and captioners (+1.5 % ImageNet for the
+data alone); the filter itself is Data Filtering Networks (arXiv 2309.17425): the cosine of picture and text of a CLIP
+trained on high-quality pairs decides. Reads a folder of pair shards, captioned or not; writes the same shards with only
+the kept pairs, every member's bytes as they were, `scores.jsonl` and a manifest. Differs from DFN: a share of this very
+folder is kept, to the pair, with ties broken by uid, and the result depends neither on the batch size nor on
+interruptions. `filter_report` shows what was removed. Taught by notebooks/20_captioner_finetuning.ipynb.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mobileclip2_lite.filtering.scoring import DIGITS, Scored, ShardScorer, describe, score
+from mobileclip2_lite.models.teachers import load_scorer
+from mobileclip2_lite.shards.tars import read_tar, write_tar
+from mobileclip2_lite.work.files import canonical, sha256_bytes, written_beside
+from mobileclip2_lite.work.folder import Work, read_manifest
+from mobileclip2_lite.work.shardwise import once
+
+if TYPE_CHECKING:
+    from mobileclip2_lite.models.loaded import LoadedModel
+    from mobileclip2_lite.recipes import Filter
+
+VERSION = 1
+"""Raise it when this stage changes what it writes."""
+_CARRIED = ("sample_schema", "teachers", "captioners")
+"""What the source's manifest says about its samples, and what stays true of the kept ones."""
+
+
+def filter_pairs(
+    settings: Filter, pairs: str | os.PathLike, out: str | os.PathLike, loaded: LoadedModel | None = None
+) -> dict:
+    """Keep the best pairs of a folder; finished work is found, and a killed run goes on shard by shard.
+
+    Two passes: every pair is scored, then the share is chosen over the whole folder and the shards are written.
+
+    Args:
+        settings: scorer, share or threshold (`recipes.Filter`).
+        pairs: folder with shards and a manifest.
+        out: folder to write; stages that take `pairs` take it.
+        loaded: the scorer, already loaded (`zoo.create_model`); None loads `settings.scorer` by `load_scorer`.
+
+    Returns:
+        The manifest: `source`, `scorer` (name, sha256 over its tensors, preprocess), `samples` (kept), `removed`,
+        `scored` (their sum), `threshold` (least score that was kept), `mean` (score of the kept, of the removed),
+        `dropped` (pairs without a score, by reason) and `shards`. `scores.jsonl` in `out` holds one line a scored pair,
+        in the folder's order: uid, score, kept.
+
+    Raises:
+        ValueError: a setting is out of range, no pair reaches the threshold, the folder holds no pair that can be
+            scored, or the scorer gives scores that are not finite.
+        FileNotFoundError: `pairs` is unfinished, or the embedded scorer is not there.
+        stages.StageMismatch: `out` holds other work. stages.FolderLocked: another process writes `out`.
+    """
+    _check(settings)
+    loaded = loaded if loaded is not None else load_scorer(settings.scorer)
+    pairs, out = Path(pairs), Path(out)
+    scorer = describe(loaded, settings.scorer)
+    chosen = {"keep": float(settings.keep)} if settings.keep else {"threshold": float(settings.threshold)}
+    work = Work(out, "filter", VERSION, chosen, {"pairs": pairs, "scorer": scorer})
+    if (found := work.done()) and not _left_over(out):
+        return found
+    with work.lock():
+        if found := work.done():  # by a run that was killed after its last word, or a moment ago
+            _tidy(out)
+            return found
+        work.begin()
+        source = read_manifest(pairs)
+        # known by scorer and pairs alone: another share or threshold takes the same scores
+        key = sha256_bytes(canonical([VERSION, source["key"], scorer]))
+        records = score(ShardScorer(loaded, pairs, out, key, settings.batch_size), source)
+        try:
+            kept = choose(settings, records)
+        except ValueError:
+            (out / "progress.json").unlink(missing_ok=True)  # nothing is made yet: other settings may follow
+            raise
+        written = [_write(pairs, out, record, keep, work.key) for record, keep in zip(records, kept, strict=True)]
+        _write_scores(out / "scores.jsonl", records, kept)
+        manifest = work.commit(**_summary(source, scorer, records, kept, written))
+        _tidy(out)
+        return manifest
+
+
+def read_scores(folder: str | os.PathLike) -> Iterator[dict]:
+    """The lines of a filtered folder's `scores.jsonl`: uid, score, kept."""
+    with open(Path(folder) / "scores.jsonl", encoding="utf-8") as file:
+        for line in file:
+            yield json.loads(line)
+
+
+def choose(settings: Filter, records: Sequence[Scored]) -> list[np.ndarray]:
+    """Which pairs of each shard are kept, as booleans: exactly the share, or all that reach the threshold.
+
+    Raises:
+        ValueError: no pair was scored, or none reaches the threshold.
+    """
+    scores = np.concatenate([record.scores for record in records]) if records else np.zeros(0)
+    if not len(scores):
+        reasons = sum((Counter(record.dropped) for record in records), Counter())
+        counted = ", ".join(f"{n} {why}" for why, n in sorted(reasons.items())) or "it is empty"
+        raise ValueError(f"the folder holds no pair that can be scored ({counted}): look at it with `inspect`")
+    if not settings.keep:
+        if scores.max() < settings.threshold:
+            raise ValueError(
+                f"Filter.threshold = {settings.threshold} keeps nothing: the best of {len(scores)} pairs scores "
+                f"{scores.max()}; lower it, or set keep"
+            )
+        return [record.scores >= settings.threshold for record in records]
+    count = max(1, round(settings.keep * len(scores)))
+    border = np.partition(scores, len(scores) - count)[len(scores) - count]
+    kept = [record.scores > border for record in records]
+    tied = [
+        (record.uids[index], number, index)
+        for number, record in enumerate(records)
+        for index in np.flatnonzero(record.scores == border).tolist()
+    ]
+    for _, number, index in sorted(tied)[: count - int(sum(map(np.sum, kept)))]:
+        kept[number][index] = True
+    return kept
+
+
+def _check(settings: Filter) -> None:
+    if not 0 <= settings.keep <= 1:
+        raise ValueError(f"Filter.keep = {settings.keep} is no share: 0 (by threshold) to 1")
+    if not -1 <= settings.threshold <= 1:
+        raise ValueError(f"Filter.threshold = {settings.threshold} is no cosine: -1 to 1")
+    if settings.batch_size < 1:
+        raise ValueError(f"Filter.batch_size = {settings.batch_size} must be 1 or more")
+
+
+def _write(pairs: Path, out: Path, record: Scored, kept: np.ndarray, key: str) -> dict | None:
+    """Write the kept pairs of a shard, unless that is done; a shard of which nothing is kept is left out."""
+    if not kept.any():
+        return None
+    uids = {place: uid for place, uid, keep in zip(record.places, record.uids, kept, strict=True) if keep}
+
+    def make(target: Path) -> dict:
+        parts = enumerate(read_tar(pairs / record.name, Counter()))
+        return write_tar(target, ((uids[place], members) for place, (_, members) in parts if place in uids))._asdict()
+
+    return once(out / record.name, key, make)
+
+
+def _write_scores(path: Path, records: Sequence[Scored], kept: Sequence[np.ndarray]) -> None:
+    with written_beside(path) as file:
+        for record, keep in zip(records, kept, strict=True):
+            for row in zip(record.uids, record.scores.tolist(), keep.tolist(), strict=True):
+                line = dict(zip(("uid", "score", "kept"), row, strict=True))
+                file.write(json.dumps(line).encode() + b"\n")
+
+
+def _summary(source: dict, scorer: dict, records: Sequence[Scored], kept: Sequence, written: Sequence) -> dict:
+    """The manifest's content."""
+    scores, keep = np.concatenate([record.scores for record in records]), np.concatenate(kept)
+    reasons = sum((Counter(record.dropped) for record in records), Counter())
+    means = {"kept": scores[keep], "removed": scores[~keep]}
+    return {
+        "source": source.get("source", source.get("stage")),
+        **{key: source[key] for key in _CARRIED if key in source},
+        "scorer": scorer,
+        "scored": len(scores),
+        "samples": int(keep.sum()),
+        "removed": int((~keep).sum()),
+        "threshold": float(scores[keep].min()),
+        "mean": {name: round(float(part.mean()), DIGITS) if len(part) else None for name, part in means.items()},
+        "dropped": dict(sorted(reasons.items())),
+        "shards": [
+            {key: info[key] for key in ("name", "sha256", "samples", "bytes")}
+            | {"removed": int((~keep).sum()), "dropped": record.dropped}
+            for record, keep, info in zip(records, kept, written, strict=True)
+            if info
+        ],
+    }
+
+
+def _left_over(out: Path) -> list[Path]:
+    """The records of single shards, which a finished folder does not need."""
+    records = (path.with_suffix(".json") for path in out.glob("*.tar"))
+    return [*out.glob("*.scores.json"), *(path for path in records if path.is_file())]
+
+
+def _tidy(out: Path) -> None:
+    for path in _left_over(out):
+        path.unlink(missing_ok=True)

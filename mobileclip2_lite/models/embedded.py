@@ -1,0 +1,28 @@
+"""The embedded models of `data/`, and the one place that loads a model for a stage: trained, or refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mobileclip2_lite.models.resolve import HUB
+
+
+def check_trained(name: str, what: str) -> None:
+    """Refuse the bare name of an architecture, which would do its work with random weights and without a word.
+
+    Raises:
+        ValueError: `name` is neither a path nor a hub's, has no `@TAG`, and is none of the embedded models.
+    """
+    known = name.startswith(("lite-teacher-", "lite-captioner-", "lite-dfn", HUB, "local-dir:"))
+    if not known and "@" not in name and not Path(name).exists():
+        raise ValueError(
+            f"{what} {name!r} names an architecture, whose weights would be random: give a folder, `MODEL@TAG` "
+            "(`ViT-B-32@openai`), `hf-hub:OWNER/NAME`, or an embedded model of data/"
+        )
+
+
+def data_folder() -> Path:
+    """The folder with the embedded world's models: inside an installed package, else the repository's `data/`."""
+    package = Path(__file__).parents[1]
+    inside = package / "data"
+    return inside if inside.is_dir() else package.parent / "data"

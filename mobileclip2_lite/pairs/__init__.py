@@ -1,0 +1,1 @@
+"""First stage: image-text pairs from anywhere become shards of one form."""

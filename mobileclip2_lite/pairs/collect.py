@@ -1,0 +1,309 @@
+"""Pairs from anywhere into shards of one form: the first stage of the way.
+
+Paper: MobileCLIP2 (arXiv 2508.20691), section 3, starts from the pairs of DFN-2B; here they come from any of `sources`.
+Reads a source and never changes it; writes `shard-000000.tar` ..., `dropped.jsonl` (one line a record that did not
+become a pair: key, reason, detail) and `manifest.json`. JPEG, PNG and WebP bytes stay untouched; any other format that
+PIL reads becomes PNG with the same RGB (an animation gives its first frame). The text loses the white space around it.
+Taught by notebooks/00_start_here.ipynb.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mobileclip2_lite.pairs.sources import Record, Source, open_source
+from mobileclip2_lite.recipes import Pairs, World
+from mobileclip2_lite.shards.samples import Pair, write_shard
+from mobileclip2_lite.views.decoding import BadImage, decode
+from mobileclip2_lite.work.files import pretty, sha256_bytes, to_json, write_atomic
+from mobileclip2_lite.work.folder import Work
+from mobileclip2_lite.work.randomness import stable_uid
+
+VERSION = 1
+"""Raise it when this stage, or what the embedded world draws, changes what is written."""
+_UNTOUCHED = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
+_OURS = ("uid", "schema", "source", "width", "height", "sha256")
+
+
+class Dropped(ValueError):
+    """A record that cannot become a pair; `reason` is the word under which it is counted."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+def make_pairs(
+    settings: Pairs, out: str | os.PathLike, world: World | None = None, seed: int = 0, dataset: Any = None
+) -> dict:
+    """Collect pairs into shards; finds finished work, and goes on where a killed run was.
+
+    Args:
+        settings: source, count, shard size, columns.
+        out: folder to write, outside the source.
+        world: the embedded world, where that is the source; default `World()`.
+        seed: which records are taken, where a source that can be indexed has more than `count`. Tars and streams are
+            read in their order.
+        dataset: a `datasets.Dataset` or `IterableDataset` to take instead of `settings.source`.
+
+    Returns:
+        The manifest, with `samples`, `dropped` (by reason) and `shards` (name, sha256, samples, bytes, dropped).
+
+    Raises:
+        ValueError: the source is of no known kind, lacks a column or gives not one pair; or `out` lies in the source.
+        FileNotFoundError, OSError, TypeError: the source is missing or cannot be opened; see `sources.open_source`.
+        stages.StageMismatch: `out` holds other work, or the source has changed since.
+        stages.FolderLocked: another process writes `out`.
+    """
+    out = Path(out)
+    if settings.samples_per_shard < 1 or settings.count < 0:
+        raise ValueError(f"samples_per_shard must be 1 or more and count 0 or more, not {settings}")
+    if dataset is None and Path(settings.source).is_dir():
+        inside = Path(settings.source).resolve()
+        if inside == out.resolve() or inside in out.resolve().parents:
+            raise ValueError(f"{out} lies in the source {settings.source}, which stays as it is: name another folder")
+    source = open_source(settings, world, seed, dataset)
+    chosen = {name: value for name, value in to_json(settings).items() if name != "source"}
+    work = Work(out, "pairs", VERSION, {**chosen, "seed": seed}, {"source": source.identity})
+    if (finished := work.done()) and not _progress_file(out, 0).is_file():
+        return finished
+    with work.lock():
+        if finished := work.done():  # by a run that was killed after its last word, or a moment ago
+            _remove_progress(out)
+            return finished
+        work.begin()
+        for partial in out.glob(".*.partial"):  # of a killed run
+            partial.unlink()
+        try:
+            _Shards(out, settings, source).write()
+        except Exception:
+            if not _progress_file(out, 0).is_file():  # nothing is made yet: others may follow
+                (out / "progress.json").unlink(missing_ok=True)
+            raise
+        label = source.identity["kind"] if dataset is not None else settings.source
+        return _commit(work, out, {"source": label, **source.notes})
+
+
+def read_dropped(out: str | os.PathLike) -> Iterator[dict]:
+    """The lines of a folder's `dropped.jsonl`: key, reason, detail."""
+    with open(Path(out) / "dropped.jsonl", encoding="utf-8") as file:
+        for line in file:
+            yield json.loads(line)
+
+
+class _Shards:
+    """Writes shard after shard; after each, a progress record from which a later run goes on."""
+
+    def __init__(self, out: Path, settings: Pairs, source: Source) -> None:
+        self.out, self.settings, self.source = out, settings, source
+        self.seen: set[str] = set()
+        self.kept, self.position, self.number, self.ended = 0, [], 0, False
+        for record in _progress(out):
+            self.seen.update(record["uids"])
+            self.kept += record["samples"]
+            self.position, self.ended = record["position"], record["ended"]
+            self.number += 1
+
+    def write(self) -> None:
+        from tqdm import tqdm
+
+        limit = self.settings.count or float("inf")
+        if self.ended or self.kept >= limit:
+            return
+        known = self.source.total
+        total = min(known, limit) if known is not None else (self.settings.count or None)
+        records = self.source.records(self.position)
+        with tqdm(total=total, initial=self.kept, desc="pairs", unit=" pairs", disable=None) as bar:
+            while not self.ended and self.kept < limit:
+                wanted = int(min(self.settings.samples_per_shard, limit - self.kept))
+                self._write_one(records, wanted, bar)
+
+    def _write_one(self, records: Iterator[Record], wanted: int, bar: Any) -> None:
+        dropped: list[dict] = []
+        pairs: list[Pair] = []
+        while len(pairs) < wanted:
+            record = next(records, None)
+            if record is None:
+                self.ended = True
+                break
+            self.position = record.position
+            try:
+                pair = check(record)
+                if pair.uid in self.seen:
+                    raise Dropped("duplicate_uid", f"uid {pair.uid}")
+            except Dropped as error:
+                dropped.append({"key": record.key, "reason": error.reason, "detail": str(error)})
+                continue
+            self.seen.add(pair.uid)
+            pairs.append(pair)
+            bar.update()
+        name = f"shard-{self.number:06d}.tar"
+        entry = {"name": name, "sha256": "", "samples": 0, "bytes": 0}
+        if pairs:
+            info = write_shard(self.out / name, pairs)
+            entry |= {"sha256": info.sha256, "samples": info.samples, "bytes": info.bytes}
+        self.kept += len(pairs)
+        progress = {"position": self.position, "ended": self.ended, "uids": [pair.uid for pair in pairs]}
+        write_atomic(_progress_file(self.out, self.number), pretty({**entry, **progress, "dropped": dropped}))
+        self.number += 1
+
+
+def check(record: Record) -> Pair:
+    """The pair that a record makes.
+
+    Raises:
+        Dropped: it makes none; `reason` is one of the source's own (`no_text`, `no_image`, `bad_row`, `bad_json`,
+            `damaged_tar`, `image_is_url`, `unreadable_file`), or `empty_text`, `text_not_string`, `text_not_utf8`,
+            `unknown_image_form`, `empty_image`, `not_an_image`, `broken_image`, `image_bomb`.
+    """
+    if record.problem:
+        raise Dropped(record.problem, record.detail)
+    text = _text(record)
+    data, ext, size, changed = _image(_bytes(record))
+    digest = sha256_bytes(data)
+    uid = record.uid or stable_uid(record.name if record.name is not None else f"{digest}\n{text}")
+    user = {f"user_{name}" if name in _OURS else name: value for name, value in record.meta.items()}
+    meta = {"source": record.key, "width": size[0], "height": size[1], "sha256": digest, **changed, **user}
+    return Pair(uid=uid, image=data, ext=ext, text=text, meta=meta)
+
+
+def _text(record: Record) -> str:
+    """The text without the white space around it; of a list the first that is not empty, and all of them in `meta`."""
+    values = record.text if isinstance(record.text, (list, tuple)) else [record.text]
+    if not [value for value in values if value is not None]:
+        raise Dropped("no_text", record.detail or "the text is missing")
+    texts = []
+    for value in values:
+        try:
+            text = value.decode("utf-8-sig") if isinstance(value, bytes) else value
+            if text is None:
+                continue
+            if not isinstance(text, str):
+                raise Dropped("text_not_string", f"the text is of type {type(text).__name__}")
+            text.encode()
+        except UnicodeError as error:
+            raise Dropped("text_not_utf8", str(error)) from error
+        if text.strip():
+            texts.append(text.strip())
+    if not texts:
+        raise Dropped("empty_text", "the text is empty")
+    if len(texts) > 1:
+        record.meta["texts"] = texts
+    return texts[0]
+
+
+def _bytes(record: Record) -> bytes:
+    image = record.image
+    if isinstance(image, dict) and ("bytes" in image or "path" in image):  # the undecoded form of datasets.Image
+        image = image.get("bytes") if image.get("bytes") is not None else image.get("path")
+    if image is None or (isinstance(image, str) and not image):
+        raise Dropped("no_image", record.detail or "the image is missing")
+    if isinstance(image, str) and "://" in image:
+        raise Dropped("image_is_url", f"{image}: download it first, with img2dataset for example")
+    if isinstance(image, (str, os.PathLike)):
+        try:
+            return Path(image).read_bytes()
+        except FileNotFoundError as error:
+            raise Dropped("no_image", f"{Path(image).name} does not exist") from error
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            raise Dropped("unreadable_file", f"{getattr(error, 'strerror', None) or error}") from error
+    if hasattr(image, "save") and hasattr(image, "mode"):  # a PIL.Image: pixels without a file
+        return _png(image)
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return bytes(image)
+    raise Dropped("unknown_image_form", f"a {type(image).__name__}; bytes, a file name or a PIL.Image is expected")
+
+
+def _image(data: bytes) -> tuple[bytes, str, tuple[int, int], dict]:
+    """Bytes to keep, extension, (width, height), and what the meta should say if the bytes had to change."""
+    from PIL import Image
+
+    try:
+        pixels = decode(data)  # whole, as it will be read later: half an image is found here
+        with Image.open(io.BytesIO(data)) as image:
+            form = image.format or ""
+    except BadImage as error:
+        # PIL's words hold an address, and the record must be the same in every run.
+        detail = f"{len(data)} bytes, the first are {data[:8]!r}" if error.reason == "not_an_image" else str(error)
+        raise Dropped(error.reason, detail.removeprefix(f"{error.reason}: ")) from error
+    except Exception as error:  # on damaged bytes PIL's plugins raise errors of their own (AVIF a RuntimeError)
+        raise Dropped("broken_image", f"{type(error).__name__}: {error}") from error
+    if form in _UNTOUCHED:
+        return data, _UNTOUCHED[form], pixels.size, {}
+    return _png(pixels), "png", pixels.size, {"original_format": form, "original_sha256": sha256_bytes(data)}
+
+
+def _png(image: Any) -> bytes:
+    if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
+        image = image.convert("RGB")
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=3)
+    return buffer.getvalue()
+
+
+def _progress_file(out: Path, number: int) -> Path:
+    return out / f"progress-{number:06d}.json"
+
+
+def _progress(out: Path) -> Iterator[dict]:
+    """The progress records up to the first that is missing, or whose shard is not the one it speaks of."""
+    for number in itertools.count():
+        path = _progress_file(out, number)
+        if not path.is_file():
+            return
+        record = json.loads(path.read_text("utf-8"))
+        shard = out / record["name"]
+        if record["samples"] and not (shard.is_file() and shard.stat().st_size == record["bytes"]):
+            return
+        yield record
+
+
+def _commit(work: Work, out: Path, notes: dict) -> dict:
+    """Put the progress records together into `dropped.jsonl` and the manifest, and remove them."""
+    shards, lines = [], []
+    for record in _progress(out):
+        reasons = Counter(item["reason"] for item in record["dropped"])
+        lines += [_line(item) for item in record["dropped"]]
+        if record["samples"]:
+            shards.append({key: record[key] for key in ("name", "sha256", "samples", "bytes")} | {"dropped": reasons})
+        elif shards:  # what was dropped after the last full shard
+            shards[-1]["dropped"] += reasons
+        else:
+            _give_up(work, out, notes["source"], reasons, record["dropped"])
+    for shard in shards:
+        shard["dropped"] = dict(sorted(shard["dropped"].items()))
+    total = sum((Counter(shard["dropped"]) for shard in shards), Counter())
+    write_atomic(out / "dropped.jsonl", b"".join(lines))
+    manifest = work.commit(
+        **notes,
+        samples=sum(shard["samples"] for shard in shards),
+        dropped=dict(sorted(total.items())),
+        shards=shards,
+    )
+    _remove_progress(out)
+    return manifest
+
+
+def _remove_progress(out: Path) -> None:
+    for path in sorted(out.glob("progress*.json"), reverse=True):  # the first goes last: it tells that some are left
+        path.unlink(missing_ok=True)
+
+
+def _line(item: dict) -> bytes:
+    return json.dumps(item).encode() + b"\n"
+
+
+def _give_up(work: Work, out: Path, source: str, reasons: Counter, dropped: list[dict]) -> None:
+    """Not one pair: say why, and leave only the record of it, so that the next try begins anew."""
+    write_atomic(out / "dropped.jsonl", b"".join(map(_line, dropped)))
+    _remove_progress(out)
+    counted = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items())) or "it is empty"
+    first = f"; the first is {dropped[0]['key']}: {dropped[0]['detail']}" if dropped else ""
+    raise ValueError(f"{source} gives no pair ({counted}){first}. See {out / 'dropped.jsonl'}")

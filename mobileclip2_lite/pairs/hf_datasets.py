@@ -1,0 +1,200 @@
+"""`datasets` as a source of pairs: a hub name, local parquet, a saved data set, or a data set object of the user.
+
+Reads rows with the images still encoded, so that one broken image is one bad row; writes nothing but what `datasets`
+itself caches. Taught by notebooks/00_start_here.ipynb.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+from mobileclip2_lite.pairs.files import quick_digest
+from mobileclip2_lite.pairs.records import (
+    IMAGE_COLUMNS,
+    TEXT_COLUMNS,
+    Record,
+    Source,
+    drawn_order,
+    find_column,
+    user_meta,
+)
+from mobileclip2_lite.work.files import canonical, sha256_bytes
+
+_OPTIONS = ("split", "config", "revision", "streaming")
+
+
+def hub_source(name: str, settings: Any, seed: int) -> Source:
+    """`hf:NAME`, or `hf:NAME?split=train&config=C&revision=R&streaming=1`; without a split `train`, or the only one.
+
+    The name is the identity: pin a revision where the data set may change.
+
+    Raises:
+        ValueError: an unknown option, or a split that does not exist.
+        OSError: the data set cannot be loaded; names it and the cause.
+    """
+    import datasets
+
+    repository, _, query = name.removeprefix("hf:").partition("?")
+    options = {key: values[-1] for key, values in parse_qs(query, keep_blank_values=True).items()}
+    if unknown := sorted(set(options) - set(_OPTIONS)):
+        raise ValueError(f"{name}: unknown option {unknown[0]!r}; there are {', '.join(_OPTIONS)}")
+
+    def load() -> Any:
+        try:
+            streaming = options.get("streaming", "0") not in ("", "0", "false")
+            loaded = datasets.load_dataset(
+                repository, options.get("config"), revision=options.get("revision"), streaming=streaming
+            )
+        except Exception as error:  # the hub, its cache and each builder raise errors of their own
+            raise OSError(
+                f"{name} could not be loaded ({type(error).__name__}: {error}). Check name and network; gated data "
+                f"needs a login; data on disk is given as a folder or file."
+            ) from error
+        return _split(loaded, name, options.get("split"))
+
+    return _late(load, {"kind": "hub", "name": name}, settings, seed, name)
+
+
+def saved_source(folder: Path, settings: Any, seed: int) -> Source:
+    """A folder written by `save_to_disk`; of a dict of splits, `train` or the only one."""
+    import datasets
+
+    known = [[path.relative_to(folder).as_posix(), quick_digest(path)] for path in sorted(folder.rglob("*.arrow"))]
+    identity = {"kind": "saved", "digest": sha256_bytes(canonical(known))}
+    return _late(
+        lambda: _split(datasets.load_from_disk(str(folder)), str(folder)), identity, settings, seed, str(folder)
+    )
+
+
+def parquet_source(folder: Path, names: Sequence[str], settings: Any, seed: int) -> Source:
+    """Parquet files, in the order of `names`; a column of file names is relative to `folder`.
+
+    Raises:
+        ValueError: a file is not readable parquet; names it.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    for name in names:
+        try:
+            pyarrow.parquet.read_metadata(folder / name)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise ValueError(
+                f"{folder / name} is not readable parquet ({error}): copy it again or leave it out"
+            ) from error
+    identity = {"kind": "parquet", "files": [[name, quick_digest(folder / name)] for name in names]}
+
+    def load() -> Any:
+        import datasets
+
+        try:
+            return datasets.Dataset.from_parquet([str(folder / name) for name in names])
+        except (datasets.exceptions.DatasetGenerationError, pyarrow.ArrowException) as error:
+            cause = error.__cause__ or error
+            raise ValueError(
+                f"{folder}: the parquet files {list(names)[:3]} … cannot be read together ({cause})"
+            ) from error
+
+    return _late(load, identity, settings, seed, str(folder / names[0]), folder)
+
+
+def given_source(dataset: Any, settings: Any, seed: int) -> Source:
+    """A `datasets.Dataset` or `IterableDataset` that the user made.
+
+    Its identity is its fingerprint; a stream has none and is known by its columns and first rows.
+
+    Raises:
+        TypeError: it is something else, a dict of splits for example.
+    """
+    import datasets
+
+    if isinstance(dataset, (datasets.DatasetDict, datasets.IterableDatasetDict)):
+        raise TypeError(f"a dict of splits was given: choose one, dataset[{next(iter(dataset), 'train')!r}]")
+    if not isinstance(dataset, (datasets.Dataset, datasets.IterableDataset)):
+        raise TypeError(f"a datasets.Dataset is expected, not {type(dataset).__name__}")
+    if isinstance(dataset, datasets.Dataset):
+        identity = {"kind": "dataset", "fingerprint": dataset._fingerprint, "rows": len(dataset)}
+    else:
+        digest = hashlib.sha256()
+        for row in _undecoded(dataset, None).take(4):
+            digest.update(repr(sorted(row.items(), key=lambda item: item[0])).encode("utf-8", "replace"))
+        identity = {"kind": "stream", "digest": digest.hexdigest()[:32]}
+    return _late(lambda: dataset, identity, settings, seed, "the dataset")
+
+
+def rows_source(load: Any, identity: dict, settings: Any, seed: int) -> Source:
+    """A data set that is made by `load()` only when its rows are wanted, known by `identity`."""
+    return _late(load, identity, settings, seed, "the dataset")
+
+
+def _late(load: Any, identity: dict, settings: Any, seed: int, where: str, folder: Path | None = None) -> Source:
+    """A source that loads its data set when the first record is asked for: finished work is found without loading."""
+
+    def records(start: list[int]) -> Iterator[Record]:
+        dataset = load()
+        columns = dataset.column_names or list(next(iter(dataset), {}))
+        image = find_column(columns, settings.image_key or _image_feature(dataset), IMAGE_COLUMNS, "image", where)
+        text = find_column(columns, settings.text_key, TEXT_COLUMNS, "text", where)
+        for number, key, row in _rows(_undecoded(dataset, image), start[0] if start else 0, settings.count, seed):
+            uid = row.get("uid")
+            yield Record(
+                key=f"row {key}",
+                position=[number + 1],
+                image=_located(row[image], folder),
+                text=row[text],
+                uid=str(uid) if isinstance(uid, (str, int)) and uid != "" else None,
+                meta=user_meta(row, without=(image, text, "uid")),
+            )
+
+    return Source(identity, records)
+
+
+def _rows(dataset: Any, start: int, count: int, seed: int) -> Iterator[tuple[int, int, dict]]:
+    """(number in order, row number, row) from `start` on; a stream is read as it comes."""
+    import datasets
+
+    if not isinstance(dataset, datasets.Dataset):
+        yield from ((start + k, start + k, row) for k, row in enumerate(dataset.skip(start) if start else dataset))
+        return
+    order = drawn_order(len(dataset), count, seed)
+    for k in range(start, len(dataset), 256):  # a column batch at a time costs a tenth of row by row
+        wanted = list(islice(order, k, k + 256)) if isinstance(order, range) else order[k : k + 256]
+        batch = dataset[wanted]
+        for j, row in enumerate(wanted):
+            yield k + j, row, {name: values[j] for name, values in batch.items()}
+
+
+def _image_feature(dataset: Any) -> str | None:
+    return next((name for name, kind in (dataset.features or {}).items() if type(kind).__name__ == "Image"), None)
+
+
+def _undecoded(dataset: Any, image: str | None) -> Any:
+    """Rows as plain Python values, the image as it is stored; a transform that the user has set stays."""
+    import datasets
+
+    image = image or _image_feature(dataset)
+    if isinstance(dataset, datasets.Dataset) and dataset.format["type"] not in (None, "custom"):
+        dataset = dataset.with_format(None)
+    if type((dataset.features or {}).get(image)).__name__ == "Image":
+        dataset = dataset.cast_column(image, datasets.Image(decode=False))
+    return dataset
+
+
+def _located(image: Any, folder: Path | None) -> Any:
+    return folder / image if isinstance(image, str) and image and folder is not None else image
+
+
+def _split(loaded: Any, name: str, asked: str | None = None) -> Any:
+    if not isinstance(loaded, dict):
+        return loaded
+    splits = list(loaded)
+    chosen = asked or ("train" if "train" in splits else splits[0] if len(splits) == 1 else None)
+    if chosen not in splits:
+        missing = f"has no split {asked!r}" if asked else "has several splits and none is `train`"
+        raise ValueError(f"{name} {missing}: choose one of {splits} with ?split=NAME")
+    return loaded[chosen]

@@ -1,0 +1,1 @@
+"""Stage: store views and all teachers' embeddings with every pair, once."""

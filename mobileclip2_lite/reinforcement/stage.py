@@ -1,0 +1,265 @@
+"""Dataset reinforcement: store with every pair its views and all teachers' embeddings, once.
+
+Paper: MobileCLIP (arXiv 2311.17049) section 4; MobileCLIP2 (arXiv 2508.20691) section 3. Reads a folder of pair shards
+(captioned or not), writes a folder of reinforced shards, each with a small `.json` of its counts, and a manifest.
+Differs from the official generator: every teacher sees its own replay of the full-size picture, never another teacher's
+resized pixels; a bad sample is counted and leaves its neighbours' rows where they are; the result depends neither on
+the batch size nor on interruptions. Taught by notebooks/00_start_here.ipynb.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mobileclip2_lite.reinforcement.embedder import Embedder
+from mobileclip2_lite.shards import embeddings as storage
+from mobileclip2_lite.shards import samples as shards
+from mobileclip2_lite.shards.samples import Sample
+from mobileclip2_lite.shards.tars import count_lost
+from mobileclip2_lite.views import decoding
+from mobileclip2_lite.views.drawing import draw
+from mobileclip2_lite.views.replay import replay
+from mobileclip2_lite.work import shardwise as engines
+from mobileclip2_lite.work.files import pretty, sha256_bytes, write_atomic
+from mobileclip2_lite.work.folder import Work, read_manifest
+from mobileclip2_lite.work.randomness import rng
+from mobileclip2_lite.work.shardwise import once
+
+if TYPE_CHECKING:
+    from mobileclip2_lite.models.teachers import TeacherEnsemble
+    from mobileclip2_lite.recipes import Reinforce
+
+VERSION = 2
+
+
+def reinforce(
+    settings: Reinforce,
+    pairs: str | os.PathLike,
+    out: str | os.PathLike,
+    engine: str = "local",
+    ensemble: TeacherEnsemble | None = None,
+    workers: int = 1,
+    precision: str = "fp32",
+    compile: bool = False,
+    threads: int = 0,
+) -> dict:
+    """Reinforce a folder of pair shards; finished shards of an interrupted run are kept.
+
+    Args:
+        settings: teachers, views, storage and layout (`recipes.Reinforce`).
+        pairs: folder with shards and a manifest, captioned or not.
+        out: folder to write.
+        engine: `local` or `ray` (`engines.run`), with `workers` actors.
+        ensemble: teachers already loaded, with the interface of `models.teachers.TeacherEnsemble`; None loads
+            `settings.teachers`.
+        precision: `fp32`, or `bf16` for autocast; part of what is stored, so part of the work's identity.
+        compile: `torch.compile` the teachers.
+        threads: decode and replay ahead in so many threads.
+
+    Returns:
+        The manifest, with `teachers`, `captioners`, `shards` (name, sha256, samples, dropped by reason) and totals.
+
+    Raises:
+        ValueError: a setting has no such value, or the layout cannot hold it.
+        StageMismatch: `out` holds other work (a logit scale is none). FolderLocked: another process writes `out`.
+        FileNotFoundError: `pairs` is unfinished.
+    """
+    _check(settings)
+    ensemble = ensemble if ensemble is not None else _load(settings.teachers)
+    pairs, out = Path(pairs), Path(out)
+    identity = {k: v for k, v in dataclasses.asdict(settings).items() if k not in ("batch_size", "teachers")}
+    identity |= {"precision": precision, "compile": compile}
+    teachers = [describe(ensemble, name) for name in ensemble.names]
+    same = [{key: value for key, value in teacher.items() if key != "logit_scale"} for teacher in teachers]
+    work = Work(out, "reinforce", VERSION, identity, {"pairs": pairs, "teachers": same})
+    if (done := work.done()) and done == with_scales(done, teachers):
+        return done
+    with work.lock():
+        if done := work.done():
+            write_atomic(out / "manifest.json", pretty(done := with_scales(done, teachers)))
+            return done
+        work.begin()
+        make = functools.partial(ShardReinforcer, settings, pairs, out, work.key, ensemble, precision, compile, threads)
+        expected = {shard["name"]: shard.get("samples") for shard in read_manifest(pairs)["shards"]}
+        records = list(engines.run(make, expected.items(), engine, workers))
+        return work.commit(**summary(records, teachers))
+
+
+def _check(settings: Reinforce) -> None:
+    if settings.layout not in ("native", "datacompdr"):
+        raise ValueError(f"layout {settings.layout!r} is not native or datacompdr")
+    if settings.storage not in storage.STORAGE:
+        raise ValueError(f"storage {settings.storage!r} is not one of {', '.join(storage.STORAGE)}")
+    whole = settings.storage in ("bf16", "fp32")
+    if settings.layout == "datacompdr" and (settings.augment.flip or settings.augment.erase or not whole):
+        raise ValueError(
+            "layout datacompdr has no flip, no erasing and no integers: set flip=0, erase=0, storage bf16 or fp32"
+        )
+
+
+def _load(names: Sequence[str]) -> TeacherEnsemble:
+    from mobileclip2_lite.models.embedded import check_trained
+    from mobileclip2_lite.models.teachers import load_teachers
+
+    for name in names:
+        check_trained(name, "teacher")
+    return load_teachers(names)
+
+
+def describe(ensemble: TeacherEnsemble, name: str) -> dict:
+    """What the manifest says of a teacher: enough to know that two runs used the same one, and its logit scale."""
+    card = getattr(ensemble, "cards", {}).get(name, {})
+    known = {key: card[key] for key in ("sha256", "mean", "std", "tokenizer") if key in card}
+    return {
+        "name": name,
+        "logit_scale": float(ensemble.logit_scales[name]),
+        "image_size": int(ensemble.image_size(name)),
+        "interpolation": ensemble.interpolation(name),
+        **known,
+    }
+
+
+def with_scales(manifest: dict, teachers: Sequence[dict]) -> dict:
+    """A finished manifest with the teachers' present logit scales.
+
+    Nothing in a shard depends on them, so a scale tuned since (`temperature.use`) is no reason to embed again.
+    """
+    scales = {teacher["name"]: teacher["logit_scale"] for teacher in teachers}
+    known = [{**card, "logit_scale": scales[card["name"]]} for card in manifest["teachers"]]
+    return {**manifest, "teachers": known}
+
+
+def summary(records: Sequence[dict], teachers: Sequence[dict]) -> dict:
+    """The manifest's content from the shards' records."""
+    dropped = Counter()
+    for record in records:
+        dropped.update(record["dropped"])
+    dimensions = {name: size for record in records for name, size in record["dimensions"].items()}
+    return {
+        "sample_schema": shards.SCHEMA,
+        "teachers": [{**teacher, "dimension": dimensions.get(teacher["name"])} for teacher in teachers],
+        "captioners": sorted({name for record in records for name in record["captioners"]}),
+        "samples": sum(record["samples"] for record in records),
+        "bytes": sum(record["bytes"] for record in records),
+        "dropped": dict(sorted(dropped.items())),
+        "shards": [
+            {key: record[key] for key in ("name", "sha256", "samples", "bytes", "dropped")} for record in records
+        ],
+    }
+
+
+class ShardReinforcer:
+    """Reinforces one shard after another with teachers that stay in memory; engine-free."""
+
+    def __init__(
+        self,
+        settings: Reinforce,
+        pairs: Path,
+        out: Path,
+        key: str,
+        ensemble: TeacherEnsemble,
+        precision: str = "fp32",
+        compile: bool = False,
+        threads: int = 0,
+    ) -> None:
+        self.settings, self.pairs, self.out, self.key, self.ensemble = settings, pairs, out, key, ensemble
+        self.embed = Embedder(ensemble, settings.batch_size, precision, compile)
+        self.threads = threads
+
+    def __call__(self, item: tuple[str, int | None]) -> dict:
+        """Make one shard, unless it is there already, whole and of this work. Returns its record."""
+        name, expected = item
+        return once(self.out / name, self.key, functools.partial(self._make, expected))
+
+    def _make(self, expected: int | None, target: Path) -> dict:
+        """Write one shard; the content of its record."""
+        dropped: Counter = Counter()
+        captioners: set[str] = set()
+        self.embed.clear()
+        samples = self.samples(shards.read_samples(self.pairs / target.name, dropped), dropped, captioners)
+        if self.settings.layout == "datacompdr":
+            from mobileclip2_lite.shards import datacompdr
+
+            info = datacompdr.write_official(target, samples, self.ensemble.names, dtype=self.settings.storage)
+        else:
+            info = shards.write_shard(target, samples, self.settings.storage)
+        count_lost(dropped, expected, info.samples)
+        return {
+            **info._asdict(),
+            "dropped": dict(sorted((+dropped).items())),
+            "captioners": sorted(captioners),
+            "dimensions": self.embed.dimensions,
+        }
+
+    def samples(self, source: Iterator[Sample], dropped: Counter, captioners: set[str]) -> Iterator[Sample]:
+        """Reinforced samples in the order of the source; bad ones are counted in `dropped`."""
+        waiting: deque[Sample] = deque()
+        uids: set[str] = set()
+        for prepared in _ahead(self.prepare, source, self.threads):
+            if isinstance(prepared, str):
+                dropped[prepared] += 1
+                continue
+            sample, pictures = prepared
+            if sample.uid in uids:
+                dropped["duplicate_uid"] += 1
+                continue
+            uids.add(sample.uid)
+            captioners.update(sample.syn_texts)
+            self.embed.push(sample, pictures)
+            waiting.append(sample)
+            yield from self._complete(waiting)
+        self.embed.flush()
+        yield from self._complete(waiting)
+
+    def prepare(self, sample: Sample) -> tuple[Sample, dict[str, list[np.ndarray]]] | str:
+        """A sample with its views drawn, and every teacher's pixels of them; or the reason why it cannot be used."""
+        try:
+            image = decoding.pixels(sample.image)
+        except decoding.BadImage as error:
+            return error.reason
+        sha256 = sha256_bytes(sample.image)
+        if sample.meta.get("sha256", sha256) != sha256:
+            return "hash_mismatch"
+        if not sample.text.strip():
+            return "empty_text"
+        chance = rng(self.settings.seed, "views", sample.uid)
+        views = [draw(chance, *image.shape[1::-1], self.settings.augment, sha256) for _ in range(self.settings.views)]
+        kinds = {(self.ensemble.image_size(name), self.ensemble.interpolation(name)) for name in self.ensemble.names}
+        # teachers that take the same size share their pixels; others have their own replay of the whole picture
+        replayed = {kind: [np.asarray(replay(image, view, *kind)) for view in views] for kind in kinds}
+        pictures = {
+            name: replayed[self.ensemble.image_size(name), self.ensemble.interpolation(name)]
+            for name in self.ensemble.names
+        }
+        return dataclasses.replace(sample, views=views, embeddings={}), pictures
+
+    def _complete(self, waiting: deque[Sample]) -> Iterator[Sample]:
+        """Samples at the front whose rows have all been computed."""
+        while waiting and self.embed.ready(waiting[0]):
+            sample = waiting.popleft()
+            yield dataclasses.replace(sample, embeddings=self.embed.pop(sample))
+
+
+def _ahead(function: Callable, source: Iterator, threads: int) -> Iterator:
+    """`map`, with up to two items a thread under way; the order stays."""
+    if not threads:
+        yield from map(function, source)
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque = deque()
+        for item in source:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) >= 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

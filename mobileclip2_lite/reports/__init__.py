@@ -1,0 +1,1 @@
+"""What people read of a folder or a run: tables, figures, pages."""

@@ -1,0 +1,261 @@
+"""What a folder of shards holds: counts, teachers, captioners, bytes by member, and sample pictures as a web page.
+
+Paper: none; ours, after the paper's table of data sets' sizes. Reads a folder of shards and its manifest;
+writes at most one HTML file. Taught by notebooks/00_start_here.ipynb.
+"""
+
+from __future__ import annotations
+
+import base64
+import html as escaping
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mobileclip2_lite.shards import embeddings as storage
+from mobileclip2_lite.shards import samples as shards
+from mobileclip2_lite.shards.samples import EXTENSIONS, Sample
+from mobileclip2_lite.shards.tars import ShardError, TarIndex, read_tar
+from mobileclip2_lite.views import decoding
+from mobileclip2_lite.views.replay import replay
+from mobileclip2_lite.work.files import sha256_file, write_atomic
+from mobileclip2_lite.work.folder import read_manifest
+
+OFFICIAL = {"npz", "pth.gz"}
+"""Members that only the official layout has."""
+
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>
+body{{font:15px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}}
+pre{{background:#f4f4f4;padding:1em;overflow:auto}} section{{border-top:1px solid #ddd;padding:1em 0}}
+img{{height:120px;margin:0 6px 0 0;vertical-align:top}} figure{{display:inline-block;margin:0 8px 8px 0}}
+figcaption{{font-size:12px;color:#555;max-width:14em}} code{{font-size:12px;color:#555}}
+</style><h1>{title}</h1><pre>{text}</pre>{body}</html>"""
+
+
+def inspect(
+    path: str | os.PathLike, html: str | os.PathLike | None = None, verify: bool = False, samples: int = 12
+) -> dict[str, Any]:
+    """Look at a folder of shards, or at one shard.
+
+    Args:
+        path: folder or `.tar`.
+        html: file to write, with the first samples' pictures, views, captions and each teacher's best matches.
+        verify: read everything and compare each shard's hash with the manifest's.
+        samples: how many samples the page shows.
+
+    Returns:
+        `shards`, `samples`, `dropped`, `teachers`, `captioners`, `views` (smallest, largest), `bytes` by member with
+        `tar` for what the tars themselves take, `bytes_per_sample`, `settings`, and `problems`: what does not agree,
+        as readable lines. `text` is all of it for people.
+
+    Raises:
+        FileNotFoundError: there is no such folder or it holds no shards.
+    """
+    path = Path(path)
+    single = path.is_file()
+    folder, names = (path.parent, [path.name]) if single else (path, shards.shard_names(path))
+    manifest = read_manifest(folder) if not single and (folder / "manifest.json").is_file() else {}
+    found = _count(folder, names)
+    if manifest:
+        found["problems"] += _compare(folder, manifest, found, verify)
+    if verify:
+        found["problems"] += _read_all(folder, names)
+    found |= {
+        "path": str(path),
+        "dropped": manifest.get("dropped") or dict(_dropped(manifest)),
+        "settings": manifest.get("settings", {}),
+        "stage": manifest.get("stage", ""),
+    }
+    known = {teacher["name"]: teacher for teacher in manifest.get("teachers", [])}
+    found["teachers"] = [known.get(name, {"name": name}) | {"dimension": d} for name, d in found["teachers"].items()]
+    found["text"] = _text(found, bool(manifest), verify)
+    if html is not None:
+        write_atomic(html, _page(folder, names, found, samples).encode())
+    return found
+
+
+def _dropped(manifest: dict) -> Counter:
+    return sum((Counter(shard.get("dropped", {})) for shard in manifest.get("shards", [])), Counter())
+
+
+def _count(folder: Path, names: Sequence[str]) -> dict[str, Any]:
+    """Counts from the tars' headers, and names from each shard's first sample's members."""
+    sizes, views, teachers, captioners = Counter(), set(), {}, set()
+    samples, problems, counts = 0, [], {}
+    for name in names:
+        try:
+            index = TarIndex(folder / name)
+        except (ShardError, FileNotFoundError) as error:
+            problems.append(str(error))
+            continue
+        counts[name] = len(index)
+        samples += len(index)
+        sizes["tar"] += (folder / name).stat().st_size
+        for number, key in enumerate(index.keys):
+            for member in index.extensions(number):
+                size = index.span(number, member)[1]
+                sizes["image" if member in EXTENSIONS else member] += size
+                sizes["tar"] -= size
+            try:
+                _members(f"{folder / name}", key, index, number, views, teachers, captioners)
+            except (ShardError, ValueError) as error:
+                problems.append(str(error))
+    return {
+        "shards": len(names),
+        "samples": samples,
+        "counts": counts,
+        "teachers": teachers,
+        "captioners": sorted(captioners),
+        "views": (min(views), max(views)) if views else (0, 0),
+        "bytes": dict(sizes),
+        "bytes_per_sample": sum(sizes.values()) / max(samples, 1),
+        "problems": problems,
+    }
+
+
+def _members(
+    shard: str, key: str, index: TarIndex, number: int, views: set, teachers: dict[str, int], captioners: set
+) -> None:
+    """Note the number of views, the teachers and the captioners of one sample."""
+    names = index.extensions(number)
+    if "syn.json" in names:
+        syn = shards.load_json(shard, key, "syn.json", {"syn.json": bytes(index.member(number, "syn.json"))})
+        captioners.update(n.removeprefix("syn_text").removeprefix("_") for n in syn if n.startswith("syn_text"))
+    if OFFICIAL & set(names) and "paug.json" in names:
+        raw = shards.load_json(shard, key, "paug.json", {"paug.json": bytes(index.member(number, "paug.json"))})
+        parameters = raw.get("param_aug", [])
+        views.add(len(json.loads(parameters) if isinstance(parameters, str) else parameters))
+    if "emb.safetensors" not in names:
+        return
+    try:
+        table = storage.header(index.member(number, "emb.safetensors"))
+    except ValueError as error:
+        raise shards.sample_error(shard, key, "emb.safetensors", "bad_embeddings", str(error)) from error
+    for name, place in table.items():
+        if name.startswith("image/"):
+            views.add(place.shape[0])
+            teachers.setdefault(name.removeprefix("image/"), place.shape[1])
+
+
+def _compare(folder: Path, manifest: dict, found: dict, verify: bool) -> list[str]:
+    """Where the manifest and the shards do not agree."""
+    problems = []
+    for shard in manifest.get("shards", []):
+        name = shard["name"]
+        if name in found["counts"] and "samples" in shard and found["counts"][name] != shard["samples"]:
+            problems.append(f"{folder / name}: {found['counts'][name]} samples, the manifest says {shard['samples']}")
+        if verify and (folder / name).is_file() and "sha256" in shard and sha256_file(folder / name) != shard["sha256"]:
+            problems.append(f"{folder / name}: its SHA-256 is not the manifest's; copy or make this shard again")
+    unlisted = {p.name for p in folder.glob("*.tar")} - {shard["name"] for shard in manifest.get("shards", [])}
+    return [*problems, *(f"{folder / name}: not in the manifest" for name in sorted(unlisted))]
+
+
+def _read_all(folder: Path, names: Sequence[str]) -> list[str]:
+    """Read every sample of native shards, and hash every picture."""
+    problems = []
+    for name in names:
+        dropped: Counter = Counter()
+        try:
+            for sample in _samples(folder / name, dropped):
+                sha256 = (sample.meta.get("stored") or sample.meta).get("sha256")
+                if sha256 and shards.sha256_bytes(sample.image) != sha256:
+                    problems.append(f"{folder / name}, uid {sample.uid}: the picture's SHA-256 is not the one noted")
+        except FileNotFoundError:
+            continue  # already among the problems
+        problems += [f"{folder / name}: {count} samples with {reason}" for reason, count in sorted(dropped.items())]
+    return problems
+
+
+def _samples(path: Path, dropped: Counter) -> Iterator[Sample]:
+    """The samples of a shard; of one in the official layout pictures and texts alone, its vectors name no teacher."""
+    for key, parts in read_tar(path, dropped):
+        official = OFFICIAL & parts.keys()
+        try:
+            plain = {name: data for name, data in parts.items() if name != "paug.json"} if official else parts
+            yield shards.parse(key, plain, str(path), need_image=not official)
+        except ShardError as error:
+            dropped[shards.reason(error)] += 1
+
+
+def _text(found: dict, manifest: bool, verify: bool) -> str:
+    """The report for people."""
+    lines = [
+        f"{found['path']}" + (f"   (stage {found['stage']})" if found["stage"] else ""),
+        f"shards      {found['shards']}",
+        f"samples     {found['samples']}",
+        "dropped     " + (", ".join(f"{n} {reason}" for reason, n in sorted(found["dropped"].items())) or "none"),
+        f"views       {found['views'][0]}" + (f" to {found['views'][1]}" if len(set(found["views"])) > 1 else ""),
+        "captioners  " + (", ".join(name or "(unnamed)" for name in found["captioners"]) or "none"),
+    ]
+    for teacher in found["teachers"]:
+        facts = [f"{key} {teacher[key]}" for key in ("dimension", "image_size", "logit_scale") if teacher.get(key)]
+        lines.append(f"teacher     {teacher['name']}  {', '.join(facts)}")
+    lines.append(f"bytes a sample  {found['bytes_per_sample']:.0f}")
+    for member, size in sorted(found["bytes"].items(), key=lambda item: -item[1]):
+        lines.append(f"  {member:16} {size / max(found['samples'], 1):10.0f}")
+    lines.append(f"manifest    {'yes' if manifest else 'none'}{', hashes compared' if verify and manifest else ''}")
+    lines += [f"PROBLEM     {problem}" for problem in found["problems"]] or ["problems    none found"]
+    return "\n".join(lines)
+
+
+def _page(folder: Path, names: Sequence[str], found: dict, count: int) -> str:
+    """The HTML page: the report, then samples with views, captions and matches."""
+    items: list[Sample] = []
+    for name in names:
+        if len(items) >= count or not (folder / name).is_file():
+            break
+        for item in _samples(folder / name, Counter()):
+            items.append(item)
+            if len(items) >= count:
+                break
+    body = "".join(_section(item, items) for item in items)
+    return PAGE.format(title=escaping.escape(Path(found["path"]).name), text=escaping.escape(found["text"]), body=body)
+
+
+def _section(item: Sample, items: Sequence[Sample]) -> str:
+    """One sample: picture, views, texts, and what each teacher finds nearest among the texts shown."""
+    say = escaping.escape
+    parts = [f"<section><code>{say(item.uid)}</code><br>"]
+    try:
+        image = decoding.decode(item.image)
+        parts.append(_figure(image, f"{image.width} x {image.height}"))
+        for number, view in enumerate(item.views[:6]):
+            operations = ", ".join(f"{name} {value:.3g}" for name, value in view.operations)
+            parts.append(_figure(replay(image, view, 120, on_mismatch="ignore"), f"view {number}: {operations}"))
+    except decoding.BadImage as error:
+        parts.append(f"<p>{say(str(error))}</p>")
+    parts.append(f"<p><b>{say(item.text)}</b></p>")
+    for captioner, texts in item.syn_texts.items():
+        parts.append(f"<p><code>{say(captioner)}</code> {'<br>'.join(map(say, texts))}</p>")
+    for name in item.embeddings:
+        if name.startswith("image/"):
+            best = matches(item, items, name.removeprefix("image/"))
+            found = "; ".join(f"{score:.2f} {say(text)}" for score, text in best)
+            parts.append(f"<p><code>{say(name.removeprefix('image/'))} finds</code> {found}</p>")
+    return "".join(parts) + "</section>"
+
+
+def matches(item: Sample, items: Sequence[Sample], teacher: str, count: int = 3) -> list[tuple[float, str]]:
+    """The texts of `items` nearest to the sample's first view in a teacher's eyes, as (cosine, text)."""
+    row, scored = item.embeddings[f"image/{teacher}"][0], {}
+    for other in items:
+        if f"text/{teacher}" in other.embeddings:
+            scored[other.text] = float(other.embeddings[f"text/{teacher}"][0] @ row)
+        for captioner, texts in other.syn_texts.items():
+            rows = other.embeddings.get(f"syn_text_{captioner}/{teacher}", ())
+            scored |= {text: float(caption @ row) for text, caption in zip(texts, rows, strict=False)}
+    return sorted(((score, text) for text, score in scored.items()), reverse=True)[:count]
+
+
+def _figure(image, caption: str) -> str:
+    image = image.copy()
+    image.thumbnail((240, 120))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    text = escaping.escape(caption)
+    return f'<figure><img alt="{text}" src="data:image/jpeg;base64,{data}"><figcaption>{text}</figcaption></figure>'

@@ -1,0 +1,233 @@
+"""Tars that hold samples: written the same byte for byte each time, read through, or sample by sample at random.
+
+The form is WebDataset's (a sample is the files that share a name up to the first dot), as the paper's published data
+sets have it. Random access is for training on stored views (MobileCLIP, arXiv 2311.17049, section 4), which needs one
+embedding row of thirty. Reads and writes tars. Taught by notebooks/00_start_here.ipynb.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import mmap
+import os
+import tarfile
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from mobileclip2_lite.work.files import written_beside
+
+
+class ShardError(ValueError):
+    """A shard, or a member of one of its samples, is not what its schema says; names shard, key and member."""
+
+
+class ShardInfo(NamedTuple):
+    """What was written: hash of the tar, number of samples, size in bytes."""
+
+    sha256: str
+    samples: int
+    bytes: int
+
+
+def key_of(uid: str) -> str:
+    """The sample's key in the tar: the uid, with all but letters, digits, `_` and `-` escaped, at most 80 characters.
+
+    WebDataset ends a key at its first dot and takes slashes for folders; the uid itself is in the `json` member.
+    """
+    key = quote(uid, safe="", errors="surrogatepass").replace(".", "%2E").replace("~", "%7E")
+    return (
+        key if 0 < len(key) <= 80 else f"{key[:40]}%{hashlib.sha256(uid.encode('utf-8', 'replace')).hexdigest()[:32]}"
+    )
+
+
+def write_tar(path: str | os.PathLike, samples: Iterable[tuple[str, dict[str, bytes]]]) -> ShardInfo:
+    """Write (uid, members by extension) as one deterministic tar: no times, no owners; atomic as `write_shard`."""
+    path, seen = Path(path), set()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_beside(path) as file:
+        with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
+            for uid, parts in samples:
+                if uid in seen:
+                    raise ValueError(f"{path}: two samples have the uid {uid!r}")
+                seen.add(uid)
+                for extension, data in parts.items():
+                    entry = tarfile.TarInfo(f"{key_of(uid)}.{extension}")
+                    entry.size, entry.mode = len(data), 0o644
+                    tar.addfile(entry, io.BytesIO(data))
+        size = file.tell()
+        file.seek(0)
+        digest = hashlib.file_digest(file, "sha256") if hasattr(hashlib, "file_digest") else _digest(file)
+    return ShardInfo(digest.hexdigest(), len(seen), size)
+
+
+def _digest(file: io.BufferedIOBase) -> Any:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest
+
+
+def read_tar(path: str | os.PathLike, dropped: Counter | None = None) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """The samples of any WebDataset tar as (key, members by extension), in the order of the tar.
+
+    Args:
+        dropped: counts `damaged_tar` where the tar is cut short or corrupt, and the samples up to there are given;
+            without it that is an error.
+
+    Raises:
+        ShardError: the tar cannot be read to its end and `dropped` is None; names the file and the byte.
+        FileNotFoundError: there is no such file.
+    """
+    key, parts = None, {}
+    try:
+        with _mapped(path) as data:
+            for name, offset, size in _walk(data, str(path)):
+                this, extension = split_name(name)
+                if this != key:
+                    if parts:
+                        yield key, parts
+                    key, parts = this, {}
+                if extension:
+                    parts[extension] = data[offset : offset + size]
+    except ShardError:
+        if dropped is None:
+            raise
+        dropped["damaged_tar"] += 1
+        return  # the sample that was being read may be incomplete: it goes with the rest
+    if parts:
+        yield key, parts
+
+
+def count_lost(dropped: Counter, expected: int | None, used: int) -> None:
+    """Make `damaged_tar`, which `read_tar` counts once a tar, the number of its samples that are lost.
+
+    Args:
+        dropped: samples by reason.
+        expected: samples that the shard should hold; None if that is not known.
+        used: samples that were used.
+    """
+    if dropped["damaged_tar"] and expected is not None:
+        dropped["damaged_tar"] = expected - used - sum(n for why, n in dropped.items() if why != "damaged_tar")
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """WebDataset's key and extension of a member's name: folders belong to the key, the first dot ends it."""
+    folder, slash, base = name.rpartition("/")
+    stem, _, extension = base.partition(".")
+    return folder + slash + stem, extension.lower()
+
+
+def _mapped(path: str | os.PathLike) -> mmap.mmap:
+    with open(path, "rb") as file:
+        if os.fstat(file.fileno()).st_size < 1024:
+            raise ShardError(f"{path}: not a tar or empty; copy or make this shard again")
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+class TarIndex:
+    """The members of one tar, by sample. `keys[i]` is the key of sample i; `member(i, "txt")` its bytes."""
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        """Walk the tar's headers.
+
+        Raises:
+            ShardError: the file is no tar or is cut short; names the file and the byte.
+            FileNotFoundError: there is no such file.
+        """
+        self.path = str(path)
+        self._map = _mapped(path)
+        self.keys: list[str] = []
+        self._members: list[tuple[tuple[str, ...], int]] = []
+        self._places = array("Q")
+        self._build(_walk(self._map, self.path))
+        self.verified = bytearray(len(self))
+        """1 for each sample whose picture has been found to be the one that its views were drawn for."""
+
+    def _build(self, entries) -> None:
+        """Group (name, offset, size) by key; samples with the same members share one tuple of names."""
+        shared: dict[tuple[str, ...], tuple[str, ...]] = {}
+        key, names, start = None, [], 0
+
+        def close() -> None:
+            if names:
+                group = tuple(names)
+                self.keys.append(key)
+                self._members.append((shared.setdefault(group, group), start))
+
+        for name, offset, size in entries:
+            this, extension = split_name(name)
+            if this != key:
+                close()
+                key, names, start = this, [], len(self._places) // 2
+            if extension:
+                names.append(extension)
+                self._places.extend((offset, size))
+        close()
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def extensions(self, sample: int) -> tuple[str, ...]:
+        """The members of a sample."""
+        return self._members[sample][0]
+
+    def span(self, sample: int, extension: str) -> tuple[int, int] | None:
+        """(first byte in the tar, size) of a member, None if the sample lacks it."""
+        names, start = self._members[sample]
+        if extension not in names:
+            return None
+        at = 2 * (start + names.index(extension))
+        return self._places[at], self._places[at + 1]
+
+    def member(self, sample: int, extension: str) -> memoryview | None:
+        """A member's bytes, unread until they are touched; None if the sample lacks it."""
+        span = self.span(sample, extension)
+        return None if span is None else memoryview(self._map)[span[0] : span[0] + span[1]]
+
+
+def _walk(data: mmap.mmap, path: str):
+    """(name, offset, size) of the regular files of a tar; plain headers are read here, others by tarfile."""
+    at, end = 0, len(data)
+    while True:
+        head = data[at : at + 512]
+        if len(head) < 512:
+            raise ShardError(f"{path}: cut short at byte {end}; copy or make this shard again")
+        if head[0] == 0 and not any(head):
+            return
+        kind = head[156:157]
+        try:
+            if kind not in b"0\0" or head[345] or head[124] & 128:
+                yield from _walk_any(path, at)
+                return
+            size = int(head[124:136].strip(b" \0") or b"0", 8)
+            if 8 * 32 + sum(head) - sum(head[148:156]) != int(head[148:156].strip(b" \0") or b"0", 8):
+                raise ValueError("checksum")
+            name = head[:100].split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
+        except ValueError as error:
+            raise ShardError(f"{path}: no tar header at byte {at}; copy or make this shard again") from error
+        if at + 512 + size > end:
+            raise ShardError(f"{path}: {name} is cut short at byte {end}; copy or make this shard again")
+        yield name, at + 512, size
+        at += 512 + (size + 511) // 512 * 512
+
+
+def _walk_any(path: str, start: int):
+    """The rest of a tar from byte `start`, with long names and folders."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(start)
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                for entry in tar:
+                    if entry.isreg():
+                        yield entry.name, entry.offset_data, entry.size
+                stop = tar.offset
+            file.seek(stop)
+            if any(file.read(512)):  # tarfile takes a broken header for the end
+                raise tarfile.ReadError(f"no tar header at byte {stop}")
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise ShardError(f"{path}: damaged ({error}); copy or make this shard again") from error

@@ -1,0 +1,1 @@
+"""Stage: train the student, the control, or a captioner."""

@@ -1,0 +1,110 @@
+"""One step of a captioner's training: contrast and next-token prediction over one pass of each tower.
+
+Paper: CoCa (arXiv 2205.01917), whose weights 1 and 2 of the two losses are this project's defaults too. Reads batches,
+writes nothing. Differs from open_clip's CoCa step in work, not in result: a CPU takes texts of similar length together,
+each group cut to its longest, and only tokens that count are projected onto the vocabulary. Taught by
+notebooks/20_captioner_finetuning.ipynb.
+"""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mobileclip2_lite.models.coca import cut, image_states, is_captioner, next_token_logits, text_states
+from mobileclip2_lite.models.loaded import LoadedModel, attention, autocast
+from mobileclip2_lite.recipes import Train
+from mobileclip2_lite.shards.dataset import ReinforcedDataset
+from mobileclip2_lite.training import losses as loss_functions
+from mobileclip2_lite.training.distributed import Processes
+from mobileclip2_lite.training.feeding import Fed
+from mobileclip2_lite.training.step import ROWS, Stepper, stacked
+
+
+class CaptionerStepper(Stepper):
+    """A captioner with its losses and optimiser; the arguments are those of `Stepper`.
+
+    Raises:
+        ValueError: the model cannot write, or a setting is asked for that a captioner does not know.
+    """
+
+    def __init__(self, settings: Train, teachers: dict[str, dict], steps: int, seed: int, processes: Processes) -> None:
+        for name in ("forward_chunk", "compile"):
+            if getattr(settings, name):
+                raise ValueError(f"a captioner's training does not know {name}: leave it at its default")
+        super().__init__(settings, teachers, steps, seed, processes)
+        if not is_captioner(self.model):
+            raise ValueError(f"{settings.model} has no text decoder: set captioning=0, or name a CoCa model")
+
+    def backward(self, fed: Fed, weight: float = 1.0) -> dict[str, Tensor]:
+        """Add `weight` times one batch's gradients to those there; the weighted losses by name."""
+        parts: dict[str, Tensor] = {}
+        contrast = self.contrast(fed, weight, parts)
+        tokens = stacked(fed.tokens)
+        written = self.processes.sum((tokens[:, 1:] != self.model.pad_id).sum().float().reshape(1))[0]
+        with autocast(self.precision, self.device):
+            image_features, image_tokens = image_states(self.model, self.loaded.preprocess.normalize(fed.images))
+        text_features, captioning = self.texts(tokens, image_tokens, written)
+        total = self.settings.captioning * weight * captioning
+        parts["captioning"] = weight * captioning.detach()
+        if self.settings.contrast:
+            normed = [F.normalize(features.float(), dim=-1) for features in (image_features, text_features)]
+            total = total + self.settings.contrast * contrast(*normed)
+        parts["loss"] = total.detach()
+        self.scaler.scale(total).backward()
+        return parts
+
+    def texts(self, tokens: Tensor, images: Tensor, written: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (N, E) of N token rows, and this process's share of the captioning loss given image tokens."""
+        pad, groups = self.model.pad_id, len(tokens) // len(images)
+        order = torch.arange(len(tokens), device=self.device)
+        parts = 1
+        if self.device.type == "cpu":
+            order, parts = (tokens != pad).sum(1).argsort(stable=True), max(1, len(tokens) // ROWS)
+        features, total = [], torch.zeros((), device=self.device)
+        images = images.repeat(groups, 1, 1) if groups > 1 else images
+        for rows in order.chunk(parts):
+            some = cut(tokens[rows], pad) if self.device.type == "cpu" else tokens[rows]
+            with (
+                autocast(self.precision, self.device),
+                attention(self.precision, self.device, some.shape[1]),
+            ):
+                embedding, states = text_states(self.model, some)
+                logits, targets = next_token_logits(self.model, images[rows], states, some)
+            features.append(embedding)
+            total = total + loss_functions.captioning(logits.float()[None], targets[None], pad, written)
+        return torch.cat(features)[order.argsort()], total
+
+
+class HeldOut:
+    """Measures captioners on pairs that they were not trained on: `evaluate` for `training.train`, to stop on.
+
+    Args:
+        folder: shards of pairs.
+        count: pairs to take, from the front.
+        batch_size: pairs a forward pass.
+    """
+
+    def __init__(self, folder: str | os.PathLike, count: int = 512, batch_size: int = 128) -> None:
+        self.folder, self.count, self.batch_size = folder, count, batch_size
+
+    @torch.no_grad()
+    def __call__(self, loaded: LoadedModel) -> dict[str, float]:
+        """`caption_loss`: mean cross-entropy of the captions' tokens, in nats."""
+        size, pad = loaded.preprocess.image_size, loaded.model.pad_id
+        batch_size = min(self.batch_size, self.count)
+        data = ReinforcedDataset(self.folder, size, batch_size, views="weak", on_mismatch="warn", drop_last=False)
+        device = loaded.model.logit_scale.device
+        total = tokens = 0.0
+        for number in range(min(len(data), -(-self.count // batch_size))):
+            batch = data.batch(number)
+            rows = cut(loaded.tokenizer(batch.texts), pad).to(device)
+            _, images = image_states(loaded.model, loaded.preprocess.normalize(batch.images.to(device)))
+            _, states = text_states(loaded.model, rows)
+            logits, targets = next_token_logits(loaded.model, images, states, rows)
+            total += F.cross_entropy(logits.float(), targets, reduction="sum").item()
+            tokens += len(targets)
+        return {"caption_loss": total / max(tokens, 1)}

@@ -1,0 +1,195 @@
+"""From reinforced shards to what a training step takes, prepared beside it: tokens cached and cut, tensors pinned.
+
+Ours. Reads a folder of reinforced shards through `loader.ReinforcedDataset`; writes nothing. One stream runs over all
+epochs, so that loader processes start once, and any step can be asked for, which is what makes resuming exact. Texts
+are cut to the longest of the batch where the text tower cannot notice (models/trimming.py). Taught by
+notebooks/40_reinforced_training.ipynb.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mobileclip2_lite.shards.dataset import Batch, ReinforcedDataset
+
+
+@dataclass
+class Fed:
+    """One process's share of a batch, on its device."""
+
+    uids: list[str]
+    images: Tensor
+    """uint8 (B, 3, S, S), the student's size."""
+    tokens: list[Tensor]
+    """int64 (B, L): real texts and, where there are synthetic captions, those."""
+    teacher_images: dict[str, Tensor]
+    """teacher -> float32 (B, E), empty where nothing is distilled or teachers run live."""
+    teacher_texts: list[dict[str, Tensor]]
+    """For each of `tokens`: teacher -> float32 (B, E)."""
+    texts: list[list[str]] = field(default_factory=list)
+    """For each of `tokens`: the strings, for live teachers."""
+    live_images: list[Tensor] = field(default_factory=list)
+    """uint8 (B, 3, S', S') of the same views at further sizes, for live teachers."""
+    dropped: dict[str, int] = field(default_factory=dict)
+    """Samples of the batch that could not be used, by reason."""
+
+
+class Stream:
+    """Batch n of the whole training, over epochs, as a sequence that torch's DataLoader can split among workers."""
+
+    def __init__(self, datasets: Sequence[ReinforcedDataset], start: int, stop: int) -> None:
+        self.datasets, self.start, self.stop = list(datasets), start, stop
+        self.epoch_length = len(self.datasets[0])
+        if not self.epoch_length:
+            one = self.datasets[0]
+            batch = one.batch_size * one.world_size
+            raise ValueError(
+                f"{one.folder} holds {one.order.samples} samples, fewer than one batch of {batch}: "
+                "lower batch_size or take more pairs"
+            )
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __getitem__(self, place: int) -> list[Batch]:
+        epoch, number = divmod(self.start + place, self.epoch_length)
+        out = []
+        for dataset in self.datasets:
+            if dataset.epoch != epoch:
+                dataset.set_epoch(epoch)
+            out.append(dataset.batch(number))
+        first = out[0]
+        if any(
+            other.uids != first.uids for other in out[1:]
+        ):  # views replay equally, so a sample is bad for all or none
+            raise RuntimeError(
+                f"{self.datasets[0].folder}: batch {number} of epoch {epoch} differs between image sizes"
+            )
+        return out
+
+
+class Tokens:
+    """Token rows of texts, each tokenised once."""
+
+    def __init__(self, tokenizer: Callable[[list[str]], Tensor], cut: bool, most: int = 1_000_000) -> None:
+        self.tokenizer, self.cut, self.most = tokenizer, cut, most
+        self._rows: dict[str, tuple[Tensor, int]] = {}
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """int64 (B, L), L the context length or, cut, the longest of these texts."""
+        new = list(dict.fromkeys(text for text in texts if text not in self._rows))
+        if new:
+            if len(self._rows) + len(new) > self.most:
+                self._rows.clear()
+                new = list(dict.fromkeys(texts))
+            tokens = self.tokenizer(new)
+            lengths = token_lengths(tokens).tolist()
+            self._rows.update((text, (row, n)) for text, row, n in zip(new, tokens, lengths, strict=True))
+        rows = [self._rows[text] for text in texts]
+        tokens = torch.stack([row for row, _ in rows])
+        return tokens[:, : max(n for _, n in rows)].contiguous() if self.cut else tokens
+
+
+def token_lengths(tokens: Tensor) -> Tensor:
+    """(B,) number of tokens up to the last that is not padding (0), at least 1."""
+    places = torch.arange(1, tokens.shape[1] + 1)
+    return ((tokens != 0) * places).amax(dim=1).clamp_(min=1)
+
+
+def feed(
+    stream: Stream,
+    tokens: Tokens,
+    device: torch.device,
+    workers: int = 0,
+    ahead: int = 2,
+) -> Iterator[Fed]:
+    """The stream's batches, loaded by `workers` processes and prepared by a thread beside the training.
+
+    Raises:
+        Whatever loading raises, at the batch where it was raised.
+    """
+    ready: queue.Queue = queue.Queue(maxsize=ahead)
+    stop = threading.Event()
+
+    def put(item: tuple[Fed | None, BaseException | None]) -> bool:
+        while not stop.is_set():
+            with contextlib.suppress(queue.Full):
+                ready.put(item, timeout=0.1)
+                return True
+        return False
+
+    source = _loader(stream, workers)  # here, so that loader processes are forked before there is a thread
+
+    def work() -> None:
+        try:
+            for batches in source:
+                if not put((_prepare(batches, tokens, device), None)):
+                    return
+            put((None, None))
+        except BaseException as error:
+            put((None, error))
+
+    thread = threading.Thread(target=work, name="feed", daemon=True)
+    thread.start()
+    try:
+        while True:
+            fed, error = ready.get()
+            if error is not None:
+                raise error
+            if fed is None:
+                return
+            yield _move(fed, device)
+    finally:
+        stop.set()
+        thread.join(timeout=30)
+
+
+def _loader(stream: Stream, workers: int) -> Iterator[list[Batch]]:
+    if not workers:
+        return map(stream.__getitem__, range(len(stream)))
+    from torch.utils.data import DataLoader
+
+    return iter(DataLoader(stream, batch_size=None, shuffle=False, num_workers=workers, prefetch_factor=2))
+
+
+def _prepare(batches: list[Batch], tokens: Tokens, device: torch.device) -> Fed:
+    batch = batches[0]
+    texts, teacher_texts = [batch.texts], [batch.text_embeddings]
+    if batch.syn_texts is not None:
+        texts.append(batch.syn_texts)
+        teacher_texts.append(batch.syn_text_embeddings or {})
+    fed = Fed(
+        uids=batch.uids,
+        images=batch.images,
+        tokens=[tokens(group) for group in texts],
+        teacher_images=batch.image_embeddings,
+        teacher_texts=teacher_texts,
+        texts=texts,
+        live_images=[other.images for other in batches[1:]],
+        dropped=batch.dropped,
+    )
+    return _each_tensor(fed, torch.Tensor.pin_memory) if device.type == "cuda" else fed
+
+
+def _move(fed: Fed, device: torch.device) -> Fed:
+    return fed if device.type == "cpu" else _each_tensor(fed, lambda t: t.to(device, non_blocking=True))
+
+
+def _each_tensor(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: _each_tensor(item, change) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_each_tensor(item, change) for item in value]
+    if isinstance(value, Fed):
+        return Fed(**{name: _each_tensor(item, change) for name, item in vars(value).items()})
+    return value

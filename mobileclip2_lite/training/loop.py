@@ -1,0 +1,351 @@
+"""One training loop: the control (contrastive only) and the reinforced student, one process or many.
+
+Paper: MobileCLIP, "multi-modal reinforced training": each image is one replayed view; the loss of (view, real
+caption) and that of (view, synthetic caption) are summed. Reads a folder of reinforced shards, writes a model folder
+with `manifest.json`, `log.jsonl` and, until it is finished, checkpoints. Differs from the paper in nothing but what
+`recipes.Train` says; every step's random numbers follow from (seed, step, rank), so that neither evaluations nor
+interruptions change a training. Taught by notebooks/40_reinforced_training.ipynb.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mobileclip2_lite.models.loaded import DTYPES, LoadedModel
+from mobileclip2_lite.models.zoo import save_model
+from mobileclip2_lite.recipes import Train
+from mobileclip2_lite.shards.dataset import ReinforcedDataset
+from mobileclip2_lite.training import checkpoints
+from mobileclip2_lite.training.captioner_step import CaptionerStepper
+from mobileclip2_lite.training.distributed import Processes, connect
+from mobileclip2_lite.training.early_stopping import Stopping
+from mobileclip2_lite.training.feeding import Fed, Stream, Tokens, feed
+from mobileclip2_lite.training.log import Log, Meter
+from mobileclip2_lite.training.step import Stepper
+from mobileclip2_lite.training.teachers import teacher_cards
+from mobileclip2_lite.work.files import sha256_file
+from mobileclip2_lite.work.folder import Work
+
+VERSION = 1
+"""Of what a training writes."""
+NO_RESULT = ("workers", "checkpoint_every", "log_every", "tracker", "threads")
+"""Settings that do not change the trained model."""
+
+
+class Diverged(RuntimeError):
+    """The loss is not a number any more."""
+
+
+def train(
+    settings: Train,
+    data: str | os.PathLike,
+    out: str | os.PathLike,
+    seed: int,
+    evaluate: Callable[[LoadedModel], dict] | None = None,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+) -> Path:
+    """Train a model on a folder of reinforced shards; finished work is found, interrupted work is taken up.
+
+    Under `torchrun` or `accelerate launch` every process calls this with the same arguments.
+
+    Args:
+        settings: the recipe's part; `distill=0` is the control.
+        data: the folder of shards; its manifest names the teachers, their logit scales and dimensions.
+        out: where the model goes (`models.zoo.create_model(out)` loads it), with manifest, log and checkpoints.
+        seed: of the weights, the order of samples, the choice of views and captions.
+        evaluate: measures a model, for the learning curve; called every `settings.evaluate_every` steps and at the end.
+        device: None for this process's GPU, or the CPU.
+        progress: show a bar.
+
+    Returns:
+        `out`.
+
+    Raises:
+        ValueError: settings contradict each other or the data (the message names the field).
+        Diverged: the loss became NaN or infinite; the last good checkpoint stands.
+        stages.StageMismatch: `out` holds other work.
+        stages.FolderLocked: another training writes to `out`.
+    """
+    out, data = Path(out), Path(data)
+    _check(settings)
+    if settings.stop_on and evaluate is None:
+        raise ValueError(f"stop_on={settings.stop_on!r} needs an evaluation that measures it: pass `evaluate`")
+    identity = {k: v for k, v in dataclasses.asdict(settings).items() if k not in NO_RESULT}
+    scales = {name: card["logit_scale"] for name, card in teacher_cards(data, settings).items()}
+    inputs = {"data": data, **({"start": weights_hash(settings.start)} if settings.start else {})}
+    work = Work(out, "train", VERSION, {"train": identity, "seed": seed, "logit_scales": scales}, inputs)
+    if work.done() is not None:
+        return out
+    with contextlib.ExitStack() as stack:
+        processes = stack.enter_context(connect(device))
+        _divisible(settings, processes.size)
+        stack.enter_context(_threads(settings, processes.device))
+        if processes.first:
+            stack.enter_context(work.lock())
+            if processes.size == 1 and work.done() is not None:  # by a process that was a little faster
+                return out
+            work.begin()
+        processes.wait()
+        run = Run(settings, data, out, seed, processes)
+        run.resume()
+        run.go(evaluate, progress)
+        if processes.first:
+            run.finish(work)
+        processes.wait()
+    return out
+
+
+class Run:
+    """A training under way."""
+
+    def __init__(self, settings: Train, data: Path, out: Path, seed: int, processes: Processes) -> None:
+        self.settings, self.data, self.out, self.seed, self.processes = settings, data, out, seed, processes
+        self.steps = settings.samples // settings.batch_size
+        self.step, self.seconds = 0, 0.0
+        self.teachers = teacher_cards(data, settings)
+        kind = CaptionerStepper if settings.captioning else Stepper
+        self.stepper = kind(settings, self.teachers, self.steps, seed, processes)
+        self.stopping = Stopping(settings.stop_on, settings.patience)
+
+    def stream(self) -> Stream:
+        """The batches from here to the end."""
+        settings, live = self.settings, self.stepper.live
+        sizes = [self.stepper.eye, *(live.sizes if live else [])]
+        datasets = [
+            ReinforcedDataset(
+                self.data,
+                size,
+                settings.batch_size // (self.processes.size * settings.accumulate),
+                seed=self.seed,
+                views=settings.views,
+                teachers=() if live or place else tuple(self.teachers),
+                captioners=settings.captioners,
+                max_views=settings.max_views,
+                max_captions=settings.max_captions,
+                interpolation=interpolation,
+                rank=self.processes.rank,
+                world_size=self.processes.size,
+                on_mismatch="warn",
+            )
+            for place, (size, interpolation) in enumerate(sizes)
+        ]
+        return Stream(datasets, self.step * settings.accumulate, self.steps * settings.accumulate)
+
+    def go(self, evaluate: Callable[[LoadedModel], dict] | None, progress: bool) -> None:
+        """All steps from here to the end."""
+        settings, first = self.settings, self.processes.first
+        tokens = Tokens(self.stepper.loaded.tokenizer, self.stepper.cut)
+        with contextlib.ExitStack() as stack:
+            log = stack.enter_context(contextlib.closing(self.log())) if first else None
+            fed = feed(self.stream(), tokens, self.processes.device, settings.workers)
+            stack.enter_context(contextlib.closing(fed))
+            bar = stack.enter_context(contextlib.closing(self.bar(progress)))
+            meter = Meter()
+            while self.step < self.steps and not self.stopping.enough:
+                with meter.waiting():
+                    batches = [next(fed) for _ in range(settings.accumulate)]
+                losses, norm = self.stepper(self.step, batches)
+                self.step += 1
+                meter.samples += settings.batch_size
+                bar.update()
+                evaluating, saving = self.due(settings.evaluate_every), self.due(settings.checkpoint_every)
+                if self.due(settings.log_every) or evaluating or saving or self.step in (1, self.steps):
+                    line = self.line(losses, norm, batches, meter)
+                    if log:
+                        log.write(line)
+                        bar.set_postfix(loss=f"{line['loss']:.3f}", refresh=False)
+                elif not self.finite(norm):
+                    self.stop(losses, norm, batches)
+                with meter.paused():
+                    if evaluate is not None and (evaluating or self.step == self.steps):
+                        self.measure(evaluate, log)
+                    if saving and self.step < self.steps:
+                        self.checkpoint()
+
+    def due(self, every: int) -> bool:
+        """Whether something that happens every `every` steps (0: never) happens after this one."""
+        return bool(every) and self.step % every == 0
+
+    def log(self) -> Log:
+        """The record, cut back to this step."""
+        config = {**dataclasses.asdict(self.settings), "seed": self.seed}
+        return Log(self.out, self.step, self.settings.tracker, "tracker", config)
+
+    def bar(self, progress: bool) -> Any:
+        """The progress bar."""
+        from tqdm.auto import tqdm
+
+        hidden = not (progress and self.processes.first)
+        return tqdm(total=self.steps, initial=self.step, desc=self.out.name, unit="step", disable=hidden)
+
+    def line(self, losses: dict[str, Tensor], norm: Tensor, batches: list[Fed], meter: Meter) -> dict[str, Any]:
+        """One line of the log; the only place of a step where a GPU is waited for."""
+        names = sorted(losses)
+        values = self.processes.sum(torch.stack([losses[name].float() for name in names])).tolist()
+        found = dict(zip(names, values, strict=True))
+        if not (math.isfinite(found["loss"]) and self.finite(norm)):
+            self.stop(losses, norm, batches)
+        seconds, waited, rate = meter.read()
+        self.seconds += seconds
+        return {
+            "step": self.step,
+            "samples": self.step * self.settings.batch_size,
+            "loss": found.pop("loss"),
+            **found,
+            "lr": self.stepper.optimizer.param_groups[0]["lr"],
+            "logit_scale": self.stepper.model.logit_scale.exp().item(),
+            "grad_norm": float(norm),
+            "samples_per_second": round(rate, 1),
+            "waiting": round(waited, 3),
+            "seconds": round(self.seconds, 3),
+        }
+
+    def finite(self, norm: Tensor) -> bool:
+        """Whether the gradients are numbers: looked at where looking is free; fp16's loss scaling has its own way."""
+        free = norm.device.type == "cpu" and not self.stepper.scaler.is_enabled()
+        return not free or math.isfinite(norm)
+
+    def stop(self, losses: dict[str, Tensor], norm: Tensor, batches: list[Fed]) -> None:
+        """Say what is known about a loss or gradient that is not a number, and raise."""
+        last = checkpoints.list_steps(self.out / "checkpoints")
+        stepper = self.stepper
+        raise Diverged(
+            f"step {self.step} of {self.out}: "
+            + ", ".join(f"{name} {value.item():.4g}" for name, value in sorted(losses.items()))
+            + f", gradient norm {float(norm):.4g}, learning rate {stepper.optimizer.param_groups[0]['lr']:.3g}, "
+            f"logit scale {stepper.model.logit_scale.exp().item():.4g}, precision {stepper.precision}. "
+            f"First samples of the batch: {', '.join(batches[0].uids[:3])}. "
+            "What to look at, in this order: precision='fp32' (does it go on?), a lower learning_rate or a longer "
+            "warmup, grad_clip (is it 0?), embeddings in the shards of these samples that are not finite. "
+            + (f"The checkpoint of step {last[-1]} is from before." if last else "There is no checkpoint from before.")
+        )
+
+    def measure(self, evaluate: Callable[[LoadedModel], dict], log: Log | None) -> None:
+        """Evaluate in the first process; every process learns whether it was enough."""
+        if log:
+            found = self.evaluate(evaluate)
+            log.write({"step": self.step, "evaluation": found})
+            self.stopping.look(found, self.step, self.stepper.current().model)
+        if self.settings.stop_on:
+            enough = torch.tensor([float(self.stopping.enough)], device=self.processes.device)
+            self.stopping.enough = bool(self.processes.sum(enough))
+
+    def evaluate(self, evaluate: Callable[[LoadedModel], dict]) -> dict:
+        """The callback's numbers, the model left in training mode."""
+        loaded = self.stepper.current()
+        loaded.model.eval()
+        try:
+            return dict(evaluate(loaded))
+        finally:
+            self.stepper.model.train()
+
+    def checkpoint(self) -> None:
+        """Everything needed to go on from here, written by the first process."""
+        if self.processes.first:
+            state = self.stepper.state()
+            state["loader"] = {"batches": self.step * self.settings.accumulate, "seed": self.seed}
+            state["random"] = {"seed": self.seed, "step": self.step, "cpu": torch.get_rng_state()}
+            state |= {"seconds": self.seconds, "stopping": self.stopping.state()}
+            checkpoints.save(self.out / "checkpoints", self.step, state)
+        self.processes.wait()
+
+    def resume(self) -> None:
+        """Go back to the newest checkpoint, if there is one."""
+        state = checkpoints.load_latest(self.out / "checkpoints", self.processes.device)
+        if state is None:
+            return
+        self.stepper.load_state(state)
+        torch.set_rng_state(state["random"]["cpu"].cpu())
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.stopping.load_state(state["stopping"])
+
+    def finish(self, work: Work) -> None:
+        """Save the model and its manifest; the checkpoints are not needed any more."""
+        loaded = self.stepper.current()
+        loaded.model.eval()
+        facts = {"seed": self.seed, "samples": self.step * self.settings.batch_size, "steps": self.step}
+        if self.stopping.weights is not None:
+            loaded.model.load_state_dict(self.stopping.weights)
+            facts |= {"best_step": self.stopping.step, self.settings.stop_on: self.stopping.best}
+        scale = loaded.model.logit_scale.exp().item()
+        card = {**facts, "logit_scale": scale, "settings": dataclasses.asdict(self.settings)}
+        save_model(loaded, self.out, name=self.settings.model, card=card)
+        work.commit(
+            **facts,
+            logit_scale=scale,
+            seconds=round(self.seconds, 2),
+            processes=self.processes.size,
+            precision=self.stepper.precision,
+            teachers=self.teachers,
+            dropped=dict(self.stepper.dropped),
+        )
+        shutil.rmtree(self.out / "checkpoints", ignore_errors=True)
+
+
+def _check(settings: Train) -> None:
+    """Contradictions that can be seen before anything is loaded."""
+    positive = ("samples", "batch_size", "accumulate", "log_every")
+    for name in positive:
+        if getattr(settings, name) < 1:
+            raise ValueError(f"{name} is {getattr(settings, name)}; it must be at least 1")
+    if settings.precision not in DTYPES:
+        raise ValueError(f"precision {settings.precision!r} is unknown: one of {', '.join(DTYPES)}")
+    if settings.distill and settings.views == "weak" and not settings.online:
+        raise ValueError(
+            "views='weak' has no stored embeddings to distil from: views='stored', distill=0 or online=True"
+        )
+    if settings.stop_on and not settings.evaluate_every:
+        raise ValueError(f"stop_on={settings.stop_on!r} needs evaluations to look at: set evaluate_every")
+    if settings.samples < settings.batch_size:
+        raise ValueError(f"samples ({settings.samples}) is less than one batch ({settings.batch_size})")
+
+
+def weights_hash(folder: str | os.PathLike) -> str:
+    """SHA-256 of the weights in a model folder.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
+    path = Path(folder) / "model.safetensors"
+    if not path.is_file():
+        raise FileNotFoundError(f"start={folder} is not a model folder: {path} does not exist")
+    return sha256_file(path)
+
+
+def _divisible(settings: Train, processes: int) -> None:
+    shares = processes * settings.accumulate
+    if settings.batch_size % shares:
+        raise ValueError(
+            f"batch_size {settings.batch_size} cannot be split evenly over {processes} process(es) times "
+            f"accumulate={settings.accumulate}: make it a multiple of {shares}"
+        )
+
+
+@contextlib.contextmanager
+def _threads(settings: Train, device: torch.device) -> Iterator[None]:
+    """As many CPU threads as `settings.threads`; 0 keeps OMP_NUM_THREADS, or takes this process's part of the cores.
+
+    Threads that spin while they wait (OpenMP's default) and a busy loader process on the same cores slow each other
+    down manyfold: without OMP_WAIT_POLICY=passive one core is left to the loader.
+    """
+    before, wanted = torch.get_num_threads(), settings.threads
+    if not wanted and device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        spinning = os.environ.get("OMP_WAIT_POLICY", "").lower() != "passive"
+        wanted = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - bool(settings.workers and spinning))
+    torch.set_num_threads(wanted or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

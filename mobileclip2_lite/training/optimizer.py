@@ -1,0 +1,66 @@
+"""How a step moves the weights: decay groups, schedule, clipping, moving average.
+
+The training set-up of MobileCLIP2: AdamW, betas 0.9 and 0.95, decay 0.2, clip 1.0, cosine with warm-up. Differs from
+the paper: an exponential moving average of the weights is offered, off by default.
+Taught by notebooks/40_reinforced_training.ipynb.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def optimizer(model: nn.Module, learning_rate: float, betas: tuple[float, float], decay: float) -> torch.optim.AdamW:
+    """AdamW with weight decay on matrices and kernels only."""
+    decayed, free = decay_groups(model)
+    groups = [{"params": decayed, "weight_decay": decay}, {"params": free, "weight_decay": 0.0}]
+    groups = [group for group in groups if group["params"]]
+    fused = all(p.device.type in ("cpu", "cuda") for group in groups for p in group["params"])
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, eps=1e-8, fused=fused)
+
+
+def decay_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Trainable parameters with weight decay, and those without: biases, norms, every scale."""
+    decayed, free = [], []
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        # one axis longer than 1: also the layer scales of shape (C, 1, 1)
+        vector = parameter.numel() == max(parameter.shape, default=1)
+        (free if vector or name.endswith((".bias", "logit_scale")) else decayed).append(parameter)
+    return decayed, free
+
+
+def learning_rate(step: int, steps: int, peak: float, warmup: float) -> float:
+    """The rate after `step` of `steps` steps: linear to `peak` over the share `warmup`, then cosine to 0."""
+    rising = max(1, round(warmup * steps)) if warmup > 0 else 0
+    if step < rising:
+        return peak * (step + 1) / rising
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+
+
+class Ema:
+    """An exponential moving average of a model's weights; its buffers follow the model's."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        if not 0 < decay < 1:
+            raise ValueError(f"the decay of the moving average must lie between 0 and 1, not {decay}")
+        self.decay = decay
+        self.model = copy.deepcopy(model).requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, steps: int) -> None:
+        """Move towards `model`; the first `steps` count more, so that the random start is forgotten."""
+        decay = min(self.decay, (1 + steps) / (10 + steps))
+        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - decay)
+        for mine, other in zip(self.model.buffers(), model.buffers(), strict=True):
+            mine.copy_(other)
+
+
+def clip_(model: nn.Module, most: float) -> Tensor:
+    """Scale the gradients so that their norm is at most `most` (0: leave them); returns the norm before."""
+    return nn.utils.clip_grad_norm_(model.parameters(), most if most > 0 else float("inf"))

@@ -1,0 +1,217 @@
+"""One step of training: batch in, weights moved; the same for control and student, plain and cached, one or many.
+
+Paper: the training set-up of MobileCLIP2. Reads batches, writes nothing. The loss of (view, real caption) and that of
+(view, synthetic caption) are summed over one pass of the image tower and one of the text tower. Every step's random
+numbers follow from (seed, step, rank). Taught by notebooks/40_reinforced_training.ipynb.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mobileclip2_lite.models.loaded import LoadedModel, attention, autocast, usable_precision
+from mobileclip2_lite.models.trimming import encode_text, is_trimmable
+from mobileclip2_lite.models.zoo import create_model
+from mobileclip2_lite.recipes import Train
+from mobileclip2_lite.training import gradient_cache
+from mobileclip2_lite.training.cpu import grouped_convolutions_in_fp32, strided_pointwise_by_slicing
+from mobileclip2_lite.training.distributed import Processes
+from mobileclip2_lite.training.feeding import Fed
+from mobileclip2_lite.training.losses import PairLoss
+from mobileclip2_lite.training.optimizer import Ema, clip_, learning_rate, optimizer
+from mobileclip2_lite.training.teachers import LiveTeachers
+from mobileclip2_lite.work.randomness import rng
+
+ROWS = 64
+"""Texts of similar length that a CPU encodes together."""
+
+
+class Stepper:
+    """A student with its loss and optimiser.
+
+    Args:
+        settings: the recipe's part.
+        teachers: teacher -> card (`live_teachers.teacher_cards`).
+        steps: of the whole training, for the learning rate.
+        seed: of the weights and of every step.
+        processes: who trains together; each holds batch_size / (processes * accumulate) samples at a time.
+    """
+
+    def __init__(self, settings: Train, teachers: dict[str, dict], steps: int, seed: int, processes: Processes) -> None:
+        self.settings, self.steps, self.seed, self.processes = settings, steps, seed, processes
+        self.device = processes.device
+        self.precision = usable_precision(settings.precision, self.device)
+        torch.manual_seed(torch_seed(seed, "weights"))
+        self.loaded = new_model(settings)
+        self.model = self.loaded.model.to(self.device, memory_format=torch.channels_last).train()
+        processes.same(self.model)
+        if settings.recompute:
+            self.model.set_grad_checkpointing(True)
+        if self.device.type == "cpu":
+            strided_pointwise_by_slicing(self.model)
+        if self.device.type == "cpu" and self.precision != "fp32":
+            grouped_convolutions_in_fp32(self.model)
+        self.encode_image, self.encode_text = self.model.encode_image, self.model.encode_text
+        if settings.compile:
+            self.encode_image, self.encode_text = torch.compile(self.encode_image), torch.compile(self.encode_text)
+        self.optimizer = optimizer(self.model, settings.learning_rate, settings.betas, settings.weight_decay)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+        self.ema = Ema(self.model, settings.ema) if settings.ema else None
+        self.cut = settings.trim_text and not settings.compile and is_trimmable(self.model)
+        preprocess = self.loaded.preprocess
+        self.eye = (preprocess.image_size, preprocess.interpolation)
+        self.live = LiveTeachers(teachers, self.device, self.eye) if settings.online and teachers else None
+        self.pair_loss = pair_loss(settings, teachers)
+        self.dropped: Counter = Counter()
+
+    def __call__(self, step: int, batches: list[Fed]) -> tuple[dict[str, Tensor], Tensor]:
+        """Step number `step` (from 0): this process's share of each loss by name, and the gradients' norm."""
+        settings = self.settings
+        rate = learning_rate(step, self.steps, settings.learning_rate, settings.warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        torch.manual_seed(torch_seed(self.seed, "step", step, self.processes.rank))
+        self.optimizer.zero_grad(set_to_none=True)
+        losses: dict[str, Tensor] = {}
+        for fed in batches:
+            for reason, count in fed.dropped.items():
+                if reason not in self.dropped:
+                    warnings.warn(f"samples are left out, counted in the manifest: {reason}", stacklevel=2)
+                self.dropped[reason] += count
+            for name, value in self.backward(fed, 1 / len(batches)).items():
+                losses[name] = losses[name] + value if name in losses else value
+        self.processes.sum_gradients(self.model.parameters())
+        if self.scaler.is_enabled():
+            self.scaler.unscale_(self.optimizer)
+        norm = clip_(self.model, settings.grad_clip)
+        if self.device.type == "cpu" and not self.scaler.is_enabled() and not math.isfinite(norm):
+            return losses, norm  # the weights stay good; on a GPU the look would cost time
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        with torch.no_grad():
+            self.model.logit_scale.clamp_(0, math.log(settings.max_logit_scale))
+        if self.ema:
+            self.ema.update(self.model, step + 1)
+        return losses, norm
+
+    def backward(self, fed: Fed, weight: float = 1.0) -> dict[str, Tensor]:
+        """Add `weight` times one contrasted batch's gradients to those there; the weighted losses by name."""
+        losses: dict[str, Tensor] = {}
+        contrast = self.contrast(fed, weight, losses)
+        precision = self.precision, self.device
+
+        def image(x: Tensor) -> Tensor:
+            with autocast(*precision):
+                return F.normalize(self.encode_image(x).float(), dim=-1)
+
+        def text(x: Tensor) -> Tensor:
+            with autocast(*precision), attention(*precision, x.shape[1]):
+                if self.cut and self.device.type == "cpu":  # on a GPU looking at lengths would make it wait
+                    return F.normalize(encode_text(self.model, x, parts=max(1, len(x) // ROWS)).float(), dim=-1)
+                return F.normalize(self.encode_text(x).float(), dim=-1)
+
+        def loss(image_features: Tensor, text_features: Tensor) -> Tensor:
+            total = contrast(image_features, text_features)
+            losses["loss"] = total.detach()
+            return self.scaler.scale(total)
+
+        towers = [(image, self.loaded.preprocess.normalize(fed.images)), (text, stacked(fed.tokens))]
+        gradient_cache.backward(towers, loss, self.settings.forward_chunk, self.model, self.settings.recompute)
+        return losses
+
+    def contrast(self, fed: Fed, weight: float, losses: dict[str, Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+        """The loss of image features (B, D) and all text groups' (sum of B, D), whose parts it adds to `losses`."""
+        counts = self.processes.counts(len(fed.uids))
+        teacher_images, teacher_texts = self.live.embed(fed) if self.live else (fed.teacher_images, fed.teacher_texts)
+
+        def total(image_features: Tensor, text_features: Tensor) -> Tensor:
+            scale = self.model.logit_scale.float().exp()
+            bias = getattr(self.model, "logit_bias", None)
+            images = self.processes.rows(image_features, counts)
+            image_targets = self.processes.embeddings(teacher_images, counts)
+            value = torch.zeros((), device=self.device)
+            groups = text_features.split([len(group) for group in fed.tokens])
+            for name, group, embeddings in zip(("", "_captions"), groups, teacher_texts, strict=False):
+                text_targets = self.processes.embeddings(embeddings, counts)
+                texts = self.processes.rows(group, counts)
+                one = self.pair_loss(images, texts, scale, image_targets, text_targets, bias)
+                value = value + weight * one.total
+                losses.update({f"{part}{name}": weight * share for part, share in one.parts.items()})
+            return value
+
+        return total
+
+    def current(self) -> LoadedModel:
+        """The model to evaluate and to save: the moving average where there is one."""
+        return self.loaded._replace(model=self.ema.model if self.ema else self.model)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a step changes."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "ema": self.ema.model.state_dict() if self.ema else None,
+            "dropped": dict(self.dropped),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go back to where `state` was taken."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.ema:
+            self.ema.model.load_state_dict(state["ema"])
+        self.dropped = Counter(state["dropped"])
+
+
+def pair_loss(settings: Train, teachers: dict[str, dict]) -> PairLoss:
+    """The loss that `settings` describes, with each teacher's own scale."""
+    biases = {name: card["logit_bias"] for name, card in teachers.items() if card.get("logit_bias") is not None}
+    return PairLoss(
+        tuple(teachers),
+        {name: card["logit_scale"] for name, card in teachers.items()},
+        {name: card["dimension"] for name, card in teachers.items()},
+        settings.distill,
+        settings.loss,
+        biases if settings.loss == "sigmoid" else {},
+        settings.loss_chunk,
+    )
+
+
+def new_model(settings: Train) -> LoadedModel:
+    """A model with new weights or those of `settings.start`, with SigLIP's start of scale and bias for its loss.
+
+    Raises:
+        ValueError: the model to start from is another one.
+    """
+    loaded = create_model(settings.start or settings.model)
+    model = loaded.model
+    if settings.start and model.model_cfg != create_model(settings.model).model.model_cfg:
+        raise ValueError(f"start={settings.start} does not hold a {settings.model}: name the model that it holds")
+    if settings.loss == "sigmoid" and getattr(model, "logit_bias", None) is None:
+        start = {"init_logit_scale": math.log(10), "init_logit_bias": -10.0}  # arXiv 2303.15343
+        model.model_cfg = {**model.model_cfg, **start}
+        with torch.no_grad():
+            model.logit_scale.fill_(start["init_logit_scale"])
+        model.logit_bias = nn.Parameter(torch.full_like(model.logit_scale, start["init_logit_bias"]))
+    return loaded
+
+
+def stacked(groups: list[Tensor]) -> Tensor:
+    """Token groups of different lengths as one (sum of B, longest)."""
+    longest = max(group.shape[1] for group in groups)
+    return torch.cat([F.pad(group, (0, longest - group.shape[1])) for group in groups])
+
+
+def torch_seed(*parts: int | str) -> int:
+    """A seed for torch's global generator that follows from `parts`."""
+    return int(rng(*parts).integers(2**63))

@@ -1,0 +1,97 @@
+"""The teachers of a training: what the data says of them, and, by choice, running them live on the same views.
+
+Paper: MobileCLIP compares stored embeddings with teachers online; stored is the point, live is for comparing
+and for data that is used once. Reads the manifest of a reinforced folder; writes nothing. A live teacher sees the very
+view that the student sees, replayed at the teacher's own size with its own interpolation, so that its embeddings are
+the stored ones up to their storage. Taught by notebooks/40_reinforced_training.ipynb.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from mobileclip2_lite.recipes import Train
+from mobileclip2_lite.work.folder import read_manifest
+
+if TYPE_CHECKING:
+    from mobileclip2_lite.models.teachers import TeacherEnsemble
+    from mobileclip2_lite.training.feeding import Fed
+
+
+TUNED = "temperature.json"
+"""Beside a manifest: teacher -> logit scale found by `temperature.search`; goes before the manifest's."""
+
+
+def teacher_cards(data: Path, settings: Train) -> dict[str, dict[str, Any]]:
+    """Teacher -> logit scale, dimension, image size, interpolation, for the teachers that `settings` takes from `data`.
+
+    A scale is, first found: that of `settings.logit_scales`, that of the folder's own search (`temperature.json` beside
+    the manifest), that of the manifest. `reinforce` writes the teacher's card's into the manifest, also into that of a
+    folder it finds finished: a scale tuned later holds for folders made before.
+
+    Raises:
+        ValueError: a teacher of `settings.teachers` or `settings.logit_scales` is not in the data, there is none though
+            `distill` is above 0, or no logit scale is known for one.
+    """
+    if not settings.distill:
+        return {}
+    found = read_manifest(data).get("teachers") or []
+    if isinstance(found, dict):
+        found = [{"name": name, **card} for name, card in found.items()]
+    cards = {card["name"]: dict(card) for card in found}
+    names = settings.teachers or tuple(cards)
+    tuned = json.loads((data / TUNED).read_text("utf-8")) if (data / TUNED).is_file() else {}
+    scales = dict(settings.logit_scales)
+    if not names:
+        raise ValueError(f"{data} holds no teachers, and distill is {settings.distill}: reinforce it or set distill=0")
+    if missing := sorted(set(names) - set(cards)):
+        raise ValueError(f"teachers {missing} are not in {data}, which has {sorted(cards)}: reinforce with them first")
+    if extra := sorted(set(scales) - set(names)):
+        raise ValueError(f"logit_scales names {extra}, but the teachers are {sorted(names)}")
+    for name in names:
+        cards[name]["logit_scale"] = scales.get(name, tuned.get(name, cards[name].get("logit_scale")))
+        if cards[name]["logit_scale"] is None:
+            raise ValueError(f"{data} knows no logit scale of {name}: set logit_scales=(({name!r}, 70.0),)")
+    return {name: cards[name] for name in names}
+
+
+class LiveTeachers:
+    """Teachers that embed each batch during training.
+
+    Args:
+        cards: as `teacher_cards` gives them.
+        device: where they run.
+        ensemble: loaded teachers; None loads them by name.
+        student: (image size, interpolation) of the student, whose pixels serve the teachers that want the same.
+    """
+
+    def __init__(
+        self,
+        cards: dict[str, dict[str, Any]],
+        device: torch.device,
+        student: tuple[int, str],
+        ensemble: TeacherEnsemble | None = None,
+    ) -> None:
+        if ensemble is None:
+            from mobileclip2_lite.models.teachers import load_teachers
+
+            ensemble = load_teachers(tuple(cards))
+        self.ensemble, self.names = ensemble.to(device).eval(), tuple(cards)
+        self.wants = {name: (ensemble.image_size(name), ensemble.interpolation(name)) for name in self.names}
+        self.sizes = sorted({want for want in self.wants.values() if want != student})
+        """(image size, interpolation) to be loaded beside the student's."""
+
+    @torch.no_grad()
+    def embed(self, fed: Fed) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
+        """Teacher -> (B, E) of the batch's views, and the same of each group of its texts."""
+        pixels = {
+            name: fed.live_images[self.sizes.index(want)] if want in self.sizes else fed.images
+            for name, want in self.wants.items()
+        }
+        images = {name: self.ensemble.embed_images(name, pixels[name]) for name in self.names}
+        return images, [{n: self.ensemble.embed_texts(n, texts) for n in self.names} for texts in fed.texts]

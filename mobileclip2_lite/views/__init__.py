@@ -1,0 +1,1 @@
+"""Views: augmentations that are drawn once, stored as numbers and replayed anywhere."""

@@ -1,0 +1,95 @@
+"""Files written whole or not at all, hashes, and the one JSON text of a value.
+
+A file is written beside its place and renamed, so that a reader or a crash sees the old content or the new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+
+def sha256_bytes(data: bytes | memoryview) -> str:
+    """SHA-256 of bytes, in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: str | os.PathLike) -> str:
+    """SHA-256 of a file's content, in hex, read in pieces."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def written_beside(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """A file to fill that takes the name `path` when the block ends, on disk and whole, or vanishes if it fails.
+
+    A reader, or a crash, sees the old content or the new one and nothing between.
+    """
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with open(beside, "w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException as error:
+        beside.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a full disk is reported without it
+        raise
+    sync_folder(path.parent)
+
+
+def write_atomic(path: str | os.PathLike, data: bytes) -> None:
+    """Write `data` to `path`, whole or not at all."""
+    with written_beside(path) as file:
+        file.write(data)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut, where the system lets a folder be opened (not on Windows)."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def to_json(value: Any) -> Any:
+    """`value` as JSON data: dataclasses become dicts, tuples lists, paths strings."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    return value
+
+
+def canonical(value: Any) -> bytes:
+    """The one JSON text of `value`, for hashing."""
+    return json.dumps(to_json(value), sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def pretty(value: Any) -> bytes:
+    """JSON for people, ending in a newline."""
+    return (json.dumps(to_json(value), indent=2, ensure_ascii=False) + "\n").encode()

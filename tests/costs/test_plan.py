@@ -1,0 +1,119 @@
+"""Plans: counts and bytes are those of what is really made, rates are measured, hours follow from both."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from mobileclip2_lite import recipes
+from mobileclip2_lite.cli import main
+from mobileclip2_lite.costs.plan import PAPER_BYTES, hours, plan, sample_bytes, set_bytes, tar_bytes
+from mobileclip2_lite.costs.rates import Rates, architecture, dimension, kept_pairs, read_rates, work
+from mobileclip2_lite.reports.page import to_markdown
+from mobileclip2_lite.shards import samples as shards
+
+PAPER = recipes.paper_12m()
+
+
+def rates(recipe: recipes.Recipe, **faster: float) -> Rates:
+    """One unit of any work a second, but for what is said."""
+    found = {item.what: 1.0 for item in work(recipe)} | faster
+    return Rates("test device", found, {"views replayed": 10.0, "samples loaded": 4.0})
+
+
+def test_counts_of_the_paper():
+    items = {item.what: item.count for item in work(PAPER)}
+    [captioner] = PAPER.caption.captioners
+    assert items == {
+        f"captions {captioner}": 5 * 12_800_000,
+        **{f"views {name}": 30 * 12_800_000 for name in PAPER.reinforce.teachers},
+        **{f"texts {name}": 6 * 12_800_000 for name in PAPER.reinforce.teachers},
+        "samples MobileCLIP2-B": 30_000 * 8_192,
+    }
+
+
+def test_filtered_pairs_are_scored_all_and_reinforced_in_part():
+    lite = dataclasses.replace(recipes.lite(), filter=recipes.Filter(keep=0.25))
+    items = {item.what: item.count for item in work(lite)}
+    assert items["pairs lite-dfn"] == 8_000
+    assert items["views lite-teacher-conv"] == 2_000 * lite.reinforce.views
+    by_threshold = dataclasses.replace(lite, filter=recipes.Filter(keep=0))
+    assert kept_pairs(by_threshold) == 8_000, "how many a threshold keeps is not known"
+    with pytest.raises(ValueError, match=r"pairs.count is 0"):
+        work(dataclasses.replace(lite, pairs=recipes.Pairs(count=0)))
+
+
+@pytest.mark.parametrize("views", PAPER_BYTES)
+def test_bytes_of_embeddings_are_the_papers(views):
+    recipe = dataclasses.replace(PAPER, reinforce=dataclasses.replace(PAPER.reinforce, views=views))
+    members = sample_bytes(recipe)
+    assert "jpg" not in members
+    header = members["emb.safetensors"] - 2 * 2 * 768 * (views + 6)
+    assert 0 < header < 800
+    assert abs(members["emb.safetensors"] / PAPER_BYTES[views] - 1) < 0.1
+    assert members["paug.json"] < 40 * views
+    assert set_bytes(recipe) == 12_800_000 * tar_bytes(members)
+
+
+@pytest.mark.parametrize("storage", ["bf16", "int8", "fp32"])
+def test_bytes_are_those_of_a_shard(tmp_path, storage, tiny_run):
+    """Of the run's own samples, whose texts have other lengths than the plan's."""
+    recipe = recipes.tiny()
+    recipe = dataclasses.replace(recipe, reinforce=dataclasses.replace(recipe.reinforce, storage=storage))
+    [sample, *_] = shards.read_samples(tiny_run / "reinforced" / "shard-000000.tar")
+    info = shards.write_shard(tmp_path / "one.tar", [sample], storage)
+    planned, made = sample_bytes(recipe, len(sample.image)), shards.members(sample, storage)
+    for member in ("emb.safetensors", "paug.json"):
+        assert planned[member] == len(made[member])
+    sizes = {name: len(data) for name, data in made.items()}
+    assert info.bytes == -(-(tar_bytes(sizes) + 2 * 512) // 10_240) * 10_240, "with the tar's end"
+
+
+def test_hours_and_money_follow_from_counts_and_rates():
+    lite = recipes.lite()
+    found = rates(lite, **{"samples lite-mci-s": 100.0})
+    items = work(lite)
+    assert hours(items[-1:], found) == pytest.approx(100_000 / 100 / 3600)
+    text = to_markdown("plan", plan(lite, found, price=2.0))
+    total = hours(items, found)
+    assert f"| all |  |  |  | {total:,.4g} | {2 * total:,.0f} |" in text
+    assert "one test device" in text
+    seconds = 3600 * hours([item for item in items if item.stage == "reinforce"], found)
+    assert f"| reinforce | views replayed | 10 | {8_000 * 5 / seconds / 10:.2g} |" in text
+    assert "| train | samples loaded | 4 | 25 |" in text
+    with pytest.raises(ValueError, match=r"no rate of samples MobileCLIP2-B: measure this recipe"):
+        hours(work(PAPER)[-1:], found)
+
+
+def test_measured_rates_cover_the_recipe_and_are_kept(tmp_path, capsys):
+    quick = ["--measure", "--seconds", "0.01", "--batch-size", "4"]
+    main(["plan", "--recipe", "tiny", *quick, "--rates", str(tmp_path / "rates.json")])
+    said = capsys.readouterr().out
+    found = read_rates(tmp_path / "rates.json")
+    tiny = recipes.tiny()
+    assert found.per_second.keys() == {item.what for item in work(tiny)}
+    short, relational = (found.per_second[f"captions {name}"] for name in tiny.caption.captioners)
+    assert short == relational, "captioners of one architecture are measured once"
+    assert min(*found.per_second.values(), *found.per_core.values()) > 0
+    main(["plan", "--recipe", "tiny", "--rates", str(tmp_path / "rates.json")])
+    again = capsys.readouterr().out
+    assert again in said, "kept rates give the same plan"
+    (tmp_path / "rates.json").write_text("{}", "utf-8")
+    with pytest.raises(ValueError, match=r"rates.json holds no rates .*plan --measure --rates"):
+        read_rates(tmp_path / "rates.json")
+
+
+def test_a_plan_without_rates_counts_and_weighs(capsys):
+    main(["plan", "--recipe", "paper_2b"])
+    said = capsys.readouterr().out
+    assert "| train | samples MobileCLIP2-S0 | 13,107,200,000 |" in said
+    assert "1,900,000,000 samples" in said
+
+
+def test_names_that_only_a_hub_knows_have_an_architecture():
+    [captioner] = PAPER.caption.captioners
+    assert architecture(captioner) == "coca_ViT-L-14"
+    assert architecture("ViT-L-14@dfn2b") == "ViT-L-14"
+    assert architecture("hf-hub:owner/name@main") == "hf-hub:owner/name@main"
+    assert dimension("ViT-L-14@dfn2b") == 768

@@ -1,0 +1,62 @@
+"""The program that trains the embedded teachers, two steps of it; and the teachers that are committed."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from mobileclip2_lite import recipes
+from mobileclip2_lite.models.zoo import create_model
+from mobileclip2_lite.work.files import sha256_file
+
+
+@pytest.fixture(scope="module")
+def program(repository):
+    spec = importlib.util.spec_from_file_location("train_teacher", repository / "data" / "train_teacher.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_two_steps_change_the_model_and_are_kept(program, tmp_path):
+    args = argparse.Namespace(samples=32, batch=16, learning_rate=1e-3, workers=0, out=tmp_path)
+    loaded, facts = program.train("lite-teacher-conv", args)
+    torch.manual_seed(facts["seed"])
+    start = create_model("lite-teacher-conv").model
+    assert facts["samples"] == 32
+    assert not torch.equal(start.text.text_projection, loaded.model.text.text_projection)
+    folder = program.keep(loaded, tmp_path, "lite-teacher-conv", facts)
+    card = json.loads((folder / "card.json").read_text("utf-8"))
+    assert card["sha256"] == sha256_file(folder / "model.safetensors")
+    assert card["command"].startswith("python data/train_teacher.py lite-teacher-conv --samples 32")
+    tokens = loaded.tokenizer(["a dog"])
+    with torch.no_grad():
+        kept = create_model(folder).model.encode_text(tokens, normalize=True)
+        torch.testing.assert_close(kept, loaded.model.encode_text(tokens, normalize=True), atol=5e-3, rtol=0)
+
+
+def test_batches_do_not_depend_on_workers(program):
+    tokenizer = create_model("lite-teacher-conv").tokenizer
+    stream = program.Stream(recipes.lite().world, 0.5, 48, tokenizer, 4, range(3))
+    batches = [(images.numpy(), tokens.numpy()) for images, tokens in stream]
+    assert len(batches) == 3
+    again = list(program.Stream(recipes.lite().world, 0.5, 48, tokenizer, 4, range(1, 3)))
+    assert np.array_equal(again[0][0].numpy(), batches[1][0])
+    assert np.array_equal(again[1][1].numpy(), batches[2][1])
+    assert not np.array_equal(batches[0][0], batches[1][0])
+
+
+@pytest.mark.parametrize("name", recipes.Reinforce().teachers)
+def test_committed_teachers_are_what_their_cards_say(name, repository):
+    folder = repository / "data" / "teachers" / name
+    card = json.loads((folder / "card.json").read_text("utf-8"))
+    assert card["sha256"] == sha256_file(folder / "model.safetensors")
+    assert (folder / "model.safetensors").stat().st_size < 12e6
+    assert card["world"]["names"] == recipes.lite().world.names
+    assert card["metrics"]["zero_shot"] > 0.85
+    assert card["world"]["seed"] != recipes.lite().world.seed, "teachers and students never share a scene"

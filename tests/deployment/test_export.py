@@ -1,0 +1,156 @@
+"""Export: the files equal PyTorch, carry what they need, and work without this package's models."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mobileclip2_lite import emoji_world, recipes
+from mobileclip2_lite.deployment.export import export_coreml, export_onnx, table
+from mobileclip2_lite.deployment.runtime import load_exported
+from mobileclip2_lite.models.embedded import data_folder
+from mobileclip2_lite.models.zoo import create_model
+
+onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra `export`")
+pytest.importorskip("onnxscript", reason="needs the extra `export`")
+
+
+def pictures(count):
+    """Smooth random pictures of odd sizes."""
+    for seed in range(count):
+        random = np.random.default_rng(seed)
+        small = random.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+        yield Image.fromarray(small).resize((60 + 9 * seed, 71), Image.Resampling.BICUBIC)
+
+
+def settle_batch_norms(loaded) -> None:
+    """Batch norm statistics as after training: the lite towers' first weights are small, and eval mode shows it."""
+    norms = [module for module in loaded.model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+    loaded.model.train()
+    with torch.no_grad():
+        loaded.model.encode_image(torch.stack([loaded.preprocess(picture) for picture in pictures(12)]))
+    loaded.model.eval()
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    torch.manual_seed(0)
+    loaded = create_model("lite-mci-s")
+    settle_batch_norms(loaded)
+    folder = tmp_path_factory.mktemp("export")
+    before = {key: value.clone() for key, value in loaded.model.state_dict().items()}
+    rows = export_onnx(loaded, folder, precisions=("fp16", "int8"), images=list(pictures(12)), name="test")
+    assert all(torch.equal(value, before[key]) for key, value in loaded.model.state_dict().items())
+    return loaded, folder, rows
+
+
+def test_int8_of_a_trained_model_keeps_its_directions(tmp_path):
+    loaded = create_model(data_folder() / "teachers" / "lite-teacher-conv")
+    scenes = emoji_world.retrieval_set(recipes.lite().world, 24)
+    images = [Image.fromarray(pixels) for pixels in scenes.images]
+    rows = export_onnx(loaded, tmp_path, precisions=("int8",), images=images, texts=[c[0] for c in scenes.captions])
+    assert all(row.cosine > 0.9 for row in rows), rows
+
+
+def test_every_file_is_close_and_smaller(exported):
+    _, folder, rows = exported
+    assert [(row.tower, row.precision) for row in rows] == [
+        (tower, precision) for tower in ("image", "text") for precision in ("fp32", "fp16", "int8")
+    ]
+    for row in rows:
+        assert (folder / row.file).stat().st_size / 1e6 == pytest.approx(row.megabytes, abs=1e-3)
+        if row.precision == "fp32":
+            assert row.difference < 1e-5
+        # int8 of random weights is coarse; a trained model has its own test
+        assert row.cosine > {"fp32": 0.99999, "fp16": 0.9999, "int8": 0.4}[row.precision]
+    for tower in ("image", "text"):
+        sizes = [row.megabytes for row in rows if row.tower == tower]
+        assert sizes[0] > 1.7 * sizes[1] > 1.7 * 1.4 * sizes[2]
+    saved = json.loads((folder / "export.json").read_text("utf-8"))
+    assert saved["files"][0]["file"] == "image.onnx"
+    assert table(rows).count("\n") == 1 + len(rows)
+
+
+def test_towers_run_from_their_files_alone(exported):
+    loaded, folder, _ = exported
+    towers = load_exported(folder, threads=1)
+    assert towers.preprocess == loaded.preprocess
+    assert towers.logit_scale == pytest.approx(float(loaded.model.logit_scale.detach().exp()))
+    images, texts = list(pictures(5)), ["a cat", "", "three green bicycles " * 20]
+    with torch.no_grad():
+        pixels = torch.stack([loaded.preprocess(image) for image in images])
+        wanted_images = loaded.model.encode_image(pixels, normalize=True).numpy()
+        wanted_texts = loaded.model.encode_text(loaded.tokenizer(texts), normalize=True).numpy()
+    np.testing.assert_allclose(towers.embed_images(images), wanted_images, atol=1e-5)
+    np.testing.assert_allclose(towers.embed_texts(texts), wanted_texts, atol=1e-5)
+    for count in (1, 3):
+        np.testing.assert_allclose(towers.embed_images(images[:count]), wanted_images[:count], atol=1e-5)
+
+
+def test_metadata_says_how_to_use_the_file(exported):
+    loaded, folder, _ = exported
+    for precision in ("", ".fp16", ".int8"):
+        session = onnxruntime.InferenceSession(folder / f"image{precision}.onnx", providers=["CPUExecutionProvider"])
+        meta = session.get_modelmeta().custom_metadata_map
+        assert json.loads(meta["preprocess"]) == loaded.preprocess.to_config()
+        assert meta["model"] == "test"
+        assert session.get_inputs()[0].name == "pixels"
+        assert session.get_inputs()[0].shape[1:] == [3, loaded.preprocess.image_size, loaded.preprocess.image_size]
+        assert isinstance(session.get_inputs()[0].shape[0], str), "a dynamic batch"
+        assert session.get_outputs()[0].name == "features"
+    session = onnxruntime.InferenceSession(folder / "text.onnx", providers=["CPUExecutionProvider"])
+    tokenizer = json.loads(session.get_modelmeta().custom_metadata_map["tokenizer"])
+    assert tokenizer == {"vocab_size": 4096, "context_length": loaded.model.context_length}
+
+
+def test_wrong_requests_are_refused(exported, tmp_path, monkeypatch):
+    loaded, _, _ = exported
+    with pytest.raises(ValueError, match="unknown precisions"):
+        export_onnx(loaded, tmp_path, precisions=("int4",))
+    with pytest.raises(ValueError, match="int8 needs images"):
+        export_onnx(loaded, tmp_path, precisions=("int8",))
+    with pytest.raises(FileNotFoundError, match="export the model first"):
+        load_exported(tmp_path)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=r"mobileclip2_lite\[export\]"):
+        export_onnx(loaded, tmp_path)
+
+
+def test_a_wrong_export_is_not_kept(exported, tmp_path, monkeypatch):
+    import mobileclip2_lite.deployment.export as module
+
+    loaded, _, _ = exported
+    write = module.write_onnx
+
+    def wrong(tower, *args):
+        with torch.no_grad():
+            tower.visual.trunk.head.fc.bias += 1
+        write(tower, *args)
+
+    monkeypatch.setattr(module, "write_onnx", wrong)
+    with pytest.raises(ValueError, match="image tower's export differs"):
+        export_onnx(loaded, tmp_path)
+    assert not (tmp_path / "image.onnx").exists()
+
+
+@pytest.mark.slow
+def test_core_ml_carries_the_metadata(exported, tmp_path):
+    coremltools = pytest.importorskip("coremltools")
+    loaded, _, _ = exported
+    image, text = export_coreml(loaded, tmp_path, "test")
+    meta = coremltools.utils.load_spec(str(image)).description.metadata.userDefined
+    assert json.loads(meta["preprocess"]) == loaded.preprocess.to_config()
+    assert coremltools.utils.load_spec(str(text)).description.input[0].name == "tokens"
+
+
+@pytest.mark.slow
+def test_a_whole_mobileclip2_exports(tmp_path):
+    loaded = create_model("MobileCLIP2-S0")
+    rows = export_onnx(loaded, tmp_path, images=list(pictures(2)))
+    assert max(row.difference for row in rows) < 1e-4

@@ -1,0 +1,279 @@
+"""Measures against double loops, hand-made features with known answers, and chance."""
+
+import itertools
+import types
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mobileclip2_lite import emoji_world
+from mobileclip2_lite.evaluation import measures
+from mobileclip2_lite.evaluation.measures import (
+    expected_hit,
+    pair_accuracy,
+    retrieval,
+    top_classes,
+    zero_shot_accuracy,
+    zero_shot_classifier,
+)
+from mobileclip2_lite.evaluation.suite import chance, evaluate, negative_images, retrieval_images, zero_shot_images
+from mobileclip2_lite.models.loaded import encode_images, encode_texts
+from mobileclip2_lite.recipes import Evaluate, World
+
+COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
+
+
+class ColourClip(torch.nn.Module):
+    """A CLIP by hand: an image is its mean colour, a text the colours that it names."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.eye(3))
+        self.batches = []
+
+    def encode_image(self, images, normalize=False):
+        assert not self.training
+        self.batches.append(len(images))
+        features = images.mean(dim=(2, 3)) @ self.weight
+        return torch.nn.functional.normalize(features, dim=-1) if normalize else features
+
+    def encode_text(self, tokens, normalize=False):
+        self.batches.append(len(tokens))
+        features = tokens.float() @ self.weight
+        return torch.nn.functional.normalize(features, dim=-1) if normalize else features
+
+
+def colour_clip():
+    preprocess = types.SimpleNamespace(resize=lambda image: image.resize((4, 4)), normalize=lambda batch: batch / 255)
+
+    def tokenizer(texts):
+        return torch.tensor([[int(colour in text) for colour in COLOURS] for text in texts]) + 1e-3
+
+    return types.SimpleNamespace(model=ColourClip(), preprocess=preprocess, tokenizer=tokenizer)
+
+
+def plain(colour, size=8):
+    return np.full((size, size, 3), COLOURS[colour], dtype=np.uint8)
+
+
+def random_unit(*shape, seed=0):
+    return torch.nn.functional.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+def naive_recall(similarity, right, k):
+    """Double loop over queries and candidates, without ties."""
+    hits = 0
+    for query in range(len(similarity)):
+        order = sorted(range(len(similarity[query])), key=lambda c: -similarity[query][c])
+        hits += any(right[query][c] for c in order[:k])
+    return hits / len(similarity)
+
+
+@pytest.mark.parametrize("chunk", [7, 1_024])
+def test_retrieval_equals_double_loop(monkeypatch, chunk):
+    monkeypatch.setattr(measures, "CHUNK", chunk)
+    images = random_unit(23, 8)
+    owner = torch.arange(23).repeat_interleave(5)[torch.randperm(115, generator=torch.Generator().manual_seed(1))]
+    texts = torch.nn.functional.normalize(images[owner] + 0.8 * random_unit(115, 8, seed=2), dim=-1)
+    result = retrieval(images, texts, owner, ks=(1, 3, 10))
+    similarity, right = (images @ texts.T).tolist(), (torch.arange(23)[:, None] == owner).tolist()
+    transposed = [list(row) for row in zip(*similarity, strict=True)], [list(row) for row in zip(*right, strict=True)]
+    for k in (1, 3, 10):
+        assert result[f"i2t_r{k}"] == pytest.approx(naive_recall(similarity, right, k))
+        assert result[f"t2i_r{k}"] == pytest.approx(naive_recall(*transposed, k))
+    assert 0.2 < result["i2t_r1"] < 1
+
+
+def test_retrieval_of_five_captions_by_hand():
+    """One of five captions is enough for image to text; for text to image every caption counts."""
+    images = torch.eye(4)
+    texts = torch.stack([images[i] if j == 0 else images[(i + 1) % 4] for i in range(4) for j in range(5)])
+    owner = np.repeat(np.arange(4), 5)
+    result = retrieval(images, texts + 1e-3 * images[owner], owner, ks=(1, 2))
+    assert result["i2t_r1"] == 1.0
+    assert result["t2i_r1"] == pytest.approx(0.2)
+    assert result["t2i_r2"] == 1.0
+
+
+def test_images_without_a_text_are_no_query():
+    images = random_unit(6, 4)
+    result = retrieval(images, images[:3], [0, 1, 2], ks=(1,))
+    assert result == {"i2t_r1": 1.0, "t2i_r1": 1.0}
+
+
+def test_retrieval_refuses_wrong_owners():
+    with pytest.raises(ValueError, match="outside the 3 images"):
+        retrieval(random_unit(3, 4), random_unit(3, 4), [0, 1, 3])
+    with pytest.raises(ValueError, match="2 entries"):
+        retrieval(random_unit(3, 4), random_unit(3, 4), [0, 1])
+
+
+def test_expected_hit_equals_all_orders():
+    """Ties: the mean over every order of the tied candidates."""
+    for higher, tied, right, k in [(0, 4, 2, 1), (1, 4, 2, 3), (2, 5, 1, 4), (3, 3, 1, 2), (0, 3, 3, 1), (1, 2, 1, 9)]:
+        orders = list(itertools.permutations([1] * right + [0] * (tied - right)))
+        expected = np.mean([any(([0] * higher + list(order))[:k]) for order in orders])
+        got = expected_hit(*(torch.tensor([value]) for value in (higher, tied, right)), k)
+        assert float(got) == pytest.approx(float(expected)), (higher, tied, right, k)
+
+
+def test_a_constant_model_scores_chance():
+    same = torch.ones(20, 3) / 3**0.5
+    owner = np.repeat(np.arange(20), 5)
+    result = retrieval(same, same.repeat(5, 1), owner, ks=(1, 5))
+    assert result["t2i_r1"] == pytest.approx(1 / 20)
+    assert result["t2i_r5"] == pytest.approx(5 / 20)
+    assert result["i2t_r1"] == pytest.approx(1 / 20)
+    assert result["i2t_r5"] == pytest.approx(1 - np.prod([(95 - j) / (100 - j) for j in range(5)]))
+    accuracy = zero_shot_accuracy(same, same[:10], np.arange(20) % 10)
+    assert accuracy == pytest.approx({"top1": 0.1, "top5": 0.5})
+    assert pair_accuracy(same, same, same) == 0.5
+
+
+def test_random_features_are_near_chance():
+    accuracy = zero_shot_accuracy(random_unit(4_000, 16), random_unit(50, 16, seed=1), np.arange(4_000) % 50)
+    assert accuracy["top1"] == pytest.approx(0.02, abs=0.01)
+    assert accuracy["top5"] == pytest.approx(0.10, abs=0.02)
+
+
+def test_zero_shot_equals_double_loop():
+    images, classes = random_unit(40, 6), random_unit(9, 6, seed=1)
+    labels = [i % 9 for i in range(40)]
+    similarity = (images @ classes.T).tolist()
+    right = [[c == labels[i] for c in range(9)] for i in range(40)]
+    result = zero_shot_accuracy(images, classes, labels, ks=(1, 5))
+    assert result == pytest.approx({f"top{k}": naive_recall(similarity, right, k) for k in (1, 5)})
+
+
+def test_pair_accuracy_by_hand():
+    image = torch.eye(3)
+    positive = torch.eye(3)
+    negative = torch.stack([torch.eye(3)[1], torch.eye(3)[1], 2 * torch.eye(3)[2]])
+    assert pair_accuracy(image, positive, negative) == pytest.approx((1 + 0.5 + 0) / 3)
+
+
+def test_classifier_is_the_mean_over_prompts():
+    loaded = colour_clip()
+    templates = ["{}", "a {} thing on red", lambda name: f"{name} and {name}"]
+    weights = zero_shot_classifier(loaded, list(COLOURS), templates)
+    prompts = [["green", "a green thing on red", "green and green"]]
+    by_hand = encode_texts(loaded, prompts[0]).mean(dim=0)
+    assert torch.allclose(weights[1], by_hand / by_hand.norm(), atol=1e-6)
+    assert torch.allclose(weights.norm(dim=1), torch.ones(3))
+    with pytest.raises(ValueError, match=r"no '.*' for the class"):
+        zero_shot_classifier(loaded, ["red"], ["a photo"])
+
+
+def test_batch_size_changes_nothing_and_mode_is_put_back():
+    loaded = colour_clip()
+    loaded.model.train()
+    images = [plain(colour) for colour in ("red", "green", "blue", "red", "blue")]
+    features = encode_images(loaded, iter(images), batch_size=2)
+    assert loaded.model.batches == [2, 2, 1]
+    assert loaded.model.training
+    assert torch.equal(features, encode_images(loaded, [Image.fromarray(i) for i in images], batch_size=99))
+    assert not features.requires_grad
+
+
+def test_texts_keep_their_order_and_repeats_are_encoded_once():
+    loaded = colour_clip()
+    texts = ["a long red text", "blue", "green", "blue", "a long red text"]
+    features = encode_texts(loaded, texts, batch_size=2)
+    assert loaded.model.batches == [2, 1]
+    assert features.argmax(dim=1).tolist() == [0, 2, 1, 2, 0]
+    assert torch.equal(features[0], features[4])
+
+
+def test_nothing_to_encode_is_an_error():
+    with pytest.raises(ValueError, match="no image"):
+        encode_images(colour_clip(), [])
+    with pytest.raises(ValueError, match="no text"):
+        encode_texts(colour_clip(), [])
+
+
+def test_top_classes_best_first():
+    features = encode_images(colour_clip(), [plain("green"), plain("blue")])
+    weights = zero_shot_classifier(colour_clip(), list(COLOURS), ["{}"])
+    assert [row[0] for row in top_classes(features, weights, k=2)] == [1, 2]
+    assert all(len(row) == 3 for row in top_classes(features, weights, k=9))
+
+
+@pytest.fixture
+def colour_world(monkeypatch):
+    """An embedded world of three colours; shifts turn every picture blue. Counts how often a set is rendered."""
+    calls, names = [], list(COLOURS)
+
+    def zero_shot_set(settings, renders, shift=None):
+        calls.append(shift)
+        shown = names * renders if shift is None else ["blue"] * 3 * renders
+        return (plain(name) for name in shown), np.array([0, 1, 2] * renders), names
+
+    def retrieval_set(settings, scenes):
+        calls.append("retrieval")
+        return (plain(name) for name in names), [[f"{name} {i}" for i in range(5)] for name in names]
+
+    def negatives(settings, n):
+        return (plain(names[i % 3]) for i in range(n)), [names[i % 3] for i in range(n)], ["red"] * n
+
+    monkeypatch.setattr(emoji_world, "zero_shot_set", zero_shot_set)
+    monkeypatch.setattr(emoji_world, "retrieval_set", retrieval_set)
+    monkeypatch.setattr(emoji_world, "binding_set", negatives)
+    monkeypatch.setattr(emoji_world, "relations_set", negatives)
+    monkeypatch.setattr(emoji_world, "names", lambda count=0: names)
+    monkeypatch.setattr(emoji_world, "TEMPLATES", ("a {}",))
+    caches = zero_shot_images, retrieval_images, negative_images
+    for cache in caches:
+        cache.cache_clear()
+    yield calls
+    for cache in caches:
+        cache.cache_clear()
+
+
+def test_evaluate_on_a_world_of_colours(colour_world):
+    settings = Evaluate(renders=2, scenes=3, hard_negatives=6, batch_size=4)
+    result = evaluate(colour_clip(), World(names=3), settings)
+    assert result["zero_shot"] == result["zero_shot_top5"] == 1.0
+    assert result["retrieval_i2t_r1"] == result["retrieval_t2i_r1"] == 1.0
+    assert result["zero_shot_grey"] == pytest.approx(1 / 3)
+    assert result["binding"] == pytest.approx((0.5 + 1 + 1) / 3)
+    rendered = len(colour_world)
+    assert evaluate(colour_clip(), World(names=3), settings) == result
+    assert len(colour_world) == rendered, "a second model is evaluated on the same rendered pictures"
+    assert set(chance(World(names=3), settings)) == set(result)
+    assert set(evaluate(colour_clip(), World(names=3), settings, only=("zero_shot", "binding"))) == {
+        "zero_shot",
+        "zero_shot_top5",
+        "binding",
+    }
+    with pytest.raises(ValueError, match="unknown parts"):
+        evaluate(colour_clip(), World(), settings, only=("zeroshot",))
+
+
+def test_chance_by_hand(colour_world):
+    result = chance(World(), Evaluate(scenes=1_000))
+    assert result["zero_shot"] == pytest.approx(1 / 3)
+    assert result["retrieval_i2t_r1"] == pytest.approx(0.001)
+    assert result["retrieval_t2i_r5"] == pytest.approx(0.005)
+    assert result["retrieval_i2t_r5"] == pytest.approx(0.005, rel=0.01)
+
+
+def test_a_real_model_gives_the_same_features_whatever_the_batches():
+    """Texts are cut to the longest of their batch, which changes nothing in a causal tower."""
+    from mobileclip2_lite.models.zoo import create_model
+
+    torch.manual_seed(0)
+    loaded = create_model("lite-mci-s")
+    texts = ["a dog", "a large blue dog at the top left, a cat at the bottom, on a striped red background", "cat"]
+    together = encode_texts(loaded, texts, batch_size=3)
+    alone = encode_texts(loaded, texts, batch_size=1)
+    with torch.inference_mode():
+        whole = loaded.model.encode_text(loaded.tokenizer(texts), normalize=True)
+    assert torch.allclose(together, alone, atol=1e-5)
+    assert torch.allclose(together, whole, atol=1e-5)
+    images = list(emoji_world.retrieval_set(World(names=8), 3).images)
+    by_hand = torch.stack([loaded.preprocess(Image.fromarray(image)) for image in images])
+    with torch.inference_mode():
+        features = loaded.model.encode_image(by_hand, normalize=True)
+    assert torch.allclose(encode_images(loaded, images, batch_size=2), features, atol=1e-5)

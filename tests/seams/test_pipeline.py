@@ -1,0 +1,166 @@
+"""The whole way at recipe tiny, and the seams between its stages: what one wrote, the next reads."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from mobileclip2_lite import cli, pipeline, recipes
+from mobileclip2_lite.evaluation.suite import chance
+from mobileclip2_lite.shards.samples import read_pairs, read_samples
+from mobileclip2_lite.work.folder import StageMismatch, read_manifest
+
+RECIPE = recipes.tiny()
+
+
+def state(folder: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of change of every file, but for what every run writes anew."""
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("report"))
+    return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
+
+
+def test_every_stage_leaves_a_manifest(tiny_run):
+    folders = ("pairs", "captioned", "reinforced", "control-seed0", "student-seed0", "evaluation")
+    manifests = {name: read_manifest(tiny_run / name) for name in folders}
+    assert [manifest["stage"] for manifest in manifests.values()] == [
+        "pairs",
+        "caption",
+        "reinforce",
+        "train",
+        "train",
+        "evaluate",
+    ]
+    assert manifests["captioned"]["inputs"]["pairs"] == manifests["pairs"]["key"]
+    assert manifests["reinforced"]["inputs"]["pairs"] == manifests["captioned"]["key"]
+    assert manifests["student-seed0"]["inputs"]["data"] == manifests["reinforced"]["key"]
+    assert not list(tiny_run.rglob("*.partial"))
+    assert not list(tiny_run.rglob(".lock"))
+
+
+def test_pairs_arrive_in_the_reinforced_shards_untouched(tiny_run):
+    pairs = [pair for shard in sorted(tiny_run.glob("pairs/*.tar")) for pair in read_pairs(shard)]
+    samples = [sample for shard in sorted(tiny_run.glob("reinforced/*.tar")) for sample in read_samples(shard)]
+    assert len(pairs) == len(samples) == RECIPE.pairs.count
+    names = RECIPE.reinforce.teachers
+    for pair, sample in zip(pairs, samples, strict=True):
+        assert (pair.uid, pair.image, pair.text) == (sample.uid, sample.image, sample.text)
+        assert len(sample.views) == RECIPE.reinforce.views
+        kinds = ("image", "text", *(f"syn_text_{captioner}" for captioner in RECIPE.caption.captioners))
+        assert set(sample.embeddings) == {f"{kind}/{name}" for kind in kinds for name in names}
+        assert list(sample.syn_texts) == list(RECIPE.caption.captioners)
+
+
+def test_results_hold_every_measure_of_every_model(tiny_run):
+    results = json.loads((tiny_run / "evaluation.json").read_text("utf-8"))
+    measures = set(chance(RECIPE.world, RECIPE.evaluate))
+    rows = [*results["control"], *results["student"], *results["teachers"].values()]
+    assert len(results["control"]) == len(results["student"]) == len(RECIPE.seeds)
+    assert set(results["teachers"]) == set(RECIPE.reinforce.teachers)
+    for row in rows:
+        assert set(row) == measures
+        assert all(0 <= value <= 1 and math.isfinite(value) for value in row.values())
+
+
+def test_teachers_know_the_names_that_the_course_uses(tiny_run):
+    results = json.loads((tiny_run / "evaluation.json").read_text("utf-8"))
+    assert max(teacher["zero_shot"] for teacher in results["teachers"].values()) > 0.8
+
+
+def test_control_and_student_saw_the_same(tiny_run):
+    control, student = (
+        read_manifest(tiny_run / f"{kind}-seed0")["settings"]["train"] for kind in ("control", "student")
+    )
+    assert {key for key in control if control[key] != student[key]} == {"distill", "views", "captioners"}
+
+
+def test_second_run_finds_its_work_done(tiny_run):
+    before = state(tiny_run)
+    lines = []
+    results = pipeline.run(RECIPE, tiny_run, say=lines.append)
+    assert results == json.loads((tiny_run / "evaluation.json").read_text("utf-8"))
+    assert len(lines) == 6
+    assert all(line.endswith(": done before") for line in lines)
+    changed = {Path(name).parent.name for name, value in state(tiny_run).items() if before.get(name) != value}
+    assert changed <= {"figures", tiny_run.name}
+    assert before[str(tiny_run / "timings.json")] == state(tiny_run)[str(tiny_run / "timings.json")]
+
+
+def test_changed_settings_are_refused_and_nothing_is_touched(tiny_run):
+    before = state(tiny_run)
+    changed = dataclasses.replace(RECIPE, pairs=dataclasses.replace(RECIPE.pairs, count=128))
+    with pytest.raises(StageMismatch, match=r"pairs holds other work.*count: 256 there, 128 asked for"):
+        pipeline.run(changed, tiny_run, say=lambda line: None)
+    assert state(tiny_run) == before
+
+
+def test_command_line_goes_the_same_way(tiny_run, capsys):
+    cli.main(["run", "--recipe", "tiny", "--out", str(tiny_run)])
+    assert "Reinforced against plain training" in capsys.readouterr().out
+    cli.main(["inspect", str(tiny_run / "reinforced")])
+    assert "lite-teacher-conv" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--recipe", "huge"], "recipe 'huge' does not exist: one of tiny, lite"),
+        (["train", "nowhere", "out"], "nowhere"),
+        (["evaluate", "no-such-model"], "no-such-model"),
+        (["inspect", "nowhere"], "nowhere"),
+        (["search", "nowhere", "a dog"], "nowhere is not a folder"),
+    ],
+)
+def test_wrong_input_ends_in_one_line(arguments, message, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert said.startswith("error: ")
+    assert message in said
+    assert "Traceback" not in said
+
+
+def test_report_speaks_of_the_run_and_of_nothing_else(tiny_run):
+    text = (tiny_run / "report.md").read_text("utf-8")
+    page = (tiny_run / "report.html").read_text("utf-8")
+    assert "OpenMoji" in text
+    assert "CC BY-SA 4.0" in page
+    assert str(tiny_run.parent) not in text + page
+
+
+def short(folder: Path, tiny_run: Path) -> recipes.Recipe:
+    """A recipe of two trainings of four steps, and its data in `folder`."""
+    (folder / "reinforced").mkdir(parents=True)
+    for path in (tiny_run / "reinforced").iterdir():
+        (folder / "reinforced" / path.name).write_bytes(path.read_bytes())
+    changes = {"samples": 256, "tracker": "none"}
+    control, student = (dataclasses.replace(part, **changes) for part in (RECIPE.control, RECIPE.student))
+    return dataclasses.replace(RECIPE, control=control, student=student)
+
+
+def test_trainings_side_by_side_are_those_one_after_another(tiny_run, tmp_path, monkeypatch):
+    weights = []
+    for jobs in (1, 2):
+        folder = tmp_path / str(jobs)
+        recipe = short(folder, tiny_run)
+        if jobs == 2:
+            monkeypatch.delenv("OMP_NUM_THREADS")
+        pipeline.train_all(recipe, folder, jobs=jobs)
+        weights.append(
+            [(folder / f"{kind}-seed0" / "model.safetensors").read_bytes() for kind in ("control", "student")]
+        )
+    assert weights[0] == weights[1]
+    assert weights[0][0] != weights[0][1]
+
+
+def test_a_training_that_fails_beside_others_is_an_error(tiny_run, tmp_path, monkeypatch):
+    recipe = short(tmp_path / "run", tiny_run)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    wrong = dataclasses.replace(recipe, student=dataclasses.replace(recipe.student, model="no-such-model"))
+    with pytest.raises(ValueError, match="no-such-model"):
+        pipeline.train_all(wrong, tmp_path / "run", jobs=2)

@@ -1,0 +1,269 @@
+"""The official layout, against a writer and a reader of it that share no code with the package."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import pickle
+import tarfile
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from doubles.fake_teachers import FakeTeachers, picture, sample, write_pairs
+from PIL import Image
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as F
+from torchvision.transforms.autoaugment import _apply_op
+
+from mobileclip2_lite.recipes import Augment, Reinforce
+from mobileclip2_lite.reinforcement.stage import reinforce
+from mobileclip2_lite.shards import datacompdr
+from mobileclip2_lite.shards import samples as shards
+from mobileclip2_lite.shards.dataset import ReinforcedDataset
+from mobileclip2_lite.shards.joining import join
+from mobileclip2_lite.shards.tars import ShardError
+from mobileclip2_lite.views.operations import OPERATIONS
+from mobileclip2_lite.views.replay import replay
+from mobileclip2_lite.views.view import SourceMismatch
+
+TEACHERS = {"first": 6, "second": 4}
+PARAMETERS = [[[3, 5, 20, 30], [[3, 30.453172], [5, -9.0]]], [[0, 0, 44, 60], [[11, 178.5], [4, -45.0]]]]
+
+
+def official_sample(number, form="v1", paug="list", dtype="bf16", image=True, captions=3):
+    """One sample as the published sets have it (v1) or as the second generation's generator writes it (v2)."""
+    chance = np.random.default_rng(number)
+    image_emb = chance.normal(size=(2, 10)).astype(np.float32)
+    text_emb = chance.normal(size=(1, 10)).astype(np.float32)
+    syn_emb = chance.normal(size=(captions, 10)).astype(np.float32)
+    key = "syn_text" if form == "v1" else "syn_text_dfn"
+    emb = {"image_emb": image_emb, "text_emb": text_emb}
+    if form == "v1":
+        emb["text_emb"] = np.concatenate([text_emb, syn_emb])
+    else:
+        emb[f"{key}_emb"] = syn_emb
+    out = {"txt": f"text {number}".encode(), "json": json.dumps({"uid": f"uid{number}"}).encode()}
+    out["syn.json"] = json.dumps({key: [f"caption {i} of {number}" for i in range(captions)]}).encode()
+    parameters = json.dumps(PARAMETERS) if paug == "string" else PARAMETERS
+    out["paug.json"] = json.dumps({"param_aug": parameters}).encode()
+    out["url.txt"] = f"https://example.org/{number}.jpg".encode()
+    buffer = io.BytesIO()
+    if dtype == "bf16":
+        torch.save({k: torch.tensor(v, dtype=torch.bfloat16) for k, v in emb.items()}, buffer)
+        out["pth.gz"] = gzip.compress(buffer.getvalue())
+    else:
+        np.savez(buffer, **emb)
+        out["npz"] = buffer.getvalue()
+    if image:
+        out["jpg"] = picture(number)
+    return out, image_emb, text_emb, syn_emb
+
+
+def write_tar(path, samples):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for key, parts in samples.items():
+            for extension, data in parts.items():
+                entry = tarfile.TarInfo(f"{key}.{extension}")
+                entry.size = len(data)
+                tar.addfile(entry, io.BytesIO(data))
+    return path
+
+
+@pytest.mark.parametrize("form", ["v1", "v2"])
+@pytest.mark.parametrize("paug", ["list", "string"])
+@pytest.mark.parametrize("dtype", ["bf16", "fp32"])
+def test_reads_every_published_form(tmp_path, form, paug, dtype):
+    made = {f"uid{i}": official_sample(i, form, paug, dtype) for i in range(3)}
+    path = write_tar(tmp_path / "a.tar", {uid: parts for uid, (parts, *_) in made.items()})
+    read = list(datacompdr.read_official(path, TEACHERS))
+    assert [item.uid for item in read] == list(made)
+    cast = (lambda x: torch.tensor(x).bfloat16().float()) if dtype == "bf16" else torch.tensor
+    for item in read:
+        _, image_emb, text_emb, syn_emb = made[item.uid]
+        captioner = "" if form == "v1" else "dfn"
+        assert torch.equal(item.embeddings["image/second"], cast(image_emb)[:, 6:])
+        assert torch.equal(item.embeddings["text/first"], cast(text_emb)[:, :6])
+        assert torch.equal(item.embeddings[f"syn_text_{captioner}/second"], cast(syn_emb)[:, 6:])
+        assert item.syn_texts[captioner][2] == f"caption 2 of {item.uid[3:]}"
+        assert item.meta["source"] == f"https://example.org/{item.uid[3:]}.jpg"
+        assert item.views[0].crop == (5 / 60, 3 / 44, 35 / 60, 23 / 44)
+
+
+def test_reads_what_webdataset_wrote(tmp_path):
+    """Its writer notes times in extended headers, and compresses `.gz` members itself."""
+    import webdataset
+
+    with webdataset.TarWriter(str(tmp_path / "a.tar")) as sink:
+        for i in range(3):
+            parts, *_ = official_sample(i, paug="list")
+            emb = torch.load(io.BytesIO(gzip.decompress(parts.pop("pth.gz"))), weights_only=True)
+            sink.write({"__key__": f"uid{i}", **parts, "pth.gz": emb})
+    read = list(datacompdr.read_official(tmp_path / "a.tar", list(TEACHERS.items())))
+    assert [item.uid for item in read] == ["uid0", "uid1", "uid2"]
+    cast = torch.tensor(official_sample(2)[1]).bfloat16().float()
+    assert torch.equal(read[2].embeddings["image/first"], cast[:, :6])
+
+
+def official_replay(image, parameters, size=224):
+    (top, left, height, width), operations = parameters
+    image = F.resized_crop(image, top, left, height, width, [size, size], InterpolationMode.BICUBIC)
+    for number, magnitude in operations:
+        image = _apply_op(image, OPERATIONS[number], magnitude, InterpolationMode.NEAREST, None)
+    return np.asarray(image)
+
+
+def test_a_view_read_from_the_official_layout_has_the_official_pixels(tmp_path):
+    image = Image.open(io.BytesIO(picture(1)))
+    for parameters in PARAMETERS:
+        view = datacompdr.to_view(parameters, *image.size)
+        assert np.array_equal(np.asarray(replay(image, view, 224, "bicubic")), official_replay(image, parameters))
+        assert datacompdr.to_official(view)[0] == parameters[0]
+        again = datacompdr.to_official(view)[1]
+        assert [(n, round(m, 4)) for n, m in again] == [(n, round(m, 4)) for n, m in parameters[1]]
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp32"])
+@pytest.mark.parametrize("paug", ["list", "string"])
+def test_what_we_write_is_read_by_stock_libraries(tmp_path, dtype, paug):
+    import webdataset
+
+    pairs = write_pairs(tmp_path / "pairs", [[sample(i) for i in range(5)]])
+    settings = Reinforce(teachers=("small", "large"), views=2, augment=Augment())
+    teachers = FakeTeachers()
+    reinforce(settings, pairs, tmp_path / "native", ensemble=teachers)
+    native = {item.uid: item for item in shards.read_samples(tmp_path / "native" / "shard-000000.tar")}
+    path = tmp_path / "official.tar"
+    info = datacompdr.write_official(path, native.values(), teachers.names, dtype=dtype, paug=paug)
+    assert info == datacompdr.write_official(path, native.values(), teachers.names, dtype=dtype, paug=paug)
+    for stock in webdataset.WebDataset(str(path), shardshuffle=False):
+        item = native[stock["__key__"]]
+        parameters = json.loads(stock["paug.json"])["param_aug"]
+        parameters = json.loads(parameters) if paug == "string" else parameters
+        emb = (
+            torch.load(io.BytesIO(gzip.decompress(stock["pth.gz"])), weights_only=True)
+            if dtype == "bf16"
+            else dict(np.load(io.BytesIO(stock["npz"]), allow_pickle=False))
+        )
+        image = Image.open(io.BytesIO(stock["jpg"])).convert("RGB")
+        for row, view in enumerate(item.views):
+            assert np.array_equal(
+                official_replay(image, parameters[row]), np.asarray(replay(image, view, 224, "bicubic"))
+            )
+            both = torch.cat([item.embeddings["image/small"][row], item.embeddings["image/large"][row]])
+            assert torch.equal(torch.as_tensor(emb["image_emb"][row]).float(), both)
+        assert json.loads(stock["syn.json"])["syn_text_c"] == item.syn_texts["c"]
+        caption = torch.cat([item.embeddings["syn_text_c/small"][1], item.embeddings["syn_text_c/large"][1]])
+        assert torch.equal(torch.as_tensor(emb["text_emb"][1 + 1]).float(), caption), "text first, captions behind"
+    back = list(datacompdr.read_official(path, {"small": 32, "large": 24}))
+    for item in back:
+        assert [v.crop for v in item.views] == [v.crop for v in native[item.uid].views]
+        for name, rows in native[item.uid].embeddings.items():
+            assert torch.equal(item.embeddings[name], rows)
+
+
+def test_reinforce_writes_the_official_layout(tmp_path):
+    pairs = write_pairs(tmp_path / "pairs", [[sample(i) for i in range(3)]])
+    settings = Reinforce(teachers=("small", "large"), views=2, layout="datacompdr")
+    reinforce(settings, pairs, tmp_path / "out", ensemble=FakeTeachers())
+    read = list(datacompdr.read_official(tmp_path / "out" / "shard-000000.tar", {"small": 32, "large": 24}))
+    assert len(read) == 3
+    assert all(len(item.views) == 2 for item in read)
+    with pytest.raises(ValueError, match="flip"):
+        reinforce(
+            Reinforce(views=1, augment=Augment(flip=0.5), layout="datacompdr"),
+            pairs,
+            tmp_path / "flipped",
+            ensemble=FakeTeachers(),
+        )
+
+
+def test_several_captioners_stand_under_their_own_keys(tmp_path):
+    item = sample(1)
+    item.views = [datacompdr.to_view(PARAMETERS[0], 60, 44)]
+    item.syn_texts = {"a": ["x"], "b": ["y", "z"]}
+    item.embeddings = {"image/t": torch.ones(1, 3), "text/t": torch.ones(1, 3)}
+    item.embeddings |= {"syn_text_a/t": torch.full((1, 3), 2.0), "syn_text_b/t": torch.full((2, 3), 3.0)}
+    datacompdr.write_official(tmp_path / "x.tar", [item], ["t"], dtype="fp32")
+    [back] = datacompdr.read_official(tmp_path / "x.tar", {"t": 3})
+    assert torch.equal(back.embeddings["syn_text_b/t"], item.embeddings["syn_text_b/t"])
+    with pytest.raises(ValueError, match="one captioner"):
+        datacompdr.write_official(tmp_path / "y.tar", [item], ["t"], joined=True)
+
+
+def broken(parts, **changes):
+    return {k: v for k, v in {**parts, **{k.replace("_", "."): v for k, v in changes.items()}}.items() if v is not None}
+
+
+class Evil:
+    def __reduce__(self):
+        return (print, ("unpickled",))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"paug_json": None}, r"paug\.json: missing"),
+        ({"paug_json": b'{"param_aug": "[[["}'}, r"paug\.json: param_aug is not JSON"),
+        (
+            {"paug_json": b'{"param_aug": [[[0, 0, 500, 500], []], [[0, 0, 5, 5], []]]}'},
+            "not inside an image of 60 x 44",
+        ),
+        (
+            {"paug_json": b'{"param_aug": [[[0, 0, 5, 5], [[99, 1.0]]], [[0, 0, 5, 5], []]]}'},
+            "are not .crop, operations",
+        ),
+        ({"paug_json": b'{"param_aug": []}'}, "0 views"),
+        ({"npz": None}, "missing"),
+        ({"npz": b"PK\x03\x04 not a zip"}, "npz"),
+        ({"npz": None, "pth_gz": gzip.compress(pickle.dumps(Evil()))}, r"pth\.gz"),
+        ({"syn_json": b'{"syn_text": ["only one"]}'}, "3 embeddings for the 1 captions"),
+        ({"syn_json": b"[]"}, r"syn\.json: a list"),
+        ({"json": b"\xff"}, "not UTF-8"),
+    ],
+)
+def test_a_bad_member_is_named_and_counted(tmp_path, capsys, changes, message):
+    good, bad = official_sample(1, dtype="fp32")[0], official_sample(2, dtype="fp32")[0]
+    path = write_tar(tmp_path / "a.tar", {"uid1": good, "uid2": broken(bad, **changes)})
+    with pytest.raises(ShardError, match=f"(?s)a.tar, key 'uid2'.*{message}"):
+        list(datacompdr.read_official(path, TEACHERS))
+    dropped = Counter()
+    assert [item.uid for item in datacompdr.read_official(path, TEACHERS, dropped=dropped)] == ["uid1"]
+    assert sum(dropped.values()) == 1
+    assert "unpickled" not in capsys.readouterr().out
+
+
+def test_dimensions_that_do_not_add_up_are_an_error(tmp_path):
+    path = write_tar(tmp_path / "a.tar", {"uid1": official_sample(1)[0]})
+    with pytest.raises(ShardError, match="together 11"):
+        list(datacompdr.read_official(path, {"first": 6, "second": 5}))
+
+
+def test_join_with_pictures_by_uid(tmp_path):
+    """One picture is a file, one is in a tar under another key, one has another size, one is missing."""
+    made = {f"uid{i}": official_sample(i, image=False)[0] for i in range(4)}
+    write_tar(tmp_path / "published" / "00000000.tar", made)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "uid0.jpg").write_bytes(picture(0))
+    (tmp_path / "images" / "uid2.jpg").write_bytes(picture(2, 20, 20))
+    write_tar(tmp_path / "images" / "x.tar", {"000017": {"jpg": picture(1), "json": b'{"uid": "uid1"}'}})
+    manifest = join(tmp_path / "published", tmp_path / "out", TEACHERS, tmp_path / "images", {"first": 70.0})
+    assert manifest["samples"] == 2
+    assert manifest["dropped"] == {"missing_image": 1, "other_image": 1}
+    lost = [json.loads(line) for line in (tmp_path / "out" / "missing.jsonl").read_text("utf-8").splitlines()]
+    assert {(line["uid"], line["reason"]) for line in lost} == {("uid2", "other_image"), ("uid3", "missing_image")}
+    assert lost[1]["source"] == "https://example.org/3.jpg"
+    [batch] = ReinforcedDataset(tmp_path / "out", 32, 2, captioners=("",))
+    assert sorted(batch.uids) == ["uid0", "uid1"]
+    assert batch.image_embeddings["second"].shape == (2, 4)
+    assert manifest == join(tmp_path / "published", tmp_path / "out", TEACHERS, tmp_path / "images", {"first": 70.0})
+
+
+def test_a_view_is_not_replayed_on_an_image_of_another_size():
+    view = datacompdr.to_view(PARAMETERS[0], 60, 44)
+    with pytest.raises(SourceMismatch, match="60 x 44"):
+        replay(Image.new("RGB", (61, 44)), view, 32)
+    assert replay(Image.new("RGB", (120, 88)), view, 32, on_mismatch="ignore").size == (32, 32)

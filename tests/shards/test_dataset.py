@@ -1,0 +1,259 @@
+"""The loader: every sample once an epoch on any ranks and workers, the right row of the right view, taken up midway."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import pickle
+import warnings
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from doubles.fake_teachers import FakeTeachers, picture, sample, write_pairs
+from PIL import Image
+
+from mobileclip2_lite.recipes import Reinforce
+from mobileclip2_lite.reinforcement.stage import reinforce
+from mobileclip2_lite.shards import embeddings as storage
+from mobileclip2_lite.shards import order as order_module
+from mobileclip2_lite.shards import samples as shards
+from mobileclip2_lite.shards.dataset import ReinforcedDataset
+from mobileclip2_lite.shards.order import Order
+from mobileclip2_lite.shards.shrinking import shrink
+from mobileclip2_lite.shards.tars import ShardError
+from mobileclip2_lite.views import decoding
+from mobileclip2_lite.views.decoding import pixels
+from mobileclip2_lite.views.replay import replay
+from mobileclip2_lite.work.files import sha256_bytes
+
+VIEWS = 3
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two shards of unequal size; sample 7 has no synthetic captions."""
+    groups = [[sample(i, captions=0 if i == 7 else 2) for i in range(11)], [sample(i) for i in range(11, 24)]]
+    pairs = write_pairs(tmp_path_factory.mktemp("pairs"), groups)
+    out = tmp_path_factory.mktemp("reinforced")
+    reinforce(Reinforce(teachers=("small", "large"), views=VIEWS), pairs, out, ensemble=FakeTeachers())
+    return out
+
+
+@pytest.fixture(scope="module")
+def samples(folder):
+    return {item.uid: item for name in shards.shard_names(folder) for item in shards.read_samples(folder / name)}
+
+
+def contents(batches):
+    """What batches hold, for comparison."""
+    return [
+        (batch.uids, batch.texts, batch.syn_texts, batch.images.sum().item(),
+         {name: rows.tolist() for name, rows in batch.image_embeddings.items()})
+        for batch in batches
+    ]  # fmt: skip
+
+
+def test_a_batch_holds_the_stored_rows_of_its_own_view_and_captions(folder, samples):
+    dataset = ReinforcedDataset(folder, 32, 5, captioners=("c",), drop_last=False)
+    for batch in dataset:
+        assert batch.images.dtype == torch.uint8
+        assert batch.images.shape[1:] == (3, 32, 32)
+        for i, uid in enumerate(batch.uids):
+            item = samples[uid]
+            assert batch.texts[i] == item.text
+            rows = item.embeddings["image/small"]
+            [view] = [v for v in range(VIEWS) if torch.equal(batch.image_embeddings["small"][i], rows[v])]
+            assert torch.equal(batch.image_embeddings["large"][i], item.embeddings["image/large"][view])
+            expected = np.asarray(replay(pixels(item.image), item.views[view], 32))
+            assert np.array_equal(batch.images[i].permute(1, 2, 0).numpy(), expected)
+            assert torch.equal(batch.text_embeddings["large"][i], item.embeddings["text/large"][0])
+            if item.syn_texts:
+                caption = item.syn_texts["c"].index(batch.syn_texts[i])
+                assert torch.equal(batch.syn_text_embeddings["small"][i], item.embeddings["syn_text_c/small"][caption])
+            else:  # a sample without captions gives its own text again
+                assert batch.syn_texts[i] == item.text
+                assert torch.equal(batch.syn_text_embeddings["small"][i], item.embeddings["text/small"][0])
+
+
+def test_the_teacher_sees_in_the_batch_what_it_embedded(folder):
+    teachers = FakeTeachers()
+    for batch in ReinforcedDataset(folder, 32, 8, teachers=("small",)):
+        again = teachers.embed_images("small", batch.images)
+        assert torch.allclose(again, batch.image_embeddings["small"], atol=4e-3)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("workers", [0, 3])
+def test_every_sample_once_an_epoch_on_any_ranks_and_workers(folder, samples, world_size, workers):
+    common = {"teachers": (), "drop_last": False, "world_size": world_size, "workers": workers}
+    if workers and world_size > 1:
+        pytest.skip("the order does not depend on workers, as one rank shows")
+    ranks = [ReinforcedDataset(folder, 16, 4, rank=rank, **common) for rank in range(world_size)]
+    seen = Counter()
+    for rank in ranks:
+        batches = list(rank)
+        assert len(batches) == len(rank)
+        seen.update(uid for batch in batches for uid in batch.uids)
+    assert seen == Counter(dict.fromkeys(samples, 1))
+
+
+def test_workers_change_nothing_and_epochs_do(folder):
+    one = contents(ReinforcedDataset(folder, 16, 4, captioners=("c",)))
+    assert contents(ReinforcedDataset(folder, 16, 4, captioners=("c",), workers=3)) == one
+    dataset = ReinforcedDataset(folder, 16, 4, captioners=("c",))
+    dataset.set_epoch(1)
+    assert contents(dataset) != one
+    assert contents(ReinforcedDataset(folder, 16, 4, captioners=("c",), seed=1)) != one
+    dataset.set_epoch(0)
+    assert contents(dataset) == one
+
+
+def test_ranks_share_each_step_as_one_process_would_have_it(folder):
+    whole = [batch.uids for batch in ReinforcedDataset(folder, 16, 6, teachers=())]
+    parts = [ReinforcedDataset(folder, 16, 3, teachers=(), rank=rank, world_size=2) for rank in (0, 1)]
+    assert [a.uids + b.uids for a, b in zip(*parts, strict=True)] == whole
+
+
+def test_all_views_come_once_before_any_comes_again(folder, samples):
+    seen = {uid: [] for uid in samples}
+    for epoch in range(2 * VIEWS):
+        dataset = ReinforcedDataset(folder, 8, 6, epoch=epoch, teachers=("small",), drop_last=False)
+        for batch in dataset:
+            for uid, row in zip(batch.uids, batch.image_embeddings["small"], strict=True):
+                rows = samples[uid].embeddings["image/small"]
+                seen[uid].append(next(v for v in range(VIEWS) if torch.equal(row, rows[v])))
+    assert all(sorted(views[:VIEWS]) == sorted(views[VIEWS:]) == list(range(VIEWS)) for views in seen.values())
+    assert len({tuple(views) for views in seen.values()}) > 3, "not all in one order"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_is_taken_up_in_the_middle(folder, workers):
+    make = lambda: ReinforcedDataset(folder, 16, 4, captioners=("c",), workers=workers)  # noqa: E731
+    whole = contents(make())
+    first = make()
+    iterator = iter(first)
+    head = [next(iterator), next(iterator)]
+    state = first.state_dict()
+    del iterator
+    second = make()
+    second.load_state_dict(state)
+    assert contents(head) + contents(second) == whole
+    assert contents(second) == whole, "after the rest of the epoch it starts from the front again"
+    with pytest.raises(ValueError, match="step"):
+        ReinforcedDataset(folder, 16, 5).load_state_dict(state)
+
+
+def test_state_goes_from_one_process_to_two(folder):
+    one = ReinforcedDataset(folder, 16, 4, teachers=())
+    iterator = iter(one)
+    next(iterator)
+    rest = [batch.uids for batch in iterator]
+    one.load_state_dict({**one.state_dict(), "batch": 1})
+    parts = [ReinforcedDataset(folder, 16, 2, teachers=(), rank=rank, world_size=2) for rank in (0, 1)]
+    for part in parts:
+        part.load_state_dict(one.state_dict())
+    assert [a.uids + b.uids for a, b in zip(*parts, strict=True)] == rest
+
+
+def test_only_the_one_views_row_is_read(folder, monkeypatch):
+    read = []
+    original = storage._slice
+    monkeypatch.setattr(storage, "_slice", lambda *args: read.append(args[3]) or original(*args))
+    list(ReinforcedDataset(folder, 16, 4))
+    assert set(read) == {1}, "one row at a time, never a whole matrix"
+
+
+def test_weak_views_are_light_crops_without_embeddings(folder, samples):
+    [batch, *_] = ReinforcedDataset(folder, 32, 8, views="weak")
+    assert batch.image_embeddings == batch.text_embeddings == {}
+    for uid, image in zip(batch.uids, batch.images, strict=True):
+        whole = pixels(samples[uid].image)
+        from PIL import Image
+
+        small = np.asarray(Image.fromarray(whole).resize((32, 32), Image.Resampling.BILINEAR), float)
+        assert np.abs(image.permute(1, 2, 0).numpy() - small).mean() < 30
+    with pytest.raises(ValueError, match="weak views have no stored embeddings"):
+        ReinforcedDataset(folder, 32, 8, views="weak", teachers=("small",))
+
+
+def test_pairs_alone_give_weak_views(tmp_path):
+    pairs = write_pairs(tmp_path / "pairs", [[sample(i) for i in range(6)]])
+    assert [len(batch.uids) for batch in ReinforcedDataset(pairs, 16, 3, views="weak")] == [3, 3]
+    with pytest.raises(ShardError, match="no views; reinforce the shard first"):
+        list(ReinforcedDataset(pairs, 16, 3, teachers=()))
+
+
+def test_spawned_workers_get_the_same_data(folder):
+    """What a worker process gets where processes are spawned: a copy through pickle, with no open file in it."""
+    dataset = ReinforcedDataset(folder, 16, 4, captioners=("c",))
+    before = contents(dataset)
+    assert contents(pickle.loads(pickle.dumps(dataset))) == before
+
+
+def test_the_order_is_a_permutation_for_any_pools(monkeypatch):
+    monkeypatch.setattr(order_module, "POOL", 3)
+    counts = [5, 0, 7, 1, 4, 9, 2]
+    order = Order(counts, seed=0)
+    epochs = [[order.at(epoch, position) for position in range(order.samples)] for epoch in (0, 1)]
+    everything = [(shard, i) for shard, count in enumerate(counts) for i in range(count)]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == everything
+    assert epochs[0] != epochs[1]
+
+
+def test_partial_sets(folder, tmp_path):
+    """No manifest, a sample without embeddings, one without picture: counted, warned of once, the others come."""
+    items = list(shards.read_samples(folder / "shard-000000.tar"))
+    items[2] = dataclasses.replace(items[2], embeddings={})
+    items[4] = dataclasses.replace(items[4], image=b"")
+    items[5] = dataclasses.replace(items[5], image=picture(5, 20, 20))
+    items[6] = dataclasses.replace(items[6], image=picture(7))
+    shards.write_shard(tmp_path / "some.tar", items)
+    with pytest.raises(ShardError, match=r"some\.tar"):
+        list(ReinforcedDataset(tmp_path, 16, 11))
+    dataset = ReinforcedDataset(tmp_path, 16, 4, on_mismatch="warn", drop_last=False)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        seen = {uid for batch in dataset for uid in batch.uids}
+    assert len(seen) == 7
+    assert dataset.dropped == {"no_embeddings": 1, "no_image": 1, "hash_mismatch": 2}
+    assert len([w for w in caught if "leaving out" in str(w.message)]) == 3
+    unchecked = ReinforcedDataset(tmp_path, 16, 11, on_mismatch="warn", drop_last=False, verify=False)
+    with pytest.warns(UserWarning, match="leaving out"):
+        list(unchecked)
+    assert unchecked.dropped == {"no_embeddings": 1, "no_image": 1, "source_mismatch": 1}
+    with pytest.raises(ValueError, match="holds no embeddings of other"):
+        ReinforcedDataset(folder, 16, 4, teachers=("other",))
+
+
+def test_only_pictures_known_to_be_whole_are_decoded_in_part(folder, samples, tmp_path, monkeypatch):
+    """A picture that ends early: its upper rows are taken where a hash vouches for it, else it is refused."""
+    uid, rows = next(iter(samples)), []
+    short = picture(3, 64, 160)[:-100]
+    source = {"width": 64, "height": 160, "sha256": sha256_bytes(short)}
+    view = dataclasses.replace(samples[uid].views[0], crop=(0, 0, 1, 0.2), **source)
+    item = dataclasses.replace(samples[uid], image=short, ext="jpg", views=[view] * VIEWS)
+    shards.write_shard(tmp_path / "shard-000000.tar", [item], "bf16")
+    decode = decoding.pixels
+    monkeypatch.setattr(decoding, "pixels", lambda *args: rows.append(args[1]) or decode(*args))
+    [batch] = ReinforcedDataset(tmp_path, 16, 1, drop_last=False)
+    whole = Image.new("RGB", (64, 160))
+    whole.paste(Image.open(io.BytesIO(picture(3, 64, 160))))
+    assert np.array_equal(batch.images[0].permute(1, 2, 0).numpy(), np.asarray(replay(whole, view, 16)))
+    with pytest.raises(ShardError, match="broken_image"):
+        list(ReinforcedDataset(tmp_path, 16, 1, drop_last=False, verify=False))
+    assert rows == [32, 0]
+
+
+def test_smaller_copies_keep_views_and_embeddings(folder, samples, tmp_path):
+    big = write_pairs(tmp_path / "pairs", [[sample(i, image=picture(i, 300, 200)) for i in range(4)]])
+    teachers = FakeTeachers()
+    reinforce(Reinforce(views=2), big, tmp_path / "full", ensemble=teachers)
+    manifest = shrink(tmp_path / "full", tmp_path / "small", side=64)
+    assert manifest["bytes"] < sum(p.stat().st_size for p in (tmp_path / "full").glob("*.tar"))
+    [full] = ReinforcedDataset(tmp_path / "full", 32, 4)
+    [small] = ReinforcedDataset(tmp_path / "small", 32, 4)
+    assert full.uids == small.uids
+    assert torch.equal(full.image_embeddings["large"], small.image_embeddings["large"])
+    assert (full.images.float() - small.images.float()).abs().mean() < 6
