@@ -24,19 +24,38 @@ def _add_measuring(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> No
     @app.command
     def evaluate(
         model: Positional[str],
+        sets: Annotated[tuple[str, ...], tyro.conf.arg(name="set")] = (),
+        split: str = "test",
+        images: Path | None = None,
+        templates: tuple[str, ...] = (),
+        output: Path | None = None,
         settings: Annotated[recipes.Evaluate, tyro.conf.arg(name="")] = recipe.evaluate,
         world: recipes.World = recipe.world,
     ) -> None:
-        """Zero-shot, retrieval, binding, relations and shifts of a model on the embedded world.
+        """Zero-shot, retrieval, binding, relations and shifts of a model on the embedded world, or on public test sets.
 
         Args:
             model: a name, a folder or a checkpoint.
-            settings: sizes of the test sets.
+            sets: public sets instead: a `wds_*` folder, address or `hf:OWNER/NAME`; a file of Karpathy's splits,
+                SugarCrepe, SugarCrepe++ or DOCCI; a folder of DCI, Urban1k or with a folder a class; `datacomp`.
+            split: the split of those sets.
+            images: folder of a caption file's images, if they do not lie beside it.
+            templates: prompts with `{}` for the class name, instead of each set's own.
+            output: JSON file for the result on those sets.
+            settings: sizes of the embedded test sets.
             world: which names and sizes.
         """
+        from mobileclip2_lite.evaluation.public import evaluate_sets, result_lines
         from mobileclip2_lite.evaluation.suite import evaluate as evaluate_model
         from mobileclip2_lite.models.zoo import create_model
 
+        if sets:
+            loaded, options = create_model(model), {"split": split, "images": images, "templates": templates}
+            for line in result_lines(evaluate_sets(loaded, sets, output, name=model, **options)):
+                print(line)
+            return
+        if output or templates or images:
+            raise ValueError("--output, --templates and --images go with --set: name a test set")
         for metric, value in evaluate_model(create_model(model), world, settings).items():
             print(f"{metric:32} {value:.4f}")
 

@@ -199,7 +199,8 @@ def retrieval_set(world: World, scenes: int, side: int | None = None) -> Retriev
     return Retrieval(Pictures(pictures, side or world.image_size), [captions(picture) for picture in pictures])
 
 
-def _two(world: World, split: str, index: int, tint: float) -> Scene:
+def two_objects(world: World, split: str, index: int, tint: float) -> Scene:
+    """Scene number `index` of a split: two objects, each tinted (in unlike colours) with probability `tint`."""
     table = _name_table(world.names)
     draw = rng(split, world.names, index)
     plain = [name for name in table if not set(TINTS) & set(name.name.split())]
@@ -210,7 +211,7 @@ def _two(world: World, split: str, index: int, tint: float) -> Scene:
 
 def binding_set(world: World, count: int, side: int | None = None) -> HardNegatives:
     """Two tinted objects; the wrong caption gives each the other's colour."""
-    scenes = [_two(world, "binding", index, tint=1.1) for index in range(count)]
+    scenes = [two_objects(world, "binding", index, tint=1.1) for index in range(count)]
     right, wrong = [], []
     for picture in scenes:
         first, second = picture.things
@@ -224,7 +225,7 @@ def relations_set(world: World, count: int, side: int | None = None) -> HardNega
     """Two objects clearly beside or above each other; the wrong caption exchanges them."""
     scenes, right, wrong, index = [], [], [], 0
     while len(scenes) < count:
-        picture = _two(world, "relations", index, tint=0.0)
+        picture = two_objects(world, "relations", index, tint=0.0)
         index += 1
         first, second = picture.things
         dx, dy = abs(first.x - second.x), abs(first.y - second.y)

@@ -1,0 +1,124 @@
+"""Opens any public test set by where it lies, measures models on several, and writes the result as JSON.
+
+MobileCLIP2 (arXiv 2508.20691), section 4. The form is told by what is there: a `wds_*` layout, a caption file, or plain
+class folders. The JSON says set, split, templates, preprocess and the SHA-256 of the weights, so that a number can be
+traced. Writes that file alone. Taught by notebooks/40_reinforced_training.ipynb.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mobileclip2_lite.evaluation.caption_files import open_captions
+from mobileclip2_lite.evaluation.datacomp import SETS
+from mobileclip2_lite.evaluation.measures import Template
+from mobileclip2_lite.evaluation.sets import Example, TestSet, evaluate_set
+from mobileclip2_lite.evaluation.wds_sets import is_wds, open_wds
+from mobileclip2_lite.models.card import digest
+from mobileclip2_lite.work.files import pretty, write_atomic
+
+if TYPE_CHECKING:
+    from mobileclip2_lite.models.zoo import LoadedModel
+
+SCHEMA = 1
+"""Version of the JSON's form."""
+DATACOMP = "datacomp"
+"""Stands for all of DataComp's sets that are measured."""
+
+
+def open_set(
+    source: str | os.PathLike,
+    split: str = "test",
+    images: str | os.PathLike | None = None,
+    captions: int = 5,
+) -> TestSet:
+    """The test set at `source`, whatever its form.
+
+    Args:
+        source: folder or address of a `wds_*` set, `hf:OWNER/NAME`, a caption file, a folder of DCI or Urban1k, or a
+            folder with one folder of images a class.
+        split: split to read, in its publisher's words.
+        images: folder of the images of a caption file, if they do not lie beside it.
+        captions: at most so many captions an image of Karpathy's splits; 0 for all.
+
+    Raises:
+        FileNotFoundError, ValueError: as the readers do.
+    """
+    if is_wds(source, split):
+        return open_wds(source, split)
+    path = Path(source)
+    if path.is_dir() and _class_folders(path):
+        return _from_class_folders(path)
+    return open_captions(path, images, split, captions)
+
+
+def _class_folders(path: Path) -> list[Path]:
+    """The folders of a plain image folder, none if it is of another form."""
+    known = {"caption", "image", "annotations", "complete", "photos"}
+    folders = sorted(one for one in path.iterdir() if one.is_dir() and not one.name.startswith("."))
+    here = any(one.suffix.lower() in (".json", ".jsonl", ".jsonlines") for one in path.iterdir())
+    return [] if here or known & {one.name for one in folders} else folders
+
+
+def _from_class_folders(path: Path) -> TestSet:
+    folders = _class_folders(path)
+
+    def examples() -> Iterator[Example]:
+        for label, folder in enumerate(folders):
+            for file in sorted(folder.rglob("*")):
+                if file.is_file() and not file.name.startswith("."):
+                    yield Example(file, label=label)
+
+    names = tuple(folder.name.replace("_", " ") for folder in folders)
+    return TestSet(path.name, "classification", "all", str(path), examples, names)
+
+
+def datacomp_sources() -> list[str]:
+    """Where DataComp's measured sets lie on the hub."""
+    return [one.hub for one in SETS if one.measured]
+
+
+def evaluate_sets(
+    loaded: LoadedModel,
+    sources: Sequence[str | os.PathLike | TestSet],
+    out: str | os.PathLike | None = None,
+    *,
+    name: str = "",
+    split: str = "test",
+    images: str | os.PathLike | None = None,
+    templates: Sequence[Template] = (),
+    batch_size: int = 256,
+) -> dict[str, Any]:
+    """Measure a model on several sets; `out` is written anew after each, so that a stopped run keeps what it has.
+
+    Args:
+        loaded: model, preprocess and tokenizer together.
+        sources: as `open_set` takes them, or opened sets; `datacomp` stands for all of DataComp's that are measured.
+        out: JSON file to write.
+        name: what the result calls the model.
+        split, images, templates, batch_size: as `open_set` and `evaluate_set` take them.
+
+    Returns:
+        `schema`, `model` (`name`, `sha256` of its weights, `preprocess`) and `results`, one of `evaluate_set` a set.
+    """
+    every = [one for source in sources for one in (datacomp_sources() if source == DATACOMP else [source])]
+    model = {"name": name, "sha256": digest(loaded.model), "preprocess": loaded.preprocess.to_config()}
+    result: dict[str, Any] = {"schema": SCHEMA, "model": model, "results": []}
+    for source in every:
+        test_set = source if isinstance(source, TestSet) else open_set(source, split, images)
+        result["results"].append(evaluate_set(loaded, test_set, templates, batch_size))
+        if out is not None:
+            write_atomic(out, pretty(result))
+    return result
+
+
+def result_lines(result: dict[str, Any]) -> Iterator[str]:
+    """The result for people, a line a measure."""
+    for row in result["results"]:
+        size = f"{row['images']} images" + "".join(f", {n} {reason}" for reason, n in row["dropped"].items())
+        yield f"{row['set']} ({row['split']}): {size}"
+        for measure, value in row["measures"].items():
+            yield f"  {measure:28} {value:.4f}   chance {row['chance'].get(measure, float('nan')):.4f}"

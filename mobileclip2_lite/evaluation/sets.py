@@ -1,0 +1,218 @@
+"""Public test sets in the forms in which they are published, measured alike: one JSON result a set.
+
+MobileCLIP2 (arXiv 2508.20691), section 4: 38 sets of DataComp, Flickr30k and COCO retrieval. A reader (`wds_sets`,
+`caption_files`) gives a `TestSet`; `evaluate_set` measures it by its kind and says on what: set, split, templates,
+captions, weights. An image that cannot be read is left out with its texts and counted by reason. Differs from
+CLIP-benchmark: ties count as chance, and a damaged file is an error instead of a smaller set. Gives up: sets with
+several labels an image. Taught by notebooks/40_reinforced_training.ipynb.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mobileclip2_lite.evaluation.measures import (
+    TEMPLATES,
+    Template,
+    expected_hit,
+    retrieval,
+    zero_shot_accuracy,
+    zero_shot_classifier,
+)
+from mobileclip2_lite.evaluation.suite import flatten_captions
+from mobileclip2_lite.models.loaded import encode_images, encode_texts
+from mobileclip2_lite.views.decoding import BadImage, decode
+
+if TYPE_CHECKING:
+    from mobileclip2_lite.models.zoo import LoadedModel
+
+KINDS = ("classification", "retrieval", "hard_negatives")
+
+
+class Example(NamedTuple):
+    """One image of a test set and what belongs to it."""
+
+    image: bytes | Path
+    """Encoded image, or its file."""
+    label: int = -1
+    """Class, for kind `classification`."""
+    texts: tuple[str, ...] = ()
+    """Captions (`retrieval`), or right captions (`hard_negatives`)."""
+    negatives: tuple[str, ...] = ()
+    """Wrong captions (`hard_negatives`)."""
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """A public test set, ready to be read as often as wanted."""
+
+    name: str
+    """As it is published: `imagenet1k`, `coco`, `swap_att`."""
+    kind: str
+    """One of `KINDS`."""
+    split: str
+    """The split in its publisher's words: `test`, `karpathy test`."""
+    source: str
+    """File, folder or address that was read."""
+    examples: Callable[[], Iterator[Example]]
+    """Reads the set from its beginning."""
+    class_names: tuple[str, ...] = ()
+    """Names in the order of the labels."""
+    templates: tuple[Template, ...] = ()
+    """Prompts that belong to the set; () takes the library's own."""
+
+    __test__ = False  # pytest would take the class for a test
+
+
+def evaluate_set(
+    loaded: LoadedModel, test_set: TestSet, templates: Sequence[Template] = (), batch_size: int = 256
+) -> dict[str, Any]:
+    """Measure a model on one set.
+
+    Args:
+        loaded: model, preprocess and tokenizer together.
+        test_set: from one of the readers, or `open_set`.
+        templates: prompts to use instead of the set's own.
+        batch_size: images or texts a forward pass; it does not change the result.
+
+    Returns:
+        `set`, `kind`, `split`, `source`, `images`, `texts` or `classes`, `templates`, `dropped` (unreadable images by
+        reason), `measures` (shares between 0 and 1) and `chance` (the same for a model that guesses). JSON data.
+
+    Raises:
+        ValueError: the set has no readable image, a label outside its classes, or no class names.
+    """
+    kept: list[Example] = []
+    dropped: Counter[str] = Counter()
+    measure = {"classification": _classification, "retrieval": _retrieval, "hard_negatives": _hard_negatives}
+    if test_set.kind not in measure:
+        raise ValueError(f"{test_set.source}: kind {test_set.kind!r} is not measured; one of {', '.join(KINDS)} is")
+    pixels = _readable(test_set, kept, dropped)
+    first = next(pixels, None)
+    if first is None:
+        raise ValueError(f"{test_set.source}: no image of {test_set.name} could be read ({dict(dropped) or 'none'})")
+    features = encode_images(loaded, _chain(first, pixels), batch_size)
+    facts = measure[test_set.kind](loaded, test_set, features, kept, tuple(templates), batch_size)
+    return {
+        "set": test_set.name,
+        "kind": test_set.kind,
+        "split": test_set.split,
+        "source": test_set.source,
+        "images": len(kept),
+        "dropped": dict(dropped),
+        **facts,
+    }
+
+
+def _chain(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
+    yield first
+    yield from rest
+
+
+def _readable(test_set: TestSet, kept: list[Example], dropped: Counter[str]) -> Iterator[Any]:
+    """Images that decode; their examples go to `kept` without the bytes, the others are counted."""
+    for example in test_set.examples():
+        try:
+            data = example.image if isinstance(example.image, bytes) else example.image.read_bytes()
+            image = decode(data)
+        except BadImage as error:
+            dropped[error.reason] += 1
+            continue
+        except FileNotFoundError:
+            dropped["no_image"] += 1
+            continue
+        kept.append(example._replace(image=b""))
+        yield image
+
+
+def _classification(
+    loaded: LoadedModel,
+    test_set: TestSet,
+    features: Tensor,
+    kept: list[Example],
+    templates: tuple[Template, ...],
+    batch_size: int,
+) -> dict[str, Any]:
+    names = list(test_set.class_names)
+    if not names:
+        raise ValueError(f"{test_set.source} names no classes: a `classnames.txt` with one name a line is needed")
+    labels = np.array([example.label for example in kept])
+    if outside := sorted({int(label) for label in labels if not 0 <= label < len(names)}):
+        raise ValueError(f"{test_set.source}: labels {outside[:5]} are outside its {len(names)} class names")
+    prompts = templates or test_set.templates or TEMPLATES
+    classifier = zero_shot_classifier(loaded, names, prompts, batch_size)
+    measures = zero_shot_accuracy(features, classifier, labels)
+    per_class = [zero_shot_accuracy(features[labels == c], classifier, labels[labels == c], (1,)) for c in set(labels)]
+    measures["mean_per_class_recall"] = float(np.mean([one["top1"] for one in per_class]))
+    chance = {"top1": 1 / len(names), "top5": min(1.0, 5 / len(names)), "mean_per_class_recall": 1 / len(names)}
+    shown = [template if isinstance(template, str) else getattr(template, "__name__", "?") for template in prompts]
+    return {"classes": len(names), "templates": shown, "measures": measures, "chance": chance}
+
+
+def _retrieval(
+    loaded: LoadedModel, test_set: TestSet, features: Tensor, kept: list[Example], templates: tuple, batch_size: int
+) -> dict[str, Any]:
+    if templates:
+        raise ValueError(f"{test_set.name} is a retrieval set: its captions go as they are, without templates")
+    texts, owner = flatten_captions([example.texts for example in kept])
+    if not texts:
+        raise ValueError(f"{test_set.source} has no captions")
+    ks = (1, 5, 10)
+    measures = retrieval(features, encode_texts(loaded, texts, batch_size), owner, ks)
+    measures["mean_r1"] = (measures["i2t_r1"] + measures["t2i_r1"]) / 2
+    counts = [len(example.texts) for example in kept]
+    chance = {f"t2i_r{k}": min(1.0, k / len(kept)) for k in ks}
+    asked = torch.tensor([count for count in counts if count])
+    every = torch.full_like(asked, len(texts))
+    chance |= {f"i2t_r{k}": float(expected_hit(0 * asked, every, asked, k).mean()) for k in ks}
+    return {
+        "texts": len(texts),
+        "captions_an_image": [min(counts), max(counts)],
+        "measures": measures,
+        "chance": {**chance, "mean_r1": (chance["i2t_r1"] + chance["t2i_r1"]) / 2},
+    }
+
+
+def _hard_negatives(
+    loaded: LoadedModel, test_set: TestSet, features: Tensor, kept: list[Example], templates: tuple, batch_size: int
+) -> dict[str, Any]:
+    if templates:
+        raise ValueError(f"{test_set.name} is a set of hard negatives: its captions go as they are, without templates")
+    shapes = {(len(example.texts), len(example.negatives)) for example in kept}
+    if len(shapes) != 1 or 0 in next(iter(shapes)):
+        raise ValueError(f"{test_set.source}: every row needs as many captions and negatives as the others: {shapes}")
+    right, wrong = next(iter(shapes))
+    positive = encode_texts(loaded, [t for e in kept for t in e.texts], batch_size).reshape(len(kept), right, -1)
+    negative = encode_texts(loaded, [t for e in kept for t in e.negatives], batch_size).reshape(len(kept), wrong, -1)
+    image = features[:, None]
+    measures = {"accuracy": all_above((image * positive).sum(-1), (image * negative).sum(-1))}
+    chance = {"accuracy": 1 / math.comb(right + wrong, right)}
+    if right == 2:  # SugarCrepe++'s second task: the two right captions are nearer to each other than to the wrong one
+        together = (positive[:, 0] * positive[:, 1]).sum(-1, keepdim=True)
+        apart = (positive[:, :, None] * negative[:, None]).sum(-1).flatten(1)
+        measures["text_accuracy"] = all_above(together, apart)
+        chance["text_accuracy"] = 1 / (1 + 2 * wrong)
+    return {"texts": len(kept) * (right + wrong), "measures": measures, "chance": chance}
+
+
+def all_above(right: Tensor, wrong: Tensor) -> float:
+    """Share of rows whose every right score is above every wrong one; ties count as if broken at random.
+
+    Args:
+        right: (N, P) and wrong: (N, Q) scores.
+    """
+    low, high = right.amin(dim=1, keepdim=True), wrong.amax(dim=1, keepdim=True)
+    tied_right, tied_wrong = (right == low).sum(dim=1), (wrong == low).sum(dim=1)
+    chances = [1 / math.comb(int(a) + int(b), int(a)) for a, b in zip(tied_right, tied_wrong, strict=True)]
+    hit = (low > high).squeeze(1).double()
+    tie = (low == high).squeeze(1)
+    return float(torch.where(tie, torch.tensor(chances, dtype=torch.float64), hit).mean())

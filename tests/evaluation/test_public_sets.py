@@ -1,0 +1,379 @@
+"""Readers of public test sets: each form's twin is read, measured and checked against the drawn world's measures."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import http.server
+import io
+import json
+import tarfile
+import threading
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mobileclip2_lite import emoji_world
+from mobileclip2_lite.evaluation import measures, public, twins
+from mobileclip2_lite.evaluation.caption_files import open_captions
+from mobileclip2_lite.evaluation.datacomp import SETS
+from mobileclip2_lite.evaluation.sets import Example, TestSet, all_above, evaluate_set
+from mobileclip2_lite.evaluation.suite import flatten_captions
+from mobileclip2_lite.evaluation.wds_sets import open_wds
+from mobileclip2_lite.models.embedded import data_folder
+from mobileclip2_lite.models.loaded import encode_images, encode_texts
+from mobileclip2_lite.models.zoo import create_model
+from mobileclip2_lite.recipes import World
+from mobileclip2_lite.shards.tars import write_tar
+
+WORLD = World(names=12, image_size=64, max_objects=2)
+IMAGES = 12
+
+
+@pytest.fixture(scope="module")
+def twin(tmp_path_factory):
+    return twins.write_twins(tmp_path_factory.mktemp("twins"), WORLD, IMAGES)
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    return create_model(data_folder() / "teachers" / "lite-teacher-conv")
+
+
+def decoded(test_set: TestSet) -> list[np.ndarray]:
+    from mobileclip2_lite.views.decoding import pixels
+
+    return [pixels(e.image if isinstance(e.image, bytes) else e.image.read_bytes()) for e in test_set.examples()]
+
+
+# --- every form gives the numbers that the library's own measures give on the same images ----------------------------
+
+
+def test_classification_twin_equals_the_worlds_own_measure(twin, teacher):
+    test_set = open_wds(twin["wds"])
+    assert (test_set.name, test_set.kind, test_set.split) == ("emoji", "classification", "test")
+    images, labels, names = emoji_world.zero_shot_set(WORLD, 1)
+    assert test_set.class_names == tuple(names)
+    assert test_set.templates == emoji_world.TEMPLATES, "{c} stands for the name in CLIP-benchmark's files"
+    assert [example.label for example in test_set.examples()] == labels.tolist()
+    result = evaluate_set(teacher, test_set)
+    classifier = measures.zero_shot_classifier(teacher, names, emoji_world.TEMPLATES)
+    wanted = measures.zero_shot_accuracy(encode_images(teacher, decoded(test_set)), classifier, labels)
+    assert result["measures"]["top1"] == wanted["top1"] > 0.5
+    assert result["measures"]["mean_per_class_recall"] == pytest.approx(wanted["top1"]), "one image a class"
+    assert (result["images"], result["classes"], result["chance"]["top1"]) == (12, 12, 1 / 12)
+    assert len(images) == 12
+
+
+@pytest.mark.parametrize("form", ["wds_retrieval", "karpathy"])
+def test_retrieval_twins_equal_the_worlds_own_measure(twin, teacher, form):
+    test_set = public.open_set(twin[form])
+    captions = emoji_world.retrieval_set(WORLD, IMAGES).captions
+    assert [list(example.texts) for example in test_set.examples()] == captions
+    result = evaluate_set(teacher, test_set)
+    texts, owner = flatten_captions(captions)
+    images = encode_images(teacher, decoded(test_set))
+    wanted = measures.retrieval(images, encode_texts(teacher, texts), owner, (1, 5, 10))
+    assert {key: result["measures"][key] for key in wanted} == wanted
+    assert result["measures"]["mean_r1"] == (wanted["i2t_r1"] + wanted["t2i_r1"]) / 2
+    assert (result["images"], result["texts"], result["captions_an_image"]) == (IMAGES, 5 * IMAGES, [5, 5])
+    assert result["split"] == ("karpathy test" if form == "karpathy" else "test")
+
+
+def test_karpathys_splits_and_number_of_captions(twin):
+    train = open_captions(twin["karpathy"], split="train")
+    data = json.loads(twin["karpathy"].read_text("utf-8"))
+    assert sum(1 for _ in train.examples()) == sum(row["split"] in ("train", "restval") for row in data["images"])
+    assert {len(e.texts) for e in open_captions(twin["karpathy"], captions=2).examples()} == {2}
+    with pytest.raises(ValueError, match="no row of the split 'dev'"):
+        open_captions(twin["karpathy"], split="dev")
+
+
+@pytest.mark.parametrize("form", ["docci", "dci"])
+def test_long_captions(twin, teacher, form):
+    test_set = public.open_set(twin[form])
+    texts = [example.texts[0] for example in test_set.examples()]
+    scenes = emoji_world.retrieval_set(WORLD, IMAGES).images.scenes
+    assert texts == [twins.long_caption(scene) for scene in scenes]
+    assert min(len(text.split()) for text in texts) > 35
+    result = evaluate_set(teacher, test_set)
+    assert (result["set"], result["split"], result["texts"]) == (form, "test", IMAGES)
+    assert result["measures"]["t2i_r1"] > result["chance"]["t2i_r1"]
+
+
+def test_captions_and_images_in_two_folders_by_name(twin, tmp_path):
+    for example in list(open_captions(twin["docci"]).examples())[:3]:
+        for folder, name, data in (
+            ("image", example.image.name, example.image.read_bytes()),
+            ("caption", f"{example.image.stem}.txt", example.texts[0].encode()),
+        ):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            (tmp_path / folder / name).write_bytes(data)
+    rows = list(public.open_set(tmp_path).examples())
+    assert [row.texts for row in rows] == [e.texts for e in list(open_captions(twin["docci"]).examples())[:3]]
+    assert all(row.image.is_file() for row in rows)
+
+
+# --- hard negatives --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", twins.NEGATIVES)
+def test_hard_negatives_differ_and_only_the_right_caption_is_true(kind):
+    for scene, right, again, wrong in [next(twins.hard_negatives(WORLD, kind)) for _ in range(1)]:
+        assert len({right, again, wrong}) == 3
+        for thing in scene.things:
+            assert thing.name in right
+            assert thing.name in again
+            if kind.endswith("_att") and kind != "add_att":
+                assert f"{thing.tint} {thing.name}" in right
+    rows = [row for row, _ in zip(twins.hard_negatives(WORLD, kind), range(20), strict=False)]
+    names = {name.name for name in emoji_world.names(WORLD.names)}
+    for scene, right, _, wrong in rows:
+        shown = {thing.name for thing in scene.things}
+        said = {name for name in names if f" {name} " in f" {wrong.replace(',', '')} "}
+        match kind:
+            case "replace_obj" | "add_obj":
+                assert said - shown, "the wrong caption names what is not there"
+            case "swap_att":
+                first, second = scene.things
+                assert f"{second.tint} {first.name}" in wrong
+            case "replace_att" | "add_att":
+                colour = next(word for word in wrong.split() if word in emoji_world.COLOURS)
+                assert colour not in {thing.tint for thing in scene.things}
+            case _:
+                assert sorted(wrong.split()) == sorted(right.split()) or kind == "replace_rel"
+
+
+def test_sugarcrepe_forms_are_measured_by_truth(twin):
+    """A stand-in that knows the right captions gets everything right, one that knows the wrong ones nothing."""
+    for kind in (*(f"sugarcrepe/{k}" for k in twins.NEGATIVES), *(f"sugarcrepe++/{k}" for k in twins.TWICE)):
+        test_set = public.open_set(twin[kind])
+        rows = list(test_set.examples())
+        assert (test_set.kind, len(rows)) == ("hard_negatives", IMAGES)
+        assert {len(row.texts) for row in rows} == {2 if "++" in kind else 1}
+        assert all(row.image.is_file() for row in rows)
+        one = dataclasses.replace(
+            test_set, examples=lambda row=rows[0]: iter([row])
+        )  # another's right may be its wrong
+        right, wrong = evaluate_set(knows({*rows[0].texts}), one), evaluate_set(knows({*rows[0].negatives}), one)
+        assert (right["measures"]["accuracy"], wrong["measures"]["accuracy"]) == (1.0, 0.0)
+        if "++" in kind:
+            assert right["measures"]["text_accuracy"] == 1.0
+            assert right["chance"] == pytest.approx({"accuracy": 1 / 3, "text_accuracy": 1 / 3})
+
+
+def knows(true: set[str]):
+    """A model whose images and known texts point the same way, and every other text the other way."""
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        def encode_image(self, images, normalize=False):
+            return torch.tensor([[1.0, 0.0]]).expand(len(images), 2)
+
+        def encode_text(self, tokens, normalize=False):
+            return torch.where(tokens[:, :1] == 1, torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]))
+
+    model = create_model("lite-mci-s")
+    return model._replace(model=Model(), tokenizer=lambda texts: torch.tensor([[int(text in true)] for text in texts]))
+
+
+def test_all_above_equals_every_order_of_the_ties():
+    generator = torch.Generator().manual_seed(0)
+    right = torch.randint(0, 3, (200, 2), generator=generator).float()
+    wrong = torch.randint(0, 3, (200, 2), generator=generator).float()
+    orders = np.random.default_rng(0)
+    noise = orders.random((400, 200, 4)) * 1e-3
+    scores = np.concatenate([right.numpy(), wrong.numpy()], 1)[None] + noise
+    simulated = (scores[..., :2].min(-1) > scores[..., 2:].max(-1)).mean()
+    assert all_above(right, wrong) == pytest.approx(simulated, abs=0.01)
+
+
+def test_rows_of_unequal_form_are_refused(twin, tmp_path):
+    data = json.loads(twin["sugarcrepe/swap_att"].read_text("utf-8"))
+    del data["3"]["negative_caption"]
+    path = tmp_path / "swap_att.json"
+    path.write_text(json.dumps(data), "utf-8")
+    with pytest.raises(ValueError, match=r"swap_att.json: row 3 has no negative_caption"):
+        list(open_captions(path, twin["sugarcrepe/swap_att"].parent).examples())
+
+
+def test_unknown_files_are_named(tmp_path):
+    (tmp_path / "x.json").write_text('[{"picture": "a.jpg"}]')
+    with pytest.raises(ValueError, match=r"x.json is of no known form.*\['picture'\]"):
+        open_captions(tmp_path / "x.json")
+    (tmp_path / "y.json").write_text("{")
+    with pytest.raises(ValueError, match=r"y.json is not valid JSON"):
+        open_captions(tmp_path / "y.json")
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        public.open_set(tmp_path / "none.json")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="of no known form"):
+        public.open_set(tmp_path / "empty")
+
+
+# --- what goes wrong -------------------------------------------------------------------------------------------------
+
+
+def test_unreadable_and_missing_images_are_counted_by_reason(twin, teacher, tmp_path):
+    def png(colour):
+        buffer = io.BytesIO()
+        Image.new("RGB", (8, 8), colour).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    rows = [Example(png("red"), texts=("red",)), Example(b"<html>", texts=("x",)), Example(tmp_path / "gone.jpg")]
+    result = evaluate_set(teacher, TestSet("t", "retrieval", "test", "here", lambda: iter(rows)))
+    assert (result["images"], result["texts"], result["dropped"]) == (1, 1, {"not_an_image": 1, "no_image": 1})
+    with pytest.raises(ValueError, match="no image of t could be read"):
+        evaluate_set(teacher, TestSet("t", "retrieval", "test", "here", lambda: iter(rows[1:])))
+
+
+def copy_wds(source, target, **changes):
+    for path in source.rglob("*"):
+        if path.is_file():
+            place = target / path.relative_to(source)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(changes.get(path.name.replace(".", "_"), path.read_bytes()))
+    return target
+
+
+def test_a_damaged_layout_is_an_error_with_a_remedy(twin, teacher, tmp_path):
+    cut = (twin["wds"] / "test" / "1.tar").read_bytes()[:2000]
+    cases = {
+        "a": ({"1_tar": cut}, ValueError, r"test/1.tar is damaged"),
+        "b": ({"nshards_txt": b"3"}, FileNotFoundError, r"no test/2.tar, though its nshards.txt counts it"),
+        "c": ({"nshards_txt": b"many"}, ValueError, r"must hold the number of tars, not 'many'"),
+        "d": ({"classnames_txt": b"cat\n"}, ValueError, r"outside its 1 class names"),
+        "e": ({"classnames_txt": b""}, ValueError, r"names no classes"),
+    }
+    for name, (changes, error, message) in cases.items():
+        folder = copy_wds(twin["wds"], tmp_path / name, **changes)
+        with pytest.raises(error, match=message):
+            evaluate_set(teacher, open_wds(folder))
+    with pytest.raises(FileNotFoundError, match=r"no train/nshards\.txt"):
+        open_wds(twin["wds"], "train")
+    (tmp_path / "a" / "dataset_type.txt").write_text("multilabel\n")
+    with pytest.raises(ValueError, match="is a multilabel set"):
+        open_wds(tmp_path / "a")
+    with pytest.raises(ValueError, match="without templates"):
+        evaluate_set(teacher, open_wds(twin["wds_retrieval"]), ["{}"])
+
+
+def test_members_that_macos_adds_and_bad_labels(tmp_path):
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "nshards.txt").write_text("1")
+    with tarfile.open(tmp_path / "test" / "0.tar", "w") as tar:
+        for name, data in (
+            ("._a.jpg", b"junk"),
+            ("a.jpg", b"x"),
+            ("a.cls", b"1\n"),
+            ("b.jpg", b"y"),
+            ("b.cls", b"cat"),
+        ):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    rows = open_wds(tmp_path).examples()
+    assert next(rows) == Example(b"x", label=1)
+    with pytest.raises(ValueError, match=r"0.tar: sample b has no whole number as its label \(.cls\): b'cat'"):
+        next(rows)
+
+
+# --- from the web and the hub ----------------------------------------------------------------------------------------
+
+
+def test_a_set_from_a_web_address(twin, teacher):
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    handler = functools.partial(Quiet, directory=twin["wds"].parent)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}"
+        from_web = evaluate_set(teacher, public.open_set(f"{address}/wds_emoji/"))
+        with pytest.raises(FileNotFoundError, match=r"no test/nshards.txt"):
+            open_wds(f"{address}/nothing")
+        server.shutdown()
+    here = evaluate_set(teacher, open_wds(twin["wds"]))
+    assert {**from_web, "source": ""} == {**here, "source": ""}
+    with pytest.raises(ConnectionError, match="can't be reached"):
+        open_wds(address)
+
+
+def test_a_set_from_the_hubs_cache(twin, teacher, monkeypatch, tmp_path):
+    import huggingface_hub.constants
+
+    home = tmp_path / "hub"
+    snapshot = home / "datasets--clip-benchmark--wds_emoji" / "snapshots" / ("a" * 40)
+    copy_wds(twin["wds"], snapshot)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("a" * 40)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(home))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    for source in ("hf:clip-benchmark/wds_emoji", "https://huggingface.co/datasets/clip-benchmark/wds_emoji/tree/main"):
+        test_set = public.open_set(source)
+        assert (test_set.name, test_set.kind) == ("emoji", "classification")
+    assert evaluate_set(teacher, test_set)["images"] == 12
+    with pytest.raises(ConnectionError, match=r"wds_other: test/nshards.txt is not in the cache"):
+        open_wds("hf:clip-benchmark/wds_other")
+
+
+# --- the result ------------------------------------------------------------------------------------------------------
+
+
+def test_the_result_says_on_what_it_was_measured(twin, teacher, tmp_path):
+    sources = [twin["wds"], twin["sugarcrepe/swap_att"]]
+    result = public.evaluate_sets(teacher, sources, tmp_path / "result.json", name="teacher")
+    saved = json.loads((tmp_path / "result.json").read_text("utf-8"))
+    assert saved == result
+    assert saved["model"]["preprocess"] == teacher.preprocess.to_config()
+    assert len(saved["model"]["sha256"]) == 64
+    other = public.evaluate_sets(create_model("lite-mci-s"), [twin["sugarcrepe/swap_att"]])
+    assert other["model"]["sha256"] != saved["model"]["sha256"]
+    first = saved["results"][0]
+    assert (first["set"], first["split"], first["templates"]) == ("emoji", "test", list(emoji_world.TEMPLATES))
+    lines = list(public.result_lines(result))
+    assert lines[0] == "emoji (test): 12 images"
+    assert any("chance 0.5000" in line for line in lines)
+    own = public.evaluate_sets(teacher, [twin["wds"]], templates=["the {}"])["results"][0]
+    assert own["templates"] == ["the {}"]
+
+
+def test_class_folders_are_a_set_too(twin, teacher, tmp_path):
+    for example, name in zip(open_wds(twin["wds"]).examples(), open_wds(twin["wds"]).class_names, strict=True):
+        (tmp_path / name.replace(" ", "_")).mkdir()
+        (tmp_path / name.replace(" ", "_") / "0.jpg").write_bytes(example.image)
+    result = public.evaluate_sets(teacher, [tmp_path], templates=emoji_world.TEMPLATES)["results"][0]
+    assert result["measures"]["top1"] == evaluate_set(teacher, open_wds(twin["wds"]))["measures"]["top1"]
+
+
+def test_datacomps_list_is_complete_and_says_what_is_measured():
+    assert len(SETS) == 38
+    assert len({one.key for one in SETS}) == 38
+    assert sum(one.measured for one in SETS) == 33
+    assert {one.hub for one in SETS if one.key == "vtab/cifar100"} == {"hf:djghosh/wds_vtab-cifar100_test"}
+    assert public.datacomp_sources().count("hf:djghosh/wds_imagenet1k_test") == 1
+    assert all(one.classes for one in SETS if one.metric == "top1")
+
+
+def test_a_twin_of_another_size_is_another_set(tmp_path, twin):
+    write_tar(tmp_path / "0.tar", [("a", {"cls": b"0", "jpg": b"x"})])
+    small = twins.write_twins(tmp_path, dataclasses.replace(WORLD, names=6), 2)
+    assert len(open_wds(small["wds"]).class_names) == 6
+
+
+def test_the_command_measures_sets_and_writes_the_result(twin, tmp_path, capsys):
+    from mobileclip2_lite.cli import main
+
+    teacher = str(data_folder() / "teachers" / "lite-teacher-conv")
+    out = tmp_path / "result.json"
+    main(["evaluate", teacher, "--set", str(twin["wds"]), str(twin["docci"]), "--output", str(out)])
+    assert [row["set"] for row in json.loads(out.read_text("utf-8"))["results"]] == ["emoji", "docci"]
+    assert "emoji (test): 12 images" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["evaluate", teacher, "--output", str(out)])
