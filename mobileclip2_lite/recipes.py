@@ -64,6 +64,9 @@ class Pairs:
     """Column with the image; None finds it."""
     text_key: str | None = None
     """Column with the text; None finds it."""
+    group: bool = True
+    """Rows of one image (one file, or the same bytes in one shard) become one sample with several texts; off: a sample
+    a row."""
 
 
 @dataclass(frozen=True)

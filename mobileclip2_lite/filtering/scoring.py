@@ -2,7 +2,7 @@
 
 Paper: so Data Filtering Networks (arXiv 2309.17425), on whose data MobileCLIP2 (arXiv 2508.20691) is trained, judge
 the web. Reads pair shards; writes one record a shard, from which a killed run goes on. Differs from embedding for
-reinforcement in that a picture is seen once, whole, by the scorer's own preprocess.
+reinforcement in that a picture is seen once, whole, by the scorer's own preprocess. Several texts score their mean.
 Taught by notebooks/20_captioner_finetuning.ipynb.
 """
 
@@ -84,6 +84,8 @@ class ShardScorer:
 
     def __call__(self, name: str, expected: int | None) -> Scored:
         """Score a shard, unless its record is there already."""
+        import torch
+
         record = self.out / f"{Path(name).stem}.scores.json"
         if found := _read_record(record, self.key):
             return found
@@ -91,18 +93,21 @@ class ShardScorer:
             queue.items.clear()
             queue.rows.clear()
         dropped: Counter = Counter()
-        places, uids = [], []
-        for place, uid, pixels, text in self.samples(name, dropped):
+        places, uids, counts = [], [], []
+        for place, uid, pixels, texts in self.samples(name, dropped):
             places.append(place)
             uids.append(uid)
+            counts.append(len(texts))
             self.images.push([pixels])
-            self.texts.push([text])
+            self.texts.push(texts)
         self.images.flush()
         self.texts.flush()
         scores = np.zeros(0)
         if uids:
-            rows = (self.images.pop(len(uids)) * self.texts.pop(len(uids))).double().sum(dim=1)
-            scores = np.round(rows.numpy(), DIGITS) + 0.0  # no minus zero
+            repeated = self.images.pop(len(uids)).repeat_interleave(torch.tensor(counts), dim=0)
+            rows = (repeated * self.texts.pop(sum(counts))).double().sum(dim=1)
+            scores = np.array([some.mean().item() for some in rows.split(counts)])
+            scores = np.round(scores, DIGITS) + 0.0  # no minus zero
         if not np.isfinite(scores).all():
             raise ValueError(f"{self.pairs / name}: the scorer gives scores that are not finite; take another scorer")
         count_lost(dropped, expected, len(uids))
@@ -110,8 +115,8 @@ class ShardScorer:
         write_atomic(record, canonical({"key": self.key, **found._asdict(), "scores": scores.tolist()}))
         return found
 
-    def samples(self, name: str, dropped: Counter) -> Iterator[tuple[int, str, np.ndarray, str]]:
-        """(place, uid, the scorer's pixels (S, S, 3), text) of the samples that can be used."""
+    def samples(self, name: str, dropped: Counter) -> Iterator[tuple[int, str, np.ndarray, list[str]]]:
+        """(place, uid, the scorer's pixels (S, S, 3), real texts) of the samples that can be used."""
         from PIL import Image
 
         seen: set[str] = set()
@@ -129,7 +134,7 @@ class ShardScorer:
                 dropped[error.reason] += 1
                 continue
             seen.add(sample.uid)
-            yield place, sample.uid, np.asarray(picture), sample.text
+            yield place, sample.uid, np.asarray(picture), sample.texts
 
 
 def _problem(sample: Sample, seen: set[str]) -> str | None:

@@ -4,11 +4,13 @@ Paper: MobileCLIP2 (arXiv 2508.20691), section 3, starts from the pairs of DFN-2
 Reads a source and never changes it; writes `shard-000000.tar` ..., `dropped.jsonl` (one line a record that did not
 become a pair: key, reason, detail) and `manifest.json`. JPEG, PNG and WebP bytes stay untouched; any other format that
 PIL reads becomes PNG with the same RGB (an animation gives its first frame). The text loses the white space around it.
+Rows of one image become one sample that holds the image once and all its texts (`Pairs.group`).
 Taught by notebooks/00_start_here.ipynb.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import itertools
 import json
@@ -54,7 +56,8 @@ def make_pairs(
         dataset: a `datasets.Dataset` or `IterableDataset` to take instead of `settings.source`.
 
     Returns:
-        The manifest, with `samples`, `dropped` (by reason) and `shards` (name, sha256, samples, bytes, dropped).
+        The manifest, with `samples`, `texts` where there are more, `dropped` (by reason) and `shards` (name, sha256,
+        samples, bytes, dropped).
 
     Raises:
         ValueError: the source is of no known kind, lacks a column or gives not one pair; or `out` lies in the source.
@@ -70,7 +73,8 @@ def make_pairs(
         if inside == out.resolve() or inside in out.resolve().parents:
             raise ValueError(f"{out} lies in the source {settings.source}, which stays as it is: name another folder")
     source = open_source(settings, world, seed, dataset)
-    chosen = {name: value for name, value in to_json(settings).items() if name != "source"}
+    known = ("source", "group") if settings.group else ("source",)  # folders made before there was a choice stay found
+    chosen = {name: value for name, value in to_json(settings).items() if name not in known}
     work = Work(out, "pairs", VERSION, {**chosen, "seed": seed}, {"source": source.identity})
     if (finished := work.done()) and not _progress_file(out, 0).is_file():
         return finished
@@ -119,44 +123,94 @@ class _Shards:
             return
         known = self.source.total
         total = min(known, limit) if known is not None else (self.settings.count or None)
-        records = self.source.records(self.position)
+        records = _Ahead(self.source.records(self.position))
         with tqdm(total=total, initial=self.kept, desc="pairs", unit=" pairs", disable=None) as bar:
             while not self.ended and self.kept < limit:
                 wanted = int(min(self.settings.samples_per_shard, limit - self.kept))
                 self._write_one(records, wanted, bar)
 
-    def _write_one(self, records: Iterator[Record], wanted: int, bar: Any) -> None:
-        dropped: list[dict] = []
-        pairs: list[Pair] = []
-        while len(pairs) < wanted:
-            record = next(records, None)
-            if record is None:
-                self.ended = True
-                break
-            self.position = record.position
-            try:
-                pair = check(record)
-                if pair.uid in self.seen:
-                    raise Dropped("duplicate_uid", f"uid {pair.uid}")
-            except Dropped as error:
-                dropped.append({"key": record.key, "reason": error.reason, "detail": str(error)})
-                continue
-            self.seen.add(pair.uid)
-            pairs.append(pair)
-            bar.update()
+    def _write_one(self, records: _Ahead, wanted: int, bar: Any) -> None:
+        pairs, dropped = self._gather(records, wanted, bar)
         name = f"shard-{self.number:06d}.tar"
         entry = {"name": name, "sha256": "", "samples": 0, "bytes": 0}
         if pairs:
             info = write_shard(self.out / name, pairs)
             entry |= {"sha256": info.sha256, "samples": info.samples, "bytes": info.bytes}
         self.kept += len(pairs)
+        entry["texts"] = sum(len(pair.texts) for pair in pairs)
         progress = {"position": self.position, "ended": self.ended, "uids": [pair.uid for pair in pairs]}
         write_atomic(_progress_file(self.out, self.number), pretty({**entry, **progress, "dropped": dropped}))
         self.number += 1
 
+    def _gather(self, records: _Ahead, wanted: int, bar: Any) -> tuple[list[Pair], list[dict]]:
+        """The samples of one shard and the records that became none; rows of a sample that is there join it."""
+        dropped: list[dict] = []
+        rows: dict[str, list[Pair]] = {}  # by the image's hash, or by uid where every row is a sample
+        decoded: dict[str, tuple] = {}
+        while len(rows) < wanted or self.settings.group:
+            full = len(rows) >= wanted  # now only rows of an image that is there
+            record = next(records, None)
+            if record is None:
+                self.ended = True
+                break
+            try:
+                pair = check(record, decoded)
+                same = pair.meta["sha256"] if self.settings.group else pair.uid
+                if (same not in rows or not self.settings.group) and pair.uid in self.seen:
+                    raise Dropped("duplicate_uid", f"uid {pair.uid}")
+            except Dropped as error:
+                if full:
+                    records.back(record)
+                    break
+                self.position = record.position
+                dropped.append({"key": record.key, "reason": error.reason, "detail": str(error)})
+                continue
+            if full and same not in rows:
+                records.back(record)
+                break
+            self.position = record.position
+            if same not in rows:
+                self.seen.add(pair.uid)
+                bar.update()
+            rows.setdefault(same, []).append(pair)
+        return [_one(some) for some in rows.values()], dropped
 
-def check(record: Record) -> Pair:
+
+class _Ahead:
+    """Records of which the last can be put back."""
+
+    def __init__(self, records: Iterator[Record]) -> None:
+        self.records, self.waiting = records, []
+
+    def __next__(self) -> Record:
+        return self.waiting.pop() if self.waiting else next(self.records)
+
+    def __iter__(self) -> _Ahead:
+        return self
+
+    def back(self, record: Record) -> None:
+        """Put `record` back: it comes next."""
+        self.waiting.append(record)
+
+
+def _one(rows: list[Pair]) -> Pair:
+    """One sample of all rows of an image: its texts without repetitions; a column that differs becomes a list."""
+    first = rows[0]
+    if len(rows) == 1:
+        return first
+    meta = dict(first.meta)
+    for name in dict.fromkeys(name for row in rows for name in row.meta if name not in (*_OURS, "texts")):
+        values = [row.meta.get(name) for row in rows]
+        meta[name] = values[0] if all(value == values[0] for value in values) else values
+    texts = list(dict.fromkeys(text for row in rows for text in row.texts))
+    return dataclasses.replace(first, meta={**meta, "texts": texts} if len(texts) > 1 else meta)
+
+
+def check(record: Record, decoded: dict[str, tuple] | None = None) -> Pair:
     """The pair that a record makes.
+
+    Args:
+        decoded: keeps what is known of the last image, so that the next row of the same image need not decode it.
 
     Raises:
         Dropped: it makes none; `reason` is one of the source's own (`no_text`, `no_image`, `bad_row`, `bad_json`,
@@ -166,7 +220,11 @@ def check(record: Record) -> Pair:
     if record.problem:
         raise Dropped(record.problem, record.detail)
     text = _text(record)
-    data, ext, size, changed = _image(_bytes(record))
+    given, decoded = _bytes(record), {} if decoded is None else decoded
+    if (key := sha256_bytes(given)) not in decoded:
+        decoded.clear()
+        decoded[key] = _image(given)
+    data, ext, size, changed = decoded[key]
     digest = sha256_bytes(data)
     uid = record.uid or stable_uid(record.name if record.name is not None else f"{digest}\n{text}")
     user = {f"user_{name}" if name in _OURS else name: value for name, value in record.meta.items()}
@@ -267,8 +325,9 @@ def _progress(out: Path) -> Iterator[dict]:
 
 def _commit(work: Work, out: Path, notes: dict) -> dict:
     """Put the progress records together into `dropped.jsonl` and the manifest, and remove them."""
-    shards, lines = [], []
+    shards, lines, texts = [], [], 0
     for record in _progress(out):
+        texts += record.get("texts", record["samples"])
         reasons = Counter(item["reason"] for item in record["dropped"])
         lines += [_line(item) for item in record["dropped"]]
         if record["samples"]:
@@ -280,10 +339,13 @@ def _commit(work: Work, out: Path, notes: dict) -> dict:
     for shard in shards:
         shard["dropped"] = dict(sorted(shard["dropped"].items()))
     total = sum((Counter(shard["dropped"]) for shard in shards), Counter())
+    samples = sum(shard["samples"] for shard in shards)
+    if texts > samples:
+        notes = {**notes, "texts": texts}
     write_atomic(out / "dropped.jsonl", b"".join(lines))
     manifest = work.commit(
         **notes,
-        samples=sum(shard["samples"] for shard in shards),
+        samples=samples,
         dropped=dict(sorted(total.items())),
         shards=shards,
     )

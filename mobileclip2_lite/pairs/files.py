@@ -108,14 +108,23 @@ def table_source(folder: Path, tables: Sequence[str], names: Sequence[str] | Non
     unlisted = [name for name in images if name not in listed]
     items += [(name, name, "", None) for name in unlisted]
     known += [[name, _size(folder / name)] for name in sorted({*listed, *unlisted} - {""})]
-    order = drawn_order(len(items), settings.count, seed)
+    groups = _groups([name for _, name, _, _ in items], settings.group)
+    order = [k for group in drawn_order(len(groups), settings.count, seed) for k in groups[group]]
 
     def records(start: list[int]) -> Iterator[Record]:
         for k in range(start[0] if start else 0, len(items)):
             yield _row_record(folder, *items[order[k]], [k + 1])
 
     identity = {"kind": "table", "rows": len(items), "digest": sha256_bytes(canonical(known))}
-    return Source(identity, records, len(items), _ignored(names or (), {*images, *tables}))
+    return Source(identity, records, len(groups), _ignored(names or (), {*images, *tables}))
+
+
+def _groups(names: Sequence[str], together: bool) -> list[list[int]]:
+    """The rows of each image, in the order of its first; a row without a name, or every row, stands alone."""
+    groups: dict[object, list[int]] = {}
+    for row, name in enumerate(names):
+        groups.setdefault(name if together and name else row, []).append(row)
+    return list(groups.values())
 
 
 def _columns(rows: list[dict], settings: Any, path: Path) -> tuple[str, str]:

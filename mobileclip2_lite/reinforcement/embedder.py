@@ -76,13 +76,13 @@ class Embedder:
 
     def push(self, sample: Sample, pictures: dict[str, list[np.ndarray]]) -> None:
         """Queue a sample's pictures and texts."""
-        texts = [sample.text, *(text for name in sorted(sample.syn_texts) for text in sample.syn_texts[name])]
+        texts = [*sample.texts, *(text for name in sorted(sample.syn_texts) for text in sample.syn_texts[name])]
         for (kind, name), queue in self.queues.items():
             queue.push(pictures[name] if kind == "image" else texts)
 
     def ready(self, sample: Sample) -> bool:
         """Whether all rows of the sample, the oldest in the queues, are there."""
-        texts = 1 + sum(map(len, sample.syn_texts.values()))
+        texts = len(sample.texts) + sum(map(len, sample.syn_texts.values()))
         return all(
             len(queue.rows) >= (len(sample.views) if kind == "image" else texts)
             for (kind, _), queue in self.queues.items()
@@ -96,7 +96,7 @@ class Embedder:
                 if sample.views:
                     out[f"image/{name}"] = queue.pop(len(sample.views))
                 continue
-            out[f"text/{name}"] = queue.pop(1)
+            out[f"text/{name}"] = queue.pop(len(sample.texts))
             for captioner in sorted(sample.syn_texts):
                 if sample.syn_texts[captioner]:
                     out[f"syn_text_{captioner}/{name}"] = queue.pop(len(sample.syn_texts[captioner]))

@@ -228,7 +228,7 @@ def _section(item: Sample, items: Sequence[Sample]) -> str:
             parts.append(_figure(replay(image, view, 120, on_mismatch="ignore"), f"view {number}: {operations}"))
     except decoding.BadImage as error:
         parts.append(f"<p>{say(str(error))}</p>")
-    parts.append(f"<p><b>{say(item.text)}</b></p>")
+    parts.append(f"<p><b>{'<br>'.join(map(say, item.texts))}</b></p>")
     for captioner, texts in item.syn_texts.items():
         parts.append(f"<p><code>{say(captioner)}</code> {'<br>'.join(map(say, texts))}</p>")
     for name in item.embeddings:
@@ -244,7 +244,8 @@ def matches(item: Sample, items: Sequence[Sample], teacher: str, count: int = 3)
     row, scored = item.embeddings[f"image/{teacher}"][0], {}
     for other in items:
         if f"text/{teacher}" in other.embeddings:
-            scored[other.text] = float(other.embeddings[f"text/{teacher}"][0] @ row)
+            rows = other.embeddings[f"text/{teacher}"]
+            scored |= {text: float(vector @ row) for text, vector in zip(other.texts, rows, strict=False)}
         for captioner, texts in other.syn_texts.items():
             rows = other.embeddings.get(f"syn_text_{captioner}/{teacher}", ())
             scored |= {text: float(caption @ row) for text, caption in zip(texts, rows, strict=False)}

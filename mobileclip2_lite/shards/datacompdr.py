@@ -147,7 +147,7 @@ def _concatenated(sample: Sample, teachers: Sequence[str], joined: bool | None) 
         joined = len(captions) == 1
     if joined and len(captions) > 1:
         raise ValueError(f"the joined form holds one captioner, not {len(captions)}")
-    text = side_by_side("text")
+    text = side_by_side("text")[:1]  # the layout has place for one real text: the first
     out = {"image_emb": side_by_side("image"), "text_emb": text}
     if joined and captions:
         out["text_emb"] = torch.cat([text, side_by_side(f"syn_text_{captions[0]}")])

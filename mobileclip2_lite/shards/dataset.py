@@ -22,7 +22,15 @@ import numpy as np
 from mobileclip2_lite.recipes import Augment
 from mobileclip2_lite.shards import embeddings as storage
 from mobileclip2_lite.shards.order import POOL, Order
-from mobileclip2_lite.shards.samples import EXTENSIONS, decode_text, load_json, parse_views, sample_error, shard_names
+from mobileclip2_lite.shards.samples import (
+    EXTENSIONS,
+    decode_text,
+    load_json,
+    parse_views,
+    real_texts,
+    sample_error,
+    shard_names,
+)
 from mobileclip2_lite.shards.tars import ShardError, TarIndex
 from mobileclip2_lite.views import decoding
 from mobileclip2_lite.views.decoding import BadImage
@@ -58,6 +66,8 @@ class Batch:
     syn_text_embeddings: dict[str, Tensor] | None
     dropped: dict[str, int] = field(default_factory=dict)
     """Samples of this batch that could not be used, by reason."""
+    image_ids: Tensor | None = None
+    """int64 (B,), equal where two samples hold the same image; None where that is not known."""
 
 
 class ReinforcedDataset:
@@ -234,14 +244,16 @@ class ReinforcedDataset:
         parts = {name: bytes(index.member(number, name)) for name in names if name in SMALL}
         meta = load_json(path, key, "json", parts) if "json" in parts else {}
         uid = str(meta.get("uid", unquote(key)))
-        item = Item(index, number, key, uid, decode_text(path, key, "txt", parts), meta.get("stored") or {})
+        texts = real_texts(decode_text(path, key, "txt", parts), meta)
+        item = Item(index, number, key, uid, texts, meta.get("stored") or {}, str(meta.get("sha256") or uid))
+        item.text_row = self._turn(uid, len(texts), "texts")
         if choices := self._captions(path, key, parts):
             item.caption = choices[pick(len(choices), self.seed, "caption", self.epoch, uid)]
         if self.views == "weak":
             return item
 
         def choose(count: int) -> int:
-            item.row = self._turn(uid, min(count, self.max_views or count))
+            item.row = self._turn(uid, min(count, self.max_views or count), "turns")
             return item.row
 
         views = parse_views(path, key, parts, meta, choose) if "paug.json" in parts else []
@@ -289,9 +301,11 @@ class ReinforcedDataset:
             raise sample_error(item.index.path, item.key, "emb.safetensors", "no_embeddings", detail)
         try:
             table = storage.header(data)
+            held = min(table[f"text/{t}"].shape[0] if f"text/{t}" in table else 1 for t in self.teachers)
+            item.text_row %= held  # folders made when only the first of several texts was embedded
             for teacher in self.teachers:
                 item.rows["image", teacher] = storage.rows(data, f"image/{teacher}", item.row, table)
-                item.rows["text", teacher] = text = storage.rows(data, f"text/{teacher}", 0, table)
+                item.rows["text", teacher] = text = storage.rows(data, f"text/{teacher}", item.text_row, table)
                 if item.caption is not None:
                     captioner, number, _ = item.caption
                     text = storage.rows(data, f"syn_text_{captioner}/{teacher}", number, table)
@@ -308,10 +322,10 @@ class ReinforcedDataset:
         last = self.max_captions or None
         return [(c, i, text) for c in self.captioners for i, text in enumerate(syn.get(f"syn_text_{c}", [])[:last])]
 
-    def _turn(self, uid: str, views: int) -> int:
-        """The view of this epoch: all views in turn from a random one on, as they were drawn independently."""
-        turn, place = divmod(self.epoch, views)
-        return (pick(views, self.seed, "turns", turn, uid) + place) % views
+    def _turn(self, uid: str, count: int, what: str) -> int:
+        """The view, or the real text, of this epoch: all in turn from a random one on."""
+        turn, place = divmod(self.epoch, count)
+        return (pick(count, self.seed, what, turn, uid) + place) % count
 
     def _collate(self, items: list[Item], images: np.ndarray, dropped: Counter) -> Batch:
         import torch
@@ -331,6 +345,7 @@ class ReinforcedDataset:
             text_embeddings=rows("text"),
             syn_text_embeddings=rows("syn_text") if self.captioners else None,
             dropped=dict(dropped),
+            image_ids=torch.tensor([pick(1 << 62, "image", item.image) for item in items], dtype=torch.long),
         )
 
 
@@ -342,15 +357,25 @@ class Item:
     number: int
     key: str
     uid: str
-    text: str
+    texts: list[str]
+    """The real texts."""
     stored: dict
     """Size and hash of a picture that was made smaller, else empty."""
+    image: str
+    """What tells the image from others: its hash, or the uid where there is none."""
+    text_row: int = 0
+    """Which of the real texts it is in this epoch."""
     view: View | None = None
     row: int = 0
     """The view's number among the stored ones."""
     caption: tuple[str, int, str] | None = None
     """(captioner, number, caption)"""
     rows: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """The real text of this epoch."""
+        return self.texts[self.text_row]
 
 
 class _Steps:

@@ -43,12 +43,17 @@ class Pair:
     text: str
     meta: dict = field(default_factory=dict)
 
+    @property
+    def texts(self) -> list[str]:
+        """All real texts, the first of which is `text`."""
+        return real_texts(self.text, self.meta)
+
 
 @dataclass
 class Sample:
     """A pair with what reinforcement added; every added part may be missing.
 
-    `embeddings` are float32 and L2-normalised: `image/<teacher>` (V, D), `text/<teacher>` (1, D),
+    `embeddings` are float32 and L2-normalised: `image/<teacher>` (V, D), `text/<teacher>` (N, D) of the N real texts,
     `syn_text_<captioner>/<teacher>` (M, D).
     """
 
@@ -60,6 +65,19 @@ class Sample:
     syn_texts: dict[str, list[str]] = field(default_factory=dict)
     views: list[View] = field(default_factory=list)
     embeddings: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def texts(self) -> list[str]:
+        """All real texts, the first of which is `text`."""
+        return real_texts(self.text, self.meta)
+
+
+def real_texts(text: str, meta: dict) -> list[str]:
+    """A sample's real texts without repetitions: its `text`, then those of `texts` in its meta."""
+    others = meta.get("texts")
+    if not isinstance(others, list):
+        return [text]
+    return list(dict.fromkeys([text, *(other for other in others if isinstance(other, str) and other.strip())]))
 
 
 def members(sample: Pair | Sample, dtype: str = "bf16") -> dict[str, bytes]:

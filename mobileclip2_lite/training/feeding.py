@@ -40,6 +40,8 @@ class Fed:
     """uint8 (B, 3, S', S') of the same views at further sizes, for live teachers."""
     dropped: dict[str, int] = field(default_factory=dict)
     """Samples of the batch that could not be used, by reason."""
+    image_ids: Tensor | None = None
+    """int64 (B,), equal where two samples hold the same image: they are not each other's negatives."""
 
 
 class Stream:
@@ -175,6 +177,7 @@ def _prepare(batches: list[Batch], tokens: Tokens, device: torch.device) -> Fed:
         texts=texts,
         live_images=[other.images for other in batches[1:]],
         dropped=batch.dropped,
+        image_ids=batch.image_ids,
     )
     return _each_tensor(fed, torch.Tensor.pin_memory) if device.type == "cuda" else fed
 

@@ -121,6 +121,7 @@ class PairLoss:
         teacher_image: Mapping[str, Rows] | None = None,
         teacher_text: Mapping[str, Rows] | None = None,
         logit_bias: Tensor | None = None,
+        image_ids: Rows | None = None,
     ) -> Loss:
         """The loss of this process's rows as its share of the whole batch's.
 
@@ -129,6 +130,8 @@ class PairLoss:
             logit_scale: the student's scale (not its logarithm), scalar.
             teacher_image, teacher_text: each teacher's embeddings of the same rows.
             logit_bias: the student's bias, sigmoid form only.
+            image_ids: int64 (B,) and (N,), equal where two rows hold the same image. Such rows' texts are true of each
+                other's image, so the contrast leaves these pairs out; teachers need no telling.
 
         Raises:
             ValueError: teachers' rows are missing or have other shapes than announced.
@@ -139,9 +142,9 @@ class PairLoss:
         else:
             pairs = []
         if self.form == "sigmoid":
-            contrastive, distillation = self._sigmoid(image, text, logit_scale, logit_bias, pairs)
+            contrastive, distillation = self._sigmoid(image, text, logit_scale, logit_bias, pairs, image_ids)
         else:
-            contrastive, distillation = self._softmax(image, text, logit_scale, pairs)
+            contrastive, distillation = self._softmax(image, text, logit_scale, pairs, image_ids)
         rows = image.all.shape[0]
         contrastive, distillation = contrastive / rows, distillation / rows
         if not pairs:
@@ -160,13 +163,14 @@ class PairLoss:
                             f"{what} embeddings of {name} ({part} rows) have shape {found}, expected {wanted}"
                         )
 
-    def _softmax(self, image: Rows, text: Rows, scale: Tensor, pairs: list) -> tuple[Tensor, Tensor]:
+    def _softmax(self, image: Rows, text: Rows, scale: Tensor, pairs: list, ids: Rows | None) -> tuple[Tensor, Tensor]:
         """Sums over rows of both directions' losses, halved."""
         if not self.chunk and image.local is image.all:  # one matrix serves both directions
             logits = scale * image.local @ text.local.T
             teachers = [self.logit_scales[name] * u.local @ w.local.T for u, w, name in pairs]
-            forth = softmax_rows(logits, teachers, 0)
-            back = softmax_rows(logits.T, [matrix.T for matrix in teachers], 0)
+            same = same_image(ids, 0, len(logits))
+            forth = softmax_rows(logits, teachers, 0, same)
+            back = softmax_rows(logits.T, [matrix.T for matrix in teachers], 0, same)
             return (forth[0] + back[0]) / 2, (forth[1] + back[1]) / 2
         sums = []
         for queries, keys, turned in ((image, text, False), (text, image, True)):
@@ -175,13 +179,13 @@ class PairLoss:
             def rows(piece: Tensor, others: Tensor, scale: Tensor, low: int, start: int, swapped=swapped) -> tuple:
                 high = low + len(piece)
                 teachers = [self.logit_scales[name] * q.local[low:high] @ k.all.T for q, k, name in swapped]
-                return softmax_rows(scale * piece @ others.T, teachers, start + low)
+                return softmax_rows(scale * piece @ others.T, teachers, start + low, same_image(ids, low, high))
 
             sums.append(self._in_chunks(rows, queries, keys, scale))
         return (sums[0][0] + sums[1][0]) / 2, (sums[0][1] + sums[1][1]) / 2
 
     def _sigmoid(
-        self, image: Rows, text: Rows, scale: Tensor, bias: Tensor | None, pairs: list
+        self, image: Rows, text: Rows, scale: Tensor, bias: Tensor | None, pairs: list, ids: Rows | None
     ) -> tuple[Tensor, Tensor]:
         """Sums over (image row, every text) of the binary losses."""
         bias = torch.zeros_like(scale) if bias is None else bias
@@ -200,7 +204,8 @@ class PairLoss:
                     probability = (logits.softmax(dim=1) + (logits - norm).exp()) / 2
                 target = probability if target is None else target + probability
             mean = None if target is None else target / len(pairs)
-            return sigmoid_rows(scale * piece @ others.T + bias, mean, start + low)
+            same = same_image(ids, low, low + len(piece))
+            return sigmoid_rows(scale * piece @ others.T + bias, mean, start + low, same)
 
         return self._in_chunks(rows, image, text, scale)
 
@@ -216,16 +221,29 @@ class PairLoss:
         return contrastive, distillation
 
 
-def softmax_rows(logits: Tensor, teacher_logits: Sequence[Tensor], start: int) -> tuple[Tensor, Tensor]:
+def same_image(ids: Rows | None, low: int, high: int) -> Tensor | None:
+    """(high - low, N) True where a row's image is another row's, too; None where ids are not known."""
+    if ids is None:
+        return None
+    same = ids.local[low:high, None] == ids.all[None, :]
+    same.diagonal(ids.start + low).fill_(False)
+    return same
+
+
+def softmax_rows(
+    logits: Tensor, teacher_logits: Sequence[Tensor], start: int, same: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Sums over rows of -log p(partner) and of mean_k KL(teacher k || student).
 
     Args:
         logits: (B, N) student's scaled similarities.
         teacher_logits: (B, N) of each teacher.
         start: the partner of row i is column start + i.
+        same: (B, N) True for pairs that are no negatives in the contrast.
     """
     log_p = F.log_softmax(logits, dim=1)
-    contrastive = -log_p.diagonal(start).sum()
+    contrasted = log_p if same is None else F.log_softmax(logits.masked_fill(same, -torch.inf), dim=1)
+    contrastive = -contrasted.diagonal(start).sum()
     if not teacher_logits:
         return contrastive, contrastive.new_zeros(())
     target, negative_entropy = ensemble_target(teacher_logits)
@@ -245,16 +263,20 @@ def ensemble_target(teacher_logits: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return target.div_(len(teacher_logits)), negative_entropy.div_(len(teacher_logits))
 
 
-def sigmoid_rows(logits: Tensor, target: Tensor | None, start: int) -> tuple[Tensor, Tensor]:
+def sigmoid_rows(
+    logits: Tensor, target: Tensor | None, start: int, same: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Sums over all pairs of binary cross-entropy with the identity, and of binary KL(target || student).
 
     Args:
         logits: (B, N) student's scaled and shifted similarities.
         target: (B, N) probabilities, or None.
         start: the partner of row i is column start + i.
+        same: (B, N) True for pairs that are no questions in the contrast.
     """
     softplus = F.softplus(logits)  # -log(1 - p); and -log p = softplus - logits
-    contrastive = softplus.sum() - logits.diagonal(start).sum()
+    asked = softplus if same is None else softplus.masked_fill(same, 0)
+    contrastive = asked.sum() - logits.diagonal(start).sum()
     if target is None:
         return contrastive, contrastive.new_zeros(())
     negative_entropy = torch.special.xlogy(target, target) + torch.special.xlogy(1 - target, 1 - target)

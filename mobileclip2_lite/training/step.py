@@ -25,7 +25,7 @@ from mobileclip2_lite.training import gradient_cache
 from mobileclip2_lite.training.cpu import grouped_convolutions_in_fp32, strided_pointwise_by_slicing
 from mobileclip2_lite.training.distributed import Processes
 from mobileclip2_lite.training.feeding import Fed
-from mobileclip2_lite.training.losses import PairLoss
+from mobileclip2_lite.training.losses import PairLoss, Rows
 from mobileclip2_lite.training.optimizer import Ema, clip_, learning_rate, optimizer
 from mobileclip2_lite.training.teachers import LiveTeachers
 from mobileclip2_lite.work.randomness import rng
@@ -130,6 +130,7 @@ class Stepper:
     def contrast(self, fed: Fed, weight: float, losses: dict[str, Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
         """The loss of image features (B, D) and all text groups' (sum of B, D), whose parts it adds to `losses`."""
         counts = self.processes.counts(len(fed.uids))
+        ids = self.image_ids(fed, counts)
         teacher_images, teacher_texts = self.live.embed(fed) if self.live else (fed.teacher_images, fed.teacher_texts)
 
         def total(image_features: Tensor, text_features: Tensor) -> Tensor:
@@ -142,12 +143,21 @@ class Stepper:
             for name, group, embeddings in zip(("", "_captions"), groups, teacher_texts, strict=False):
                 text_targets = self.processes.embeddings(embeddings, counts)
                 texts = self.processes.rows(group, counts)
-                one = self.pair_loss(images, texts, scale, image_targets, text_targets, bias)
+                one = self.pair_loss(images, texts, scale, image_targets, text_targets, bias, ids)
                 value = value + weight * one.total
                 losses.update({f"{part}{name}": weight * share for part, share in one.parts.items()})
             return value
 
         return total
+
+    def image_ids(self, fed: Fed, counts: list[int]) -> Rows | None:
+        """Which rows of all processes hold the same image; None where the one process sees that none do."""
+        if fed.image_ids is None:
+            return None
+        alone = self.processes.size == 1 and self.device.type == "cpu"
+        if alone and len(fed.image_ids.unique()) == len(fed.image_ids):
+            return None
+        return self.processes.rows(fed.image_ids, counts)
 
     def current(self) -> LoadedModel:
         """The model to evaluate and to save: the moving average where there is one."""

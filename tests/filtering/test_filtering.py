@@ -87,6 +87,18 @@ def test_the_best_share_of_the_whole_folder_is_kept(filtered, pairs, scorer):
     assert sum(shard["removed"] for shard in manifest["shards"]) == 54
 
 
+def test_several_texts_of_one_image_score_their_mean(scorer, tmp_path):
+    texts = ["text 0", "a red fish", "two birds"]
+    one = sample(0, captions=0)
+    groups = [[dataclasses.replace(one, meta={**one.meta, "texts": texts}), sample(1, captions=0)]]
+    folder = write_pairs(tmp_path / "pairs", groups)
+    filter_pairs(Filter(keep=1.0), folder, tmp_path / "out", scorer)
+    pixels = [decoding.pixels(item.image) for item in groups[0]]
+    images, rows = encode_images(scorer, pixels), encode_texts(scorer, [*texts, "text 1"])
+    expected = [(rows[:3] @ images[0]).mean().item(), (rows[3] @ images[1]).item()]
+    np.testing.assert_allclose([line["score"] for line in read_scores(tmp_path / "out")], expected, atol=2e-6)
+
+
 def test_members_of_kept_pairs_are_untouched(filtered, pairs):
     before, after = member_hashes(pairs), member_hashes(filtered[0])
     assert len(after) == 36

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -174,9 +175,12 @@ def test_imagefolder_with_nested_metadata(tmp_path):
 def test_one_image_may_have_several_captions(tmp_path):
     write(tmp_path / "a.jpg", picture(1))
     table = write(tmp_path / "t.csv", "image,text\na.jpg,first\na.jpg,second\na.jpg,first\n")
-    manifest = make_pairs(settings(table), tmp_path / "out")
+    manifest = make_pairs(dataclasses.replace(settings(table), group=False), tmp_path / "out")
     assert sorted(by_text(tmp_path / "out")) == ["first", "second"]
     assert manifest["dropped"] == {"duplicate_uid": 1}
+    together = make_pairs(settings(table), tmp_path / "together")
+    assert (together["samples"], together["dropped"]) == (1, {})
+    assert all_pairs(tmp_path / "together")[0].texts == ["first", "second"]
 
 
 def test_dataset_in_memory_saved_and_as_parquet_agree(tmp_path):

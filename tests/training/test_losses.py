@@ -350,3 +350,51 @@ def test_mean_of_probabilities_has_the_gradient_of_the_mean_of_kl(batch):
     theirs = sum(terms) / (2 * len(SCALES))
     assert ours.item() == pytest.approx(theirs.item(), abs=1e-12)
     assert_same_gradients(ours, mine, theirs, others)
+
+
+def naive_contrastive_without(images, texts, ids, scale: float) -> float:
+    """The contrast in which rows of one image are not each other's negatives."""
+    total = 0.0
+    for queries, keys in ((images, texts), (texts, images)):
+        for i, query in enumerate(queries):
+            asked = [j for j in range(len(keys)) if j == i or ids[j] != ids[i]]
+            row = softmax_row(query, [keys[j] for j in asked], scale)
+            total -= math.log(row[asked.index(i)]) / (2 * len(queries))
+    return total
+
+
+@pytest.mark.parametrize("chunk", [0, 1, 4])
+def test_rows_of_one_image_are_not_each_others_negatives(batch, chunk):
+    ids = torch.tensor([7, 3, 7, 1, 3, 7])
+    loss = PairLoss(chunk=chunk)
+    arguments = (Rows.alone(batch["image"]), Rows.alone(batch["text"]), torch.tensor(9.0, dtype=torch.float64))
+    found = loss(*arguments, image_ids=Rows.alone(ids)).total.item()
+    assert found == pytest.approx(naive_contrastive_without(batch["image"], batch["text"], ids, 9.0))
+    assert found < loss(*arguments).total.item()
+    assert loss(*arguments, image_ids=Rows.alone(torch.arange(6))).total.item() == loss(*arguments).total.item()
+
+
+def test_the_sigmoid_asks_nothing_about_rows_of_one_image(batch):
+    ids = torch.tensor([7, 3, 7, 1, 3, 7])
+    scale, bias = 9.0, -2.0
+    loss = PairLoss(form="sigmoid")
+    arguments = (Rows.alone(batch["image"]), Rows.alone(batch["text"]), torch.tensor(scale, dtype=torch.float64))
+    found = loss(*arguments, logit_bias=torch.tensor(bias, dtype=torch.float64), image_ids=Rows.alone(ids)).total.item()
+    total = 0.0
+    for i, u in enumerate(batch["image"]):
+        for j, w in enumerate(batch["text"]):
+            if i == j or ids[i] != ids[j]:
+                logit = scale * dot(u, w) + bias
+                total += math.log(1 + math.exp(-logit if i == j else logit)) / 6
+    assert found == pytest.approx(total)
+
+
+def test_two_processes_leave_out_the_same_pairs_as_one(batch):
+    ids = torch.tensor([7, 3, 7, 1, 3, 7])
+    scale, loss = torch.tensor(9.0, dtype=torch.float64), PairLoss()
+    whole = loss(Rows.alone(batch["image"]), Rows.alone(batch["text"]), scale, image_ids=Rows.alone(ids)).total
+    shares = [
+        loss(*(Rows(x[a:b], x, a) for x in (batch["image"], batch["text"])), scale, image_ids=Rows(ids[a:b], ids, a))
+        for a, b in ((0, 2), (2, 6))
+    ]
+    assert sum(share.total.item() for share in shares) == pytest.approx(whole.item())
