@@ -14,9 +14,12 @@ import textwrap
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mobileclip2_lite.reports.figures import CYCLE, STYLE, bars, curves, figure, heatmap, images, mark, png
+
+if TYPE_CHECKING:
+    from mobileclip2_lite.deployment.search import Hit, Index
 
 __all__ = [
     "bars",
@@ -29,6 +32,7 @@ __all__ = [
     "record",
     "recorded",
     "run_folder",
+    "search_box",
     "setup",
     "show",
     "table",
@@ -146,6 +150,40 @@ def dial(
     slider.observe(lambda change: setattr(view, "value", picture(change["new"])), names="value")
     bundle = ipywidgets.VBox([slider, view])._repr_mimebundle_()
     _display({**bundle, "text/plain": f"(a slider for {label}: open this notebook in JupyterLab to turn it)"})
+
+
+def search_box(index: Index, text: str = "", top: int = 8, side: int = 110) -> Any:
+    """A text box with the found images below it, for notebooks (needs ipywidgets).
+
+    Args:
+        index: what is searched.
+        text: the first query.
+        top: images shown.
+        side: of a thumbnail, in pixels.
+    """
+    import io
+
+    import ipywidgets
+
+    from mobileclip2_lite.deployment.image_files import open_image
+
+    box = ipywidgets.Text(value=text, placeholder="what to look for", continuous_update=False)
+    shown = ipywidgets.HBox(layout=ipywidgets.Layout(flex_flow="row wrap"))
+
+    def thumbnail(hit: Hit) -> Any:
+        picture, data = open_image(hit.path), io.BytesIO()
+        picture.thumbnail((side, side))
+        picture.save(data, "PNG")
+        label = ipywidgets.Label(f"{hit.score:.2f}  {hit.path.name[:18]}")
+        return ipywidgets.VBox([ipywidgets.Image(value=data.getvalue(), format="png"), label])
+
+    def update(change: dict | None = None) -> None:
+        hits = index.search(box.value, top=top) if box.value.strip() else []
+        shown.children = [thumbnail(hit) for hit in hits]
+
+    box.observe(update, names="value")
+    update()
+    return ipywidgets.VBox([box, shown])
 
 
 def record(**values: float | int | str | bool | list | dict | None) -> None:

@@ -166,23 +166,46 @@ def _add_using(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
     def search(
         folder: Positional[Path],
         text: Annotated[Positional[str | None], tyro.conf.arg(metavar="TEXT")] = None,
-        image: Path | None = None,
+        image: tuple[Path, ...] = (),
+        without: tuple[str, ...] = (),
         model: str | None = None,
         top: int = 10,
+        index: Path | None = None,
+        html: Path | None = None,
+        duplicates: bool = False,
+        least: float = 0.95,
     ) -> None:
-        """Find pictures of a folder by text or by a picture.
+        """Find images of a folder by text, by image or by both, or images that are the same.
 
         Args:
-            folder: pictures, in subfolders too; they are only read.
+            folder: images, in subfolders and linked folders too; they are only read.
             text: what to look for.
-            image: look for pictures like this one.
+            image: look for images like these.
+            without: texts that shall not fit.
             model: a folder with exported towers, or any model with weights (default: an embedded teacher, which
                 knows drawings only).
             top: how many to print.
+            index: where the index lies (default: in the folder itself).
+            html: also write a page with thumbnails.
+            duplicates: print groups of images that are the same.
+            least: cosine from which two images are the same.
         """
-        from mobileclip2_lite.deployment.search import search_folder
+        from mobileclip2_lite.deployment.search import open_index
+        from mobileclip2_lite.reports.search import shown, write_search_page
 
-        hits, index = search_folder(folder, text, image, model=model, top=top)
+        if not (text or image or duplicates):
+            raise ValueError("search needs a text, --image, or --duplicates")
+        found = open_index(folder, model, index=index)
+        hits = found.search(text, list(image), top, without) if text or image else []
+        groups = found.duplicates(least) if duplicates else []
         for hit in hits:
-            print(f"{hit.score:.3f}  {hit.path}")
-        print(f"{len(index.entries)} pictures in the index")
+            print(f"{hit.score:.3f}  {shown(hit.path)}")
+        for group in groups:
+            print("\n".join(["the same:", *(f"  {shown(path)}" for path in group)]))
+        print(f"{len(found.entries):,} images in the index")
+        for reason, count in sorted(found.dropped.items()):
+            print(f"  not read {count:,}: {reason}")
+        if html:
+            asked = " + ".join([*([text] if text else []), *(shown(one.name) for one in image)])
+            asked += "".join(f" - {one}" for one in without)
+            print(write_search_page(html, found, hits, asked, groups))

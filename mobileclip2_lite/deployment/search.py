@@ -1,18 +1,19 @@
-"""Search a folder of images by text or by image with exported towers: what people want such models for.
+"""Search a folder of images by text, by image or by both: what people want such models for.
 
-Reads images below a folder and the ONNX files of export.py; writes an index beside them (or elsewhere):
-`<index>/<model key>/part-000000.safetensors`, each with the unit features of some images and their names, sizes and
-times. Indexing is incremental (only new or changed files are embedded, vanished ones leave) and can be killed at any
-moment: a part counts once it is renamed into place. Features of different models never meet, each has its own folder.
-The paper has no such program. Taught by notebooks/60_deploy.ipynb.
+Reads images below a folder and the ONNX files of export.py; writes an index beside them (or elsewhere), see
+`index_parts`. Indexing takes all cores, embeds only new and changed files, and can be killed at any moment; a search
+over tens of thousands of images is one product of a matrix with a vector. What could not be read is counted by reason.
+The paper has no such program. Gives up: approximate search, which pays from millions of images on.
+Taught by notebooks/60_deploy.ipynb.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,17 @@ from typing import Any
 import numpy as np
 
 from mobileclip2_lite import recipes
-from mobileclip2_lite.deployment.runtime import Exported
-from mobileclip2_lite.work.files import write_atomic
+from mobileclip2_lite.deployment.image_files import Entry, find_images, images_of, open_image
+from mobileclip2_lite.deployment.index_parts import read_parts, tidy, write_part
+from mobileclip2_lite.deployment.runtime import Exported, load_exported
+from mobileclip2_lite.work.files import canonical, pretty, sha256_bytes, sha256_file, write_atomic
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-"""Files that count as images."""
 INDEX = ".mobileclip2-index"
 """Name of the index folder within the searched folder, if no other is named."""
 PART = 512
 """Images a part: at most so many are embedded again after a kill."""
+NEGATIVE = 0.5
+"""Weight of what shall not be found, beside 1 for what shall."""
 
 
 @dataclass(frozen=True)
@@ -39,18 +42,6 @@ class Hit:
     """The image file."""
     score: float
     """Cosine between the query and the image, -1 to 1."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What tells whether a file is still the indexed one."""
-
-    name: str
-    """Path below the searched folder, with forward slashes."""
-    size: int
-    """Bytes."""
-    changed: int
-    """Modification time, nanoseconds."""
 
 
 @dataclass
@@ -72,24 +63,102 @@ class Index:
     dropped: dict[str, int] = field(default_factory=dict)
     """Files that could not be read, by reason."""
 
-    def search(self, text: str | None = None, image: Any = None, top: int = 10) -> list[Hit]:
-        """The `top` images nearest to a text, to an image (PIL or a path), or to both (the mean of their features).
+    def query(
+        self,
+        text: str | Sequence[str] | None = None,
+        image: Any = None,
+        without: str | Sequence[str] = (),
+        dimensions: int | None = None,
+    ) -> np.ndarray:
+        """The unit vector (D,) that is looked for: the sum of what shall be found, less half of what shall not.
+
+        Args:
+            text: one or several texts.
+            image: one or several images (PIL or paths).
+            without: texts that shall not fit.
+            dimensions: take only the first so many dimensions (for models trained with a nested loss).
 
         Raises:
             ValueError: neither text nor image is given.
+            BadImage: an image cannot be read.
         """
-        queries = []
-        if text is not None:
-            queries.append(self.model.embed_texts([text]))
-        if image is not None:
-            queries.append(self.model.embed_images([_open(image) if isinstance(image, (str, os.PathLike)) else image]))
-        if not queries:
+        texts, images = _several(text), _several(image)
+        if not texts and not images:
             raise ValueError("search needs a text, an image, or both")
+        wanted = [self.model.embed_texts(texts)] if texts else []
+        if images:
+            opened = [open_image(one) if isinstance(one, (str, os.PathLike)) else one for one in images]
+            wanted.append(self.model.embed_images(opened))
+        query = np.concatenate([cut(one, dimensions) for one in wanted]).mean(axis=0)
+        if unwanted := _several(without):
+            query = query - NEGATIVE * cut(self.model.embed_texts(unwanted), dimensions).mean(axis=0)
+        return query / max(float(np.linalg.norm(query)), 1e-12)
+
+    def search(
+        self,
+        text: str | Sequence[str] | None = None,
+        image: Any = None,
+        top: int = 10,
+        without: str | Sequence[str] = (),
+        dimensions: int | None = None,
+    ) -> list[Hit]:
+        """The `top` images nearest to a text, to an image, or to both; arguments and errors as `query` has them."""
+        query = self.query(text, image, without, dimensions)
         if not self.entries:
             return []
-        scores = self.features @ np.mean(np.concatenate(queries), axis=0)
-        best = np.argsort(-scores, kind="stable")[:top]
+        scores = cut(self.features, dimensions) @ query
+        first = np.argpartition(-scores, top - 1)[:top] if 0 < top < len(scores) else np.arange(len(scores))
+        best = first[np.lexsort((first, -scores[first]))][:top]
         return [Hit(self.folder / self.entries[row].name, float(scores[row])) for row in best]
+
+    def duplicates(self, least: float = 0.95, block: int = 2_048) -> list[list[Path]]:
+        """Groups of images whose features have a cosine of at least `least`, directly or by way of others.
+
+        The largest files come first in a group, and the largest groups first.
+
+        Args:
+            least: cosine from which two images count as the same; 0.95 finds crops and other encodings, 0.999 copies.
+            block: rows compared at a time; it does not change the result.
+        """
+        group = np.arange(len(self.entries))
+
+        def root(row: int) -> int:
+            while group[row] != row:
+                group[row] = group[group[row]]
+                row = group[row]
+            return int(row)
+
+        for start in range(0, len(self.entries), block):
+            rows = np.asarray(self.features[start : start + block])
+            for a, b in zip(*np.nonzero(rows @ np.asarray(self.features[start:]).T >= least), strict=True):
+                if (low := root(start + a)) != (high := root(start + b)):
+                    group[max(low, high)] = min(low, high)
+        found: dict[int, list[Entry]] = {}
+        for row, entry in enumerate(self.entries):
+            found.setdefault(root(row), []).append(entry)
+        groups = [sorted(one, key=lambda entry: (-entry.size, entry.name)) for one in found.values() if len(one) > 1]
+        groups.sort(key=lambda one: (-len(one), one[0].name))
+        return [[self.folder / entry.name for entry in one] for one in groups]
+
+
+def cut(features: np.ndarray, dimensions: int | None) -> np.ndarray:
+    """The first `dimensions` of unit features, of length 1 again; None leaves them whole.
+
+    Raises:
+        ValueError: there are not so many dimensions.
+    """
+    if dimensions is None or dimensions == features.shape[1]:
+        return features
+    if not 0 < dimensions < features.shape[1]:
+        raise ValueError(f"dimensions={dimensions}: the features have {features.shape[1]}")
+    features = features[:, :dimensions]
+    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+
+
+def _several(value: Any) -> list[Any]:
+    """One, several or none, as a list without empty texts."""
+    values = list(value) if isinstance(value, (list, tuple)) else [value]
+    return [one for one in values if one is not None and not (isinstance(one, str) and not one.strip())]
 
 
 def build_index(
@@ -98,140 +167,122 @@ def build_index(
     index: str | os.PathLike | None = None,
     *,
     batch_size: int = 32,
+    workers: int = 0,
     progress: bool = False,
 ) -> Index:
     """Bring the index of a folder up to date and return it.
 
     Args:
         folder: searched with everything below it; hidden files and folders are left out.
-        model: exported towers (`exported.load_exported`).
+        model: exported towers (`runtime.load_exported`, best with one thread a worker: `threads=1`).
         index: where the index lies; None puts it into the folder itself (`INDEX`).
         batch_size: images a forward pass.
+        workers: threads that read and embed side by side; 0 takes one a core.
         progress: show a bar.
 
     Raises:
         FileNotFoundError: there is no such folder.
+        OSError: the index cannot be written; name another place.
     """
     from tqdm.auto import tqdm
 
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder")
-    place = Path(index if index is not None else folder / INDEX) / model.key[:16]
-    place.mkdir(parents=True, exist_ok=True)
-    known = dict(_read_parts(place))
-    present = dict.fromkeys(sorted(_images(folder), key=lambda entry: entry.name))
-    result = Index(folder, model, [], np.zeros((0, 0), np.float32))
-    result.removed = sum(entry not in present for entry in known)
-    dropped = Counter()
+    place = _place(folder, model, index)
+    dropped: Counter[str] = Counter()
+    present = find_images(folder, dropped)
+    stored = read_parts(place)
+    known = dict(zip(stored.entries, range(len(stored.entries)), strict=True))
     new = [entry for entry in present if entry not in known]
+    result = Index(folder, model, [], np.zeros((0, 0), np.float32))
+    result.removed = len(known.keys() - set(present))
     with tqdm(total=len(new), desc="index", unit="image", disable=not progress) as bar:
-        for start in range(0, len(new), PART):
-            part = _embed(folder, model, new[start : start + PART], batch_size, dropped, bar)
-            if part:
-                _write_part(place, part)
-                known.update(part)
-                result.embedded += len(part)
-    kept = {entry: known[entry] for entry in present if entry in known}
-    if len(list(place.glob("part-*.safetensors"))) > 1 or len(kept) < len(known):
-        _compact(place, kept)
-    result.entries = list(kept)
-    result.features = np.stack(list(kept.values())) if kept else result.features
+        for entries, features in _parts(_embedded(folder, model, new, batch_size, workers, dropped, bar)):
+            write_part(place, entries, features)
+            result.embedded += len(entries)
+    if result.embedded:
+        stored = read_parts(place)
+        known = dict(zip(stored.entries, range(len(stored.entries)), strict=True))
+    result.entries = [entry for entry in present if entry in known]
+    rows = [known[entry] for entry in result.entries]
+    whole = rows == list(range(len(stored.entries)))
+    result.features = stored.features if whole or not rows else stored.features[rows]
+    tidy(place, stored, result.entries, result.features)
     result.dropped = dict(dropped)
     return result
 
 
-def _images(folder: Path) -> Iterator[Entry]:
-    """The image files below a folder."""
-    for here, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if name.startswith(".") or Path(name).suffix.lower() not in SUFFIXES:
-                continue
-            path = Path(here) / name
-            status = path.stat()
-            yield Entry(path.relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns)
+def _place(folder: Path, model: Exported, index: str | os.PathLike | None) -> Path:
+    place = Path(index if index is not None else folder / INDEX) / model.key[:16]
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"{place} can't be made ({error}): name another place for the index (index=, --index)") from error
+    return place
 
 
-def _open(path: str | os.PathLike) -> Any:
-    """An RGB image, turned as its EXIF says."""
-    from PIL import Image, ImageOps
-
-    with Image.open(path) as image:
-        return ImageOps.exif_transpose(image).convert("RGB")
+Features = tuple[list[Entry], np.ndarray]
 
 
-def _embed(
-    folder: Path, model: Exported, entries: Sequence[Entry], batch_size: int, dropped: Counter, bar: Any
-) -> dict[Entry, np.ndarray]:
-    """Features of some files; those that can't be read are counted by reason."""
-    out: dict[Entry, np.ndarray] = {}
-    for start in range(0, len(entries), batch_size):
-        batch = entries[start : start + batch_size]
-        images = []
-        for entry in batch:
-            try:
-                images.append((entry, _open(folder / entry.name)))
-            except (OSError, ValueError, SyntaxError, _bomb()) as error:
-                dropped[f"{type(error).__name__}: {_reason(error)}"] += 1
-        if images:
-            features = model.embed_images([image for _, image in images]).astype(np.float32)
-            out.update({entry: row for (entry, _), row in zip(images, features, strict=True)})
-        bar.update(len(batch))
-    return out
+def _embedded(
+    folder: Path,
+    model: Exported,
+    entries: Sequence[Entry],
+    batch_size: int,
+    workers: int,
+    dropped: Counter[str],
+    bar: Any,
+) -> Iterator[Features]:
+    """Features batch by batch, in order; reading and embedding let go of the interpreter, so threads use all cores."""
+    workers = workers or os.cpu_count() or 1
+
+    def work(batch: Sequence[Entry]) -> tuple[list[Entry], np.ndarray, Counter[str]]:
+        lost: Counter[str] = Counter()
+        read = list(images_of(folder, list(batch), lost))
+        features = model.embed_images([image for _, image in read]) if read else np.zeros((0, 0), np.float32)
+        return [entry for entry, _ in read], features.astype(np.float32), lost
+
+    pool = ThreadPoolExecutor(workers)
+    try:
+        waiting: deque[tuple[int, Future]] = deque()
+        starts = iter(range(0, len(entries), batch_size))
+        while True:
+            while len(waiting) < 2 * workers and (start := next(starts, None)) is not None:
+                batch = entries[start : start + batch_size]
+                waiting.append((len(batch), pool.submit(work, batch)))
+            if not waiting:
+                return
+            size, future = waiting.popleft()
+            done, features, lost = future.result()
+            dropped.update(lost)
+            bar.update(size)
+            if done:
+                yield done, features
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _bomb() -> type[Exception]:
-    """PIL's refusal of pictures so large that they must be an attack; it stays on."""
-    from PIL import Image
-
-    return Image.DecompressionBombError
-
-
-def _reason(error: Exception) -> str:
-    """The error without the file's name, so that equal reasons are counted together."""
-    return str(error).split(" '")[0].split(" <")[0][:60]
-
-
-def _read_parts(place: Path) -> Iterator[tuple[Entry, np.ndarray]]:
-    """All finished parts in the order they were written; a broken part is as if it had never been."""
-    from safetensors import SafetensorError, safe_open
-
-    for path in sorted(place.glob("part-*.safetensors")):
-        try:
-            with safe_open(path, "numpy") as file:
-                entries = [Entry(*row) for row in json.loads(file.metadata()["entries"])]
-                yield from zip(entries, file.get_tensor("features"), strict=True)
-        except (SafetensorError, KeyError, TypeError, ValueError):
-            path.unlink()
-
-
-def _write_part(place: Path, part: dict[Entry, np.ndarray], number: int | None = None) -> Path:
-    from safetensors.numpy import save
-
-    if number is None:
-        taken = [int(path.stem.split("-")[1]) for path in place.glob("part-*.safetensors")]
-        number = max(taken, default=-1) + 1
-    path = place / f"part-{number:06d}.safetensors"
-    entries = json.dumps([[entry.name, entry.size, entry.changed] for entry in part])
-    write_atomic(path, save({"features": np.stack(list(part.values()))}, metadata={"entries": entries}))
-    return path
-
-
-def _compact(place: Path, kept: dict[Entry, np.ndarray]) -> None:
-    """One part instead of many: the new one is written before the old ones go, so that a kill loses nothing."""
-    old = sorted(place.glob("part-*.safetensors"))
-    if kept:
-        _write_part(place, kept)
-    for path in old:
-        path.unlink()
+def _parts(batches: Iterator[Features]) -> Iterator[Features]:
+    """Batches gathered to `PART` images."""
+    entries: list[Entry] = []
+    features: list[np.ndarray] = []
+    for some, rows in batches:
+        entries += some
+        features.append(rows)
+        if len(entries) >= PART:
+            yield entries, np.concatenate(features)
+            entries, features = [], []
+    if entries:
+        yield entries, np.concatenate(features)
 
 
 def search_folder(
     folder: str | os.PathLike,
-    text: str | None = None,
-    image: str | os.PathLike | None = None,
+    text: str | Sequence[str] | None = None,
+    image: Any = None,
     *,
+    without: str | Sequence[str] = (),
     model: str | None = None,
     pretrained: str | None = None,
     index: str | os.PathLike | None = None,
@@ -241,7 +292,7 @@ def search_folder(
     """Everything in one call: export the model once, bring the index up to date, search.
 
     Args:
-        folder, text, image, index, top: as `build_index` and `Index.search` take them.
+        folder, text, image, without, index, top: as `build_index` and `Index.search` take them.
         model: a folder written by `export_onnx`, a teacher of the embedded world (None takes its last one), or anything
             for `create_model`; it is exported into the index folder once for each file of weights.
         pretrained: as `create_model` takes it.
@@ -251,27 +302,66 @@ def search_folder(
         ValueError: the model has no trained weights, or there is neither text nor image.
         FileNotFoundError: there is no such folder.
     """
-    if text is None and image is None:
+    if not _several(text) and not _several(image):
         raise ValueError("search needs a text, an image, or both")
+    found = open_index(folder, model, pretrained, index, progress=progress)
+    return found.search(text, image, top, without), found
+
+
+def open_index(
+    folder: str | os.PathLike,
+    model: str | None = None,
+    pretrained: str | None = None,
+    index: str | os.PathLike | None = None,
+    *,
+    progress: bool = True,
+) -> Index:
+    """The index of a folder, brought up to date, with its model; arguments and errors as `search_folder` has them."""
     if not Path(folder).is_dir():
-        raise FileNotFoundError(f"{folder} is not a folder: name the folder that holds the pictures")
+        raise FileNotFoundError(f"{folder} is not a folder: name the folder that holds the images")
     place = Path(index if index is not None else Path(folder) / INDEX)
     model = model or recipes.Reinforce().teachers[-1]
-    found = build_index(folder, exported_towers(model, place, pretrained), place, progress=progress)
-    return found.search(text, image, top), found
+    return build_index(folder, exported_towers(model, place, pretrained), place, progress=progress)
 
 
 def exported_towers(model: str, place: Path, pretrained: str | None = None) -> Exported:
-    """The towers of a model: read where they are exported, else exported below `place` first."""
+    """The towers of a model: read where they are exported, else exported below `place` first.
+
+    Which weights a name stood for is noted beside the towers, so that the next search neither builds nor hashes it.
+    """
+    if (Path(model) / "image.onnx").is_file():
+        return load_exported(model, threads=1)
+    note = place / f"model-{sha256_bytes(canonical([model, pretrained]))[:16]}.json"
+    towers = _noted(note)
+    if towers is None:
+        towers, weights = _export(model, place, pretrained)
+        status = weights.stat()
+        facts = {"towers": towers.name, "weights": str(weights.resolve())}
+        write_atomic(note, pretty({**facts, "size": status.st_size, "changed": status.st_mtime_ns}))
+    return load_exported(towers, threads=1)
+
+
+def _noted(note: Path) -> Path | None:
+    """The towers that a note names, if the weights that it was written for are still there unchanged."""
+    if not note.is_file():
+        return None
+    try:
+        facts = json.loads(note.read_text("utf-8"))
+        status = os.stat(facts["weights"])
+        towers = note.parent / facts["towers"]
+        same = (status.st_size, status.st_mtime_ns) == (facts["size"], facts["changed"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return towers if same and (towers / "export.json").is_file() else None
+
+
+def _export(model: str, place: Path, pretrained: str | None) -> tuple[Path, Path]:
+    """Export a model below `place`, once for each file of weights; the folder, and the weights."""
     from mobileclip2_lite.deployment.export import export_onnx
-    from mobileclip2_lite.deployment.runtime import load_exported
     from mobileclip2_lite.models.embedded import data_folder
     from mobileclip2_lite.models.resolve import resolve
     from mobileclip2_lite.models.zoo import create_model
-    from mobileclip2_lite.work.files import sha256_file
 
-    if (Path(model) / "image.onnx").is_file():
-        return load_exported(model)
     embedded = data_folder() / "teachers" / model
     name = str(embedded) if pretrained is None and embedded.is_dir() else model
     source = resolve(name, pretrained)
@@ -280,36 +370,4 @@ def exported_towers(model: str, place: Path, pretrained: str | None = None) -> E
     towers = place / f"towers-{sha256_file(source.weights)[:16]}"
     if not (towers / "export.json").is_file():  # written last
         export_onnx(create_model(name, pretrained), towers, name=model)
-    return load_exported(towers)
-
-
-def widget(index: Index, text: str = "", top: int = 8, side: int = 110) -> Any:
-    """A text box with the found images below it, for notebooks (needs ipywidgets).
-
-    Args:
-        index: what is searched.
-        text: the first query.
-        top: images shown.
-        side: of a thumbnail, in pixels.
-    """
-    import io
-
-    import ipywidgets
-
-    box = ipywidgets.Text(value=text, placeholder="what to look for", continuous_update=False)
-    shown = ipywidgets.HBox(layout=ipywidgets.Layout(flex_flow="row wrap"))
-
-    def thumbnail(hit: Hit) -> Any:
-        picture, data = _open(hit.path), io.BytesIO()
-        picture.thumbnail((side, side))
-        picture.save(data, "PNG")
-        label = ipywidgets.Label(f"{hit.score:.2f}  {hit.path.name[:18]}")
-        return ipywidgets.VBox([ipywidgets.Image(value=data.getvalue(), format="png"), label])
-
-    def update(change: dict | None = None) -> None:
-        hits = index.search(box.value, top=top) if box.value.strip() else []
-        shown.children = [thumbnail(hit) for hit in hits]
-
-    box.observe(update, names="value")
-    update()
-    return ipywidgets.VBox([box, shown])
+    return towers, source.weights

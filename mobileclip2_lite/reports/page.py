@@ -53,12 +53,14 @@ class Table:
 
 @dataclass
 class Picture:
-    """A PNG with the text that stands for it and the caption below it."""
+    """A PNG, or in HTML alone a JPEG, with the text that stands for it and the caption below it."""
 
     name: str
     png: bytes
     alt: str
     caption: str = ""
+    link: str = ""
+    """Where a click on it leads, in HTML."""
 
 
 @dataclass
@@ -161,7 +163,9 @@ def _inline(text: str) -> str:
 
 def _img(picture: Picture) -> str:
     data = base64.b64encode(picture.png).decode("ascii")
-    return f'<img src="data:image/png;base64,{data}" alt="{html.escape(picture.alt, quote=True)}">'
+    kind = "jpeg" if picture.png.startswith(b"\xff\xd8") else "png"
+    shown = f'<img src="data:image/{kind};base64,{data}" alt="{html.escape(picture.alt, quote=True)}">'
+    return f'<a href="{html.escape(picture.link, quote=True)}">{shown}</a>' if picture.link else shown
 
 
 def _figure(inside: str, caption: str, kind: str = "") -> str:

@@ -1,0 +1,114 @@
+"""Finds the images below a folder and reads them as people see them, counting what cannot be read.
+
+The paper has no such program. Links to folders are followed, each real folder once; names that begin with a dot are not
+looked at. EXIF rotation is applied: unlike a training pair, an image that is searched for has no crop boxes that must
+keep their meaning. Reads only. Taught by notebooks/60_deploy.ipynb.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mobileclip2_lite.views.decoding import BadImage, decode
+
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+SUFFIXES += (".avif", ".heic", ".heif", ".jp2")
+"""Files that count as images."""
+_ORIENTATION = 0x0112
+"""EXIF's tag."""
+
+
+class Entry(NamedTuple):
+    """What tells whether a file is still the one that was read before."""
+
+    name: str
+    """Path below the searched folder, with forward slashes."""
+    size: int
+    """Bytes."""
+    changed: int
+    """Modification time, nanoseconds."""
+
+
+def find_images(folder: str | os.PathLike, dropped: Counter[str]) -> list[Entry]:
+    """The image files below a folder, sorted by name; links without a target and closed folders are counted."""
+    found: list[Entry] = []
+    seen: set[tuple[int, int]] = set()
+    waiting = [("", os.fspath(folder))]
+    while waiting:
+        below, here = waiting.pop()
+        try:
+            status = os.stat(here)
+            if (status.st_dev, status.st_ino) in seen and status.st_ino:  # a link that leads to where we were
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(here) as entries:
+                for entry in entries:
+                    _take(entry, below, found, waiting, dropped)
+        except PermissionError:
+            dropped["closed_folder"] += 1
+    return sorted(found)
+
+
+def _take(entry: os.DirEntry, below: str, found: list, waiting: list, dropped: Counter[str]) -> None:
+    """Sort one thing of a folder: an image, a folder to look into, or nothing."""
+    if entry.name.startswith("."):
+        return
+    name = f"{below}{entry.name}"
+    if entry.is_dir():
+        waiting.append((f"{name}/", entry.path))
+    elif entry.name.lower().endswith(SUFFIXES):
+        try:
+            status = entry.stat()
+            found.append(Entry(name, status.st_size, status.st_mtime_ns))
+        except OSError:
+            dropped["broken_link"] += 1
+
+
+def open_image(path: str | os.PathLike) -> Any:
+    """A file as an upright RGB PIL image.
+
+    Raises:
+        BadImage: it does not decode, or cannot be read at all (`unreadable_file`).
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise BadImage("unreadable_file", str(error)) from error
+    return turned(decode(data), data)
+
+
+def turned(image: Any, data: bytes) -> Any:
+    """A decoded image, turned or mirrored as its file's EXIF says; EXIF that cannot be read says nothing."""
+    from PIL import Image
+
+    if b"Exif" not in data[:65_536] and b"eXIf" not in data and b"EXIF" not in data:
+        return image
+    try:
+        orientation = Image.open(io.BytesIO(data)).getexif().get(_ORIENTATION, 1)
+    except (OSError, ValueError, TypeError, KeyError, SyntaxError, EOFError, ZeroDivisionError, struct.error):
+        return image
+    moves = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_270,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
+    }
+    return image.transpose(moves[orientation]) if orientation in moves else image
+
+
+def images_of(folder: Path, entries: list[Entry], dropped: Counter[str]) -> Iterator[tuple[Entry, Any]]:
+    """(entry, image) of those that can be read; the others are counted by reason."""
+    for entry in entries:
+        try:
+            yield entry, open_image(folder / entry.name)
+        except BadImage as error:
+            dropped[error.reason] += 1

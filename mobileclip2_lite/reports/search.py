@@ -1,0 +1,94 @@
+"""What a search found, as a page that people keep: thumbnails, scores, duplicates, and what could not be read.
+
+No paper section. Reads the found images and writes one HTML file with their thumbnails inside; a thumbnail leads to its
+file, wherever that lies beside the page. Taught by notebooks/60_deploy.ipynb.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+from mobileclip2_lite.deployment.image_files import open_image
+from mobileclip2_lite.deployment.search import Hit, Index
+from mobileclip2_lite.reports.page import Block, Heading, Picture, Pictures, Table, Text, to_html
+from mobileclip2_lite.views.decoding import BadImage
+from mobileclip2_lite.work.files import write_atomic
+
+SIDE = 160
+"""Largest side of a thumbnail, pixels."""
+MAX_GROUPS = 100
+"""Groups of duplicates that a page shows."""
+
+
+def write_search_page(
+    path: str | os.PathLike,
+    index: Index,
+    hits: Sequence[Hit] = (),
+    question: str = "",
+    duplicates: Sequence[Sequence[Path]] = (),
+) -> Path:
+    """Write the page of one search and return it.
+
+    Args:
+        path: HTML file to write.
+        index: what was searched, for its counts.
+        hits: found images, best first.
+        question: what was asked, in words.
+        duplicates: groups of images that are the same (`Index.duplicates`).
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    blocks: list[Block] = [Text(f"{len(index.entries):,} images in `{shown(index.folder)}`.")]
+    if hits:
+        blocks += [Heading(question or "Found"), Pictures([_hit(hit, path) for hit in hits], small=True)]
+    if duplicates:
+        blocks.append(Heading(f"{len(duplicates):,} groups of images that are the same"))
+        blocks += [
+            Pictures([_thumbnail(file, path) for file in group], small=True) for group in duplicates[:MAX_GROUPS]
+        ]
+        if len(duplicates) > MAX_GROUPS:
+            blocks.append(Text(f"Shown are the {MAX_GROUPS} largest."))
+    if index.dropped:
+        rows = [[reason, f"{count:,}"] for reason, count in sorted(index.dropped.items())]
+        blocks += [Heading("Not read"), Table(["reason", "files"], rows)]
+    write_atomic(path, to_html(question or "Search", blocks).encode("utf-8"))
+    return path
+
+
+def shown(path: str | os.PathLike) -> str:
+    """A path as text that can be printed anywhere; bytes that are no UTF-8 are written as `\\xe9`."""
+    return os.fspath(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _hit(hit: Hit, page: Path) -> Picture:
+    picture = _thumbnail(hit.path, page)
+    picture.caption = f"{hit.score:.3f} {picture.caption}"
+    return picture
+
+
+def _thumbnail(file: Path, page: Path) -> Picture:
+    """A small JPEG of an image, or an empty picture that says why there is none."""
+    from PIL import Image
+
+    name, link = shown(file.name), _address(file, page)
+    try:
+        image = open_image(file)
+        image.thumbnail((SIDE, SIDE))
+    except BadImage as error:
+        image, name = Image.new("RGB", (SIDE, SIDE), "white"), f"{name} ({error.reason})"
+    data = io.BytesIO()
+    image.save(data, "JPEG", quality=85)
+    return Picture(name, data.getvalue(), name, name, link)
+
+
+def _address(file: Path, page: Path) -> str:
+    """Where a file lies as seen from the page; absolute on another drive."""
+    try:
+        way = os.path.relpath(file.absolute(), page.absolute().parent)
+    except ValueError:
+        return file.absolute().as_uri()
+    return quote(os.fsencode(way.replace(os.sep, "/")))
