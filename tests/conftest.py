@@ -83,3 +83,22 @@ def golden(request):
             assert json.loads(json.dumps(found)) == before, name
 
     return compare
+
+
+# --- stores -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def store(monkeypatch, tmp_path):
+    """An S3 server on loopback that can be told to misbehave; stages reach it as `s3://bucket/...`."""
+    from doubles.faulty_store import faulty_store
+
+    from mobileclip2_lite.work.store import _client
+
+    with faulty_store() as made:
+        for name, value in made.environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("MOBILECLIP2_LITE_CACHE", str(tmp_path / "cache"))
+        _client.cache_clear()
+        yield made
+    _client.cache_clear()

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mobileclip2_lite.evaluation.caption_scores import (
@@ -25,6 +24,7 @@ from mobileclip2_lite.evaluation.caption_scores import (
 from mobileclip2_lite.evaluation.caption_truth import check_lists, object_scores
 from mobileclip2_lite.shards import samples as shards
 from mobileclip2_lite.views import decoding
+from mobileclip2_lite.work.place import place_of
 
 if TYPE_CHECKING:
     from mobileclip2_lite.emoji_world import Scene
@@ -204,7 +204,7 @@ def _read(folder: str | os.PathLike, most: int, pictures: bool) -> tuple[list[sh
     samples: list[shards.Sample] = []
     dropped: Counter = Counter()
     for name in shards.shard_names(folder):
-        for sample in shards.read_samples(Path(folder) / name, dropped):
+        for sample in shards.read_samples(place_of(folder) / name, dropped):
             if most and len(samples) >= most:
                 return samples, dropped
             try:

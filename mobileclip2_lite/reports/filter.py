@@ -23,6 +23,7 @@ from mobileclip2_lite.shards import samples as shards
 from mobileclip2_lite.shards.tars import TarIndex
 from mobileclip2_lite.work.files import write_atomic
 from mobileclip2_lite.work.folder import read_manifest
+from mobileclip2_lite.work.place import place_of
 
 SHOWN = 10
 """Pairs a row of pictures."""
@@ -53,7 +54,7 @@ def filter_report(
         ValueError: the folder that was filtered is not found, or its pairs are not of `world`.
         FileNotFoundError: `folder` is unfinished.
     """
-    folder = Path(folder)
+    folder = place_of(folder)
     manifest = read_manifest(folder)
     lines = list(read_scores(folder))
     scores, kept = np.array([line["score"] for line in lines]), np.array([line["kept"] for line in lines])
@@ -72,7 +73,7 @@ def filter_report(
     }
     if html is None and world is None:
         return result
-    source = _Source(_filtered(folder, manifest) if pairs is None else Path(pairs))
+    source = _Source(_filtered(folder, manifest) if pairs is None else place_of(pairs))
     wrong = None
     if world is not None:
         wrong = np.array([mismatched(*source.text_and_scene(line["uid"]), world) for line in lines])

@@ -24,6 +24,7 @@ from mobileclip2_lite.views import decoding
 from mobileclip2_lite.views.replay import replay
 from mobileclip2_lite.work.files import sha256_file, write_atomic
 from mobileclip2_lite.work.folder import read_manifest
+from mobileclip2_lite.work.place import place_of
 
 OFFICIAL = {"npz", "pth.gz"}
 """Members that only the official layout has."""
@@ -55,7 +56,7 @@ def inspect(
     Raises:
         FileNotFoundError: there is no such folder or it holds no shards.
     """
-    path = Path(path)
+    path = place_of(path)
     single = path.is_file()
     folder, names = (path.parent, [path.name]) if single else (path, shards.shard_names(path))
     manifest = read_manifest(folder) if not single and (folder / "manifest.json").is_file() else {}

@@ -8,6 +8,7 @@ Taught by notebooks/40_reinforced_training.ipynb.
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -39,6 +40,7 @@ from mobileclip2_lite.views.replay import replay_pixels
 from mobileclip2_lite.views.view import SourceMismatch, View, pixel_box
 from mobileclip2_lite.work.files import sha256_bytes
 from mobileclip2_lite.work.folder import read_manifest
+from mobileclip2_lite.work.place import StorePath, fetch_ahead, place_of
 from mobileclip2_lite.work.randomness import pick, rng
 
 if TYPE_CHECKING:
@@ -126,7 +128,7 @@ class ReinforcedDataset:
             raise ValueError(f"max_views is {max_views}, max_captions {max_captions}: 0 for all, or more")
         if not 0 <= rank < world_size or batch_size < 1:
             raise ValueError(f"rank {rank} of {world_size}, batch size {batch_size}")
-        self.folder, self.names = Path(folder), shard_names(folder)
+        self.folder, self.names = place_of(folder), shard_names(folder)
         self.image_size, self.batch_size, self.seed, self.epoch = image_size, batch_size, seed, epoch
         self.views, self.interpolation, self.on_mismatch = views, interpolation, on_mismatch
         self.resampling, self.verify = resampling, verify
@@ -142,7 +144,7 @@ class ReinforcedDataset:
             raise ValueError(f"{folder} holds no embeddings of {', '.join(missing)}; it has {', '.join(known)}")
         self.teachers, self.captioners = tuple(teachers), tuple(captioners)
         self.dropped: Counter = Counter()
-        self._start = 0
+        self._start, self._asked = 0, set()
         self._index = lru_cache(maxsize=2 * POOL)(self._open)
         shards = manifest.get("shards") or [{"samples": len(self._index(name))} for name in self.names]
         self.order = Order([shard["samples"] for shard in shards], seed)
@@ -199,13 +201,24 @@ class ReinforcedDataset:
             return
         from torch.utils.data import DataLoader
 
-        yield from DataLoader(_Steps(self, numbers), batch_size=None, num_workers=self.workers)
+        # forked workers would lack the threads of a store's client
+        start = ("spawn" if os.name == "nt" else "forkserver") if isinstance(self.folder, StorePath) else None
+        steps = _Steps(self, numbers)
+        yield from DataLoader(steps, batch_size=None, num_workers=self.workers, multiprocessing_context=start)
 
     def _note(self, dropped: dict[str, int]) -> None:
         for name, count in dropped.items():
             if not self.dropped[name]:
                 warnings.warn(f"{self.folder}: leaving out samples: {name}", stacklevel=3)
             self.dropped[name] += count
+
+    def _fetch_ahead(self, position: int) -> None:
+        """Have shards copied from a store while batches before them are used."""
+        if isinstance(self.folder, StorePath):
+            for shard in self.order.soon(self.epoch, position):
+                if (self.epoch, shard) not in self._asked:
+                    self._asked.add((self.epoch, shard))
+                    fetch_ahead(self.folder / self.names[shard])
 
     def batch(self, number: int) -> Batch:
         """Batch `number` of this rank in the current epoch; needs no batch before it.
@@ -215,6 +228,7 @@ class ReinforcedDataset:
         """
         first = (number * self.world_size + self.rank) * self.batch_size
         positions = range(first, min(first + self.batch_size, self.order.samples))
+        self._fetch_ahead(first)
         items: list[Any] = [self.order.at(self.epoch, position) for position in positions]
         dropped: Counter = Counter()
         images = np.empty((len(items), self.image_size, self.image_size, 3), np.uint8)

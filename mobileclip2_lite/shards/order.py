@@ -44,6 +44,14 @@ class Order:
         pairs = np.concatenate([np.stack([np.full(self.counts[s], s), np.arange(self.counts[s])], 1) for s in shards])
         return rng(self.seed, "samples", epoch, pool).permutation(pairs)
 
+    def soon(self, epoch: int, position: int) -> list[int]:
+        """The shards of the pool at a position, and as large a share of the next pool's as this one is done."""
+        shards, starts = self._shards(epoch)
+        pool = int(np.searchsorted(starts, position, side="right")) - 1
+        now, then = shards[pool * POOL : (pool + 1) * POOL], shards[(pool + 1) * POOL : (pool + 2) * POOL]
+        done = (position - starts[pool]) / (starts[pool + 1] - starts[pool])
+        return [*map(int, now), *map(int, then[: int(done * len(then)) + 1])]
+
     def at(self, epoch: int, position: int) -> tuple[int, int]:
         """(shard, sample in the shard) at a position of the epoch."""
         starts = self._shards(epoch)[1]

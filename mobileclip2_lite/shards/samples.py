@@ -15,7 +15,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -23,6 +22,7 @@ from mobileclip2_lite.shards import embeddings as storage
 from mobileclip2_lite.shards.tars import ShardError, ShardInfo, read_tar, write_tar
 from mobileclip2_lite.views.view import View, pack, unpack
 from mobileclip2_lite.work.folder import read_manifest
+from mobileclip2_lite.work.place import place_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -260,7 +260,7 @@ def shard_names(folder: str | os.PathLike) -> list[str]:
     Raises:
         FileNotFoundError: there are no shards.
     """
-    folder = Path(folder)
+    folder = place_of(folder)
     if (folder / "manifest.json").is_file():
         names = [shard["name"] for shard in read_manifest(folder).get("shards", [])]
     else:

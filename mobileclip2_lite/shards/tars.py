@@ -15,11 +15,11 @@ import tarfile
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from mobileclip2_lite.work.files import written_beside
+from mobileclip2_lite.work.place import place_of
 
 
 class ShardError(ValueError):
@@ -47,7 +47,7 @@ def key_of(uid: str) -> str:
 
 def write_tar(path: str | os.PathLike, samples: Iterable[tuple[str, dict[str, bytes]]]) -> ShardInfo:
     """Write (uid, members by extension) as one deterministic tar: no times, no owners; atomic as `write_shard`."""
-    path, seen = Path(path), set()
+    path, seen = place_of(path), set()
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_beside(path) as file:
         with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
@@ -202,7 +202,7 @@ def _walk(data: mmap.mmap, path: str):
         kind = head[156:157]
         try:
             if kind not in b"0\0" or head[345] or head[124] & 128:
-                yield from _walk_any(path, at)
+                yield from _walk_any(data, path, at)
                 return
             size = int(head[124:136].strip(b" \0") or b"0", 8)
             if 8 * 32 + sum(head) - sum(head[148:156]) != int(head[148:156].strip(b" \0") or b"0", 8):
@@ -216,18 +216,16 @@ def _walk(data: mmap.mmap, path: str):
         at += 512 + (size + 511) // 512 * 512
 
 
-def _walk_any(path: str, start: int):
+def _walk_any(data: mmap.mmap, path: str, start: int):
     """The rest of a tar from byte `start`, with long names and folders."""
     try:
-        with open(path, "rb") as file:
-            file.seek(start)
-            with tarfile.open(fileobj=file, mode="r:") as tar:
-                for entry in tar:
-                    if entry.isreg():
-                        yield entry.name, entry.offset_data, entry.size
-                stop = tar.offset
-            file.seek(stop)
-            if any(file.read(512)):  # tarfile takes a broken header for the end
-                raise tarfile.ReadError(f"no tar header at byte {stop}")
+        data.seek(start)
+        with tarfile.open(fileobj=data, mode="r:") as tar:
+            for entry in tar:
+                if entry.isreg():
+                    yield entry.name, entry.offset_data, entry.size
+            stop = tar.offset
+        if any(data[stop : stop + 512]):  # tarfile takes a broken header for the end
+            raise tarfile.ReadError(f"no tar header at byte {stop}")
     except (tarfile.TarError, EOFError, OSError) as error:
         raise ShardError(f"{path}: damaged ({error}); copy or make this shard again") from error

@@ -25,7 +25,8 @@ from torch import Tensor
 from mobileclip2_lite.recipes import Temperature, Train
 from mobileclip2_lite.training.losses import ensemble_target
 from mobileclip2_lite.training.teachers import TUNED, teacher_cards
-from mobileclip2_lite.work.files import pretty, write_atomic
+from mobileclip2_lite.work.files import pretty, write_atomic, write_note
+from mobileclip2_lite.work.place import place_of
 
 GRID = tuple(2 ** (i / 4) for i in range(33))
 """Logit scales 1 to 256 at which the predictors look."""
@@ -59,7 +60,7 @@ def search(
     """
     if not settings.scales or not settings.seeds or min(settings.scales) <= 0:
         raise ValueError("a search needs at least one seed and positive logit scales")
-    data, out = Path(data), Path(out)
+    data, out = place_of(data), Path(out)
     results = {}
     for name, card in teacher_cards(data, student).items():
         runs = _Runs(settings, student, data, out / name.replace("/", "_"), name, evaluate, device, progress)
@@ -186,7 +187,7 @@ def stored_pairs(data: str | os.PathLike, teacher: str, pairs: int) -> tuple[Ten
 
     images, texts = [], []
     for name in shard_names(data):
-        for sample in read_samples(Path(data) / name):
+        for sample in read_samples(place_of(data) / name):
             if len(images) == pairs:
                 break
             images.append(sample.embeddings[f"image/{teacher}"][0])
@@ -232,9 +233,9 @@ def use(results: Mapping[str, Mapping[str, Any]], data: str | os.PathLike | None
         ValueError: a card's teacher was not searched.
     """
     if data is not None:
-        path = Path(data) / TUNED
+        path = place_of(data) / TUNED
         known = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-        write_atomic(path, pretty({**known, **{name: result["best"] for name, result in results.items()}}))
+        write_note(path, pretty({**known, **{name: result["best"] for name, result in results.items()}}))
     for path in cards:
         card = json.loads(Path(path).read_text("utf-8"))
         if card.get("name") not in results:

@@ -35,6 +35,7 @@ from mobileclip2_lite.training.step import Stepper
 from mobileclip2_lite.training.teachers import teacher_cards
 from mobileclip2_lite.work.files import sha256_file
 from mobileclip2_lite.work.folder import Work
+from mobileclip2_lite.work.place import place_of
 
 VERSION = 1
 """Of what a training writes."""
@@ -77,7 +78,7 @@ def train(
         stages.StageMismatch: `out` holds other work.
         stages.FolderLocked: another training writes to `out`.
     """
-    out, data = Path(out), Path(data)
+    out, data = Path(out), place_of(data)
     _check(settings)
     if settings.stop_on and evaluate is None:
         raise ValueError(f"stop_on={settings.stop_on!r} needs an evaluation that measures it: pass `evaluate`")

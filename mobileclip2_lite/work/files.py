@@ -16,6 +16,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from mobileclip2_lite.work.place import StorePath, made_here, place_of
+
 
 def sha256_bytes(data: bytes | memoryview) -> str:
     """SHA-256 of bytes, in hex."""
@@ -35,9 +37,17 @@ def sha256_file(path: str | os.PathLike) -> str:
 def written_beside(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """A file to fill that takes the name `path` when the block ends, on disk and whole, or vanishes if it fails.
 
-    A reader, or a crash, sees the old content or the new one and nothing between.
+    A reader, or a crash, sees the old content or the new one and nothing between. In a store it is created when the
+    block ends, and never over another.
+
+    Raises:
+        store.Clash: the store has an object of this name and other content.
     """
-    path = Path(path)
+    path = place_of(path)
+    if isinstance(path, StorePath):
+        with made_here(path) as here, open(here, "w+b") as file:
+            yield file
+        return
     beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with open(beside, "w+b") as file:
@@ -55,8 +65,21 @@ def written_beside(path: str | os.PathLike) -> Iterator[BinaryIO]:
 
 def write_atomic(path: str | os.PathLike, data: bytes) -> None:
     """Write `data` to `path`, whole or not at all."""
+    path = place_of(path)
+    if isinstance(path, StorePath):
+        path.write_bytes(data)
+        return
     with written_beside(path) as file:
         file.write(data)
+
+
+def write_note(path: str | os.PathLike, data: bytes) -> None:
+    """Write a file that may change later, such as a setting or a report; also in a store, whose works never change."""
+    path = place_of(path)
+    if isinstance(path, StorePath):
+        path.store.replace(data)
+    else:
+        write_atomic(path, data)
 
 
 def sync_folder(folder: Path) -> None:
@@ -78,6 +101,8 @@ def to_json(value: Any) -> Any:
         return {str(key): to_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [to_json(item) for item in value]
+    if isinstance(value, StorePath):
+        return str(value)
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, np.generic):

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from mobileclip2_lite.work.files import canonical, pretty, to_json, write_atomic
+from mobileclip2_lite.work.place import StorePath, place_of
+from mobileclip2_lite.work.store import Clash
 
 SCHEMA = 1
 """Version of the manifest's own form."""
@@ -39,7 +41,7 @@ def read_manifest(folder: str | os.PathLike) -> dict:
         FileNotFoundError: the folder has no `manifest.json`, so its stage has not finished.
         ValueError: the manifest is not JSON or of a newer schema than this code reads.
     """
-    path = Path(folder) / "manifest.json"
+    path = place_of(folder) / "manifest.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: the stage that writes {folder} has not finished; run it first")
     try:
@@ -67,7 +69,7 @@ class Work:
     """Folders with a manifest (known by that manifest's key) or plain values."""
 
     def __post_init__(self) -> None:
-        self.folder = Path(self.folder)
+        self.folder = place_of(self.folder)
         self.identity = {
             "stage": self.stage,
             "version": self.version,
@@ -98,8 +100,7 @@ class Work:
                     f"Nothing was touched: name another folder, or remove this one to make it anew."
                 )
             if name == "manifest.json":
-                with contextlib.suppress(OSError):  # left by a process killed between its last two steps
-                    (self.folder / "progress.json").unlink(missing_ok=True)
+                self._tidy()
                 return found
         return None
 
@@ -107,15 +108,34 @@ class Work:
         """Note in the folder what is being made, so that a resumed run cannot mix two settings."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / "progress.json").is_file():
-            write_atomic(self.folder / "progress.json", pretty({"key": self.key, **self.identity}))
+            try:
+                write_atomic(self.folder / "progress.json", pretty({"key": self.key, **self.identity}))
+            except Clash:
+                self.done()  # another process was faster: says what differs
+
+    def give_up(self) -> None:
+        """Take the note back while nothing is made, so that other settings may follow; a store keeps it."""
+        if isinstance(self.folder, Path):
+            (self.folder / "progress.json").unlink(missing_ok=True)
+
+    def _tidy(self) -> None:
+        """Remove the note of what is being made; in a store, where nothing is removed, it stays."""
+        if isinstance(self.folder, Path):
+            with contextlib.suppress(OSError):  # read-only: left by a process killed between its last two steps
+                (self.folder / "progress.json").unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the folder for this process; the system lets go of it when the process ends, however it ends.
 
+        In a store nothing is held: objects are created once, and who comes second compares.
+
         Raises:
             FolderLocked: another process, or another thread of this one, holds the folder.
         """
+        if isinstance(self.folder, StorePath):
+            yield
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / ".lock"
         place = str(path.resolve())
@@ -141,7 +161,7 @@ class Work:
         """Write the manifest: from here on the work is done. Returns it."""
         manifest = {"schema": SCHEMA, "key": self.key, **self.identity, **to_json(content)}
         write_atomic(self.folder / "manifest.json", pretty(manifest))
-        (self.folder / "progress.json").unlink(missing_ok=True)
+        self._tidy()
         return manifest
 
 

@@ -1,0 +1,336 @@
+"""What the kinds of stores do by themselves: look at an object, read it, create it, list a folder.
+
+`ObjectStore` is obstore's client (S3, Google, Azure, HTTP, memory), `Hub` reads `hf://` through fsspec, `SharedFolder`
+is a folder that several machines see. All raise the same few errors, and none of these names a credential.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import re
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+PIECE = 8 << 20
+"""Bytes read from a store at a time."""
+RETRIES = {
+    "max_retries": 6,
+    "retry_timeout": datetime.timedelta(seconds=60),
+    "backoff": {"init_backoff": datetime.timedelta(milliseconds=100), "max_backoff": datetime.timedelta(seconds=10)},
+}
+"""obstore's own, for one request; `store.Store` begins whole requests again after these."""
+CLIENT = {"connect_timeout": "10s", "read_timeout": "60s", "timeout": "15min"}
+_EXPIRED = ("ExpiredToken", "InvalidToken", "TokenRefreshRequired", "RequestExpired", "InvalidAccessKeyId")
+_SECRET = re.compile(r"SECRET|TOKEN|PASSWORD|CREDENTIAL|ACCESS_KEY|ACCOUNT_KEY|SAS|SERVICE_ACCOUNT_KEY")
+
+
+class StoreError(OSError):
+    """A store did not do what was asked; the message holds no credential."""
+
+
+class Exists(StoreError):
+    """There is an object of this name already, or another process is just creating it."""
+
+
+class Refused(StoreError):
+    """The store does not accept the credentials, or the machine's clock."""
+
+
+class Transient(StoreError):
+    """The store did not answer, answered 5xx or 429, or the connection broke: worth another try."""
+
+
+class Facts(NamedTuple):
+    """What a store says of an object."""
+
+    size: int
+    tag: str
+    """Changes when the content does."""
+
+
+class ObjectStore:
+    """A bucket, an HTTP server or memory, through obstore."""
+
+    def __init__(self, root: str) -> None:
+        """Make the client; nothing is asked of the store yet.
+
+        Raises:
+            ModuleNotFoundError: the extra `scale` is not installed.
+            ValueError: the store's own settings (environment variables) are incomplete.
+        """
+        try:
+            import obstore
+            import obstore.store
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(f"{root} needs the extra: pip install 'mobileclip2_lite[scale]'") from error
+
+        self.root, self.api = root, obstore
+        self.writable = not root.startswith("http")
+        if root.startswith("memory:"):
+            self.client: Any = obstore.store.MemoryStore()
+            return
+        options = {**CLIENT, "allow_http": root.startswith("http:") or _plain_http()}
+        known = {"credential_provider": provider} if (provider := _aws_provider(root)) else {}
+        try:
+            self.client = obstore.store.from_url(root, client_options=options, retry_config=RETRIES, **known)
+        except obstore.exceptions.BaseError as error:
+            raise ValueError(f"{root}: {without_secrets(error)}; see docs/stores.md for what it needs") from None
+
+    def facts(self, key: str) -> Facts | None:
+        """Size and tag of an object, None if there is none."""
+        try:
+            with self._errors(key):
+                found = self.api.head(self.client, key)
+        except FileNotFoundError:
+            return None
+        return Facts(found["size"], str(found["e_tag"] or found["last_modified"]))
+
+    def read(self, key: str, start: int, stop: int) -> bytes:
+        """The bytes from `start` to before `stop`."""
+        with self._errors(key):
+            return bytes(self.api.get_range(self.client, key, start=start, end=stop))
+
+    def pieces(self, key: str) -> Iterator[bytes]:
+        """The whole object, from its first byte on."""
+        with self._errors(key):
+            found = self.api.get(self.client, key)
+            size = found.meta["size"]
+            if size:  # an empty body ends obstore's stream with an error
+                for piece in found.stream(min_chunk_size=PIECE):
+                    size -= len(piece)
+                    yield bytes(piece)
+        if size:
+            raise Transient(f"{self.root}/{key} was cut short: {size} bytes are missing")
+
+    def put(self, key: str, data: Any, create: bool = True) -> None:
+        """Write an object in one request; with `create` only if there is none of this name."""
+        with self._errors(key):
+            self.api.put(self.client, key, data, mode="create" if create else "overwrite", use_multipart=False)
+
+    def names(self, folder: str) -> Iterator[str]:
+        """The keys below a folder."""
+        with self._errors(folder):
+            for chunk in self.api.list(self.client, folder):
+                for found in chunk:
+                    yield found["path"]
+
+    @contextlib.contextmanager
+    def _errors(self, key: str) -> Iterator[None]:
+        """obstore's errors as ours, by the status that the store answered with."""
+        wrong = self.api.exceptions
+        try:
+            yield
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{self.root}/{key} does not exist") from None  # its own words hold the request
+        except wrong.AlreadyExistsError:
+            raise Exists(f"{self.root}/{key} exists") from None
+        except (wrong.BaseError, OSError) as error:
+            if isinstance(error, StoreError):
+                raise
+            raise _kind_of(error)(f"{self.root}/{key}: {without_secrets(error)}") from None
+        except ValueError as error:
+            raise StoreError(f"{self.root}/{key}: {without_secrets(error)}") from None
+
+
+def _kind_of(error: Exception) -> type[StoreError]:
+    text = str(error)
+    status = re.search(r"status code: (\d{3})", text)
+    if type(error).__name__ in ("PermissionDeniedError", "UnauthenticatedError") or any(c in text for c in _EXPIRED):
+        return Refused
+    wrong = ("InvalidPathError", "NotSupportedError", "UnknownConfigurationKeyError")
+    if type(error).__name__ in wrong or "builder error" in text:
+        return StoreError
+    if status and status[1].startswith("4") and status[1] not in ("408", "409", "412", "429"):
+        return StoreError
+    return Transient
+
+
+def without_secrets(error: object) -> str:
+    """An error's text in one line: no request's signature, no key of a URL, no value of a secret variable."""
+    text = str(error).split("\n\nDebug source")[0]
+    text = re.sub(r"<\?xml.*?<Code>(\w+)</Code>.*", r"\1", text, flags=re.DOTALL)  # the rest repeats the request
+    text = re.sub(r"(\w+://)[^/@\s]*@", r"\1", text)
+    text = re.sub(r"(\w+://[^\s?]*)\?[^\s\"')]*", r"\1", text)
+    for name, value in os.environ.items():
+        if _SECRET.search(name.upper()) and len(value) >= 8:
+            text = text.replace(value, f"${name}")
+    return " ".join(text.split())
+
+
+def _plain_http() -> bool:
+    """Whether the user lets a store of their own answer without encryption; options given here would overrule that."""
+    names = ("AWS_ALLOW_HTTP", "AZURE_ALLOW_HTTP", "GOOGLE_ALLOW_HTTP")
+    return any(os.environ.get(name, "").lower() in ("true", "1") for name in names)
+
+
+def _aws_provider(root: str) -> Callable | None:
+    """Who gives the keys of an S3 store where the environment does not: the shared file, which may change, or boto3."""
+    if not root.startswith("s3") or "AWS_ACCESS_KEY_ID" in os.environ:
+        return None  # obstore itself reads the environment, and renews what a role, a container or a machine gives
+    path = Path(os.environ.get("AWS_SHARED_CREDENTIALS_FILE", Path.home() / ".aws" / "credentials"))
+    profile = os.environ.get("AWS_PROFILE", "default")
+    if path.is_file() and (known := SharedKeys(path, profile)).found():
+        return known
+    if "AWS_PROFILE" in os.environ:  # single sign-on and other roles of the configuration file
+        with contextlib.suppress(ModuleNotFoundError):
+            from obstore.auth.boto3 import Boto3CredentialProvider
+
+            return Boto3CredentialProvider()
+    return None
+
+
+class SharedKeys:
+    """The keys of AWS's shared credentials file, read anew every minute, since whoever renews them writes there."""
+
+    LASTS = datetime.timedelta(minutes=1)
+
+    def __init__(self, path: Path, profile: str) -> None:
+        self.path, self.profile = path, profile
+
+    def found(self) -> dict[str, str]:
+        """The profile's entries; none if the file has no keys for it."""
+        import configparser
+
+        file = configparser.RawConfigParser()
+        file.read(self.path, encoding="utf-8")
+        entries = dict(file[self.profile]) if file.has_section(self.profile) else {}
+        return entries if {"aws_access_key_id", "aws_secret_access_key"} <= entries.keys() else {}
+
+    def __call__(self) -> dict[str, Any]:
+        """What obstore wants of a provider."""
+        found = self.found()
+        if not found:
+            raise PermissionError(f"{self.path} holds no keys for the profile {self.profile!r} any more")
+        return {
+            "access_key_id": found["aws_access_key_id"],
+            "secret_access_key": found["aws_secret_access_key"],
+            "token": found.get("aws_session_token"),
+            "expires_at": datetime.datetime.now(datetime.timezone.utc) + self.LASTS,
+        }
+
+
+class Hub:
+    """Repositories of the Hugging Face hub, to read, through fsspec."""
+
+    writable = False
+
+    def __init__(self, root: str) -> None:
+        """Make the client.
+
+        Raises:
+            ModuleNotFoundError: fsspec or huggingface_hub is missing (they come with `datasets`).
+        """
+        import fsspec
+
+        self.root, self.client = root.rstrip("/"), fsspec.filesystem("hf")
+
+    def facts(self, key: str) -> Facts | None:
+        """Size and tag of a file, None if there is none."""
+        try:
+            with self._errors(key):
+                found = self.client.info(key)
+        except FileNotFoundError:
+            return None
+        return Facts(found["size"], str(found.get("blob_id") or found["size"])) if found["type"] == "file" else None
+
+    def read(self, key: str, start: int, stop: int) -> bytes:
+        """The bytes from `start` to before `stop`."""
+        with self._errors(key):
+            return self.client.cat_file(key, start=start, end=stop)
+
+    def pieces(self, key: str) -> Iterator[bytes]:
+        """The whole file."""
+        with self._errors(key), self.client.open(key, "rb") as file:
+            while piece := file.read(PIECE):
+                yield piece
+
+    def put(self, key: str, data: Any, create: bool = True) -> None:
+        """Never: a repository is changed by commits."""
+        raise StoreError(f"{self.root}/{key}: the hub is only read; write to a bucket or a folder and push that")
+
+    def names(self, folder: str) -> Iterator[str]:
+        """The files below a folder."""
+        with self._errors(folder):
+            yield from self.client.find(folder)
+
+    @contextlib.contextmanager
+    def _errors(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{self.root}/{key} does not exist") from None
+        except PermissionError as error:
+            raise Refused(f"{self.root}/{key}: {without_secrets(error)}") from None
+        except OSError as error:  # requests' and httpx's errors are of this kind
+            raise Transient(f"{self.root}/{key}: {without_secrets(error)}") from None
+
+
+class SharedFolder:
+    """A folder that several processes, or machines, write to at once without a lock."""
+
+    writable = True
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+
+    def facts(self, key: str) -> Facts | None:
+        """Size and time of a file, None if there is none."""
+        try:
+            found = os.stat(key)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return Facts(found.st_size, str(found.st_mtime_ns)) if os.path.isfile(key) else None
+
+    def read(self, key: str, start: int, stop: int) -> bytes:
+        """The bytes from `start` to before `stop`."""
+        with open(key, "rb") as file:
+            file.seek(start)
+            return file.read(stop - start)
+
+    def pieces(self, key: str) -> Iterator[bytes]:
+        """The whole file."""
+        with open(key, "rb") as file:
+            while piece := file.read(PIECE):
+                yield piece
+
+    def put(self, key: str, data: Any, create: bool = True) -> None:
+        """Write beside, then give it the name: all of it or nothing, and with `create` never over another."""
+        path = Path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        name = f".{path.name}.{socket.gethostname()}."
+        handle, beside = tempfile.mkstemp(prefix=name, suffix=".partial", dir=path.parent)
+        try:
+            with open(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(beside, 0o644)  # mkstemp's own is for this user alone
+            if not create:
+                os.replace(beside, path)
+            elif os.name == "nt":
+                os.rename(beside, path)  # fails there if the name is taken
+            else:
+                os.link(beside, path)
+        except FileExistsError:
+            raise Exists(f"{path} exists") from None
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(beside)
+
+    def names(self, folder: str) -> Iterator[str]:
+        """The files below a folder, those that are being written left out."""
+        for path in sorted(Path(folder).rglob("*")):
+            if path.is_file() and not (path.name.startswith(".") and path.suffix == ".partial"):
+                yield path.as_posix()
+
+
+def open_backend(root: str) -> ObjectStore | Hub | SharedFolder:
+    """The client of a store: of a bucket, a server, the hub, or this machine's shared folders."""
+    if root == "hf:/":
+        return Hub(root)
+    return SharedFolder(root) if root == "file://" else ObjectStore(root)

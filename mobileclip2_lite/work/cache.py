@@ -1,0 +1,182 @@
+"""A bounded folder of copies: what was read from a store lies on this disk until room is needed.
+
+Processes of one machine share it: a file is fetched by one of them while the others wait, and appears whole. The
+longest unused copies go first, never those of the last minute, so that a file that was just asked for can be opened.
+Gives up: an exact bound; what one minute needs may stand above it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from mobileclip2_lite.work.store import Store
+
+FRESH = 60.0
+"""Seconds after its last use in which a copy is not removed."""
+AHEAD = 2
+"""Shards that are fetched before they are asked for."""
+_ours = threading.Lock()
+_holding: dict[str, threading.Lock] = {}
+_pools: dict[int, ThreadPoolExecutor] = {}
+
+
+def folder() -> Path:
+    """MOBILECLIP2_LITE_CACHE, else the user's cache folder."""
+    if set_to := os.environ.get("MOBILECLIP2_LITE_CACHE"):
+        return Path(set_to)
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    return base / "mobileclip2_lite"
+
+
+def limit(taken: int) -> int:
+    """Bytes that copies may take: MOBILECLIP2_LITE_CACHE_GB (in 10^9 bytes), else half of what the disk has for them.
+
+    Args:
+        taken: what they take now.
+    """
+    if set_to := os.environ.get("MOBILECLIP2_LITE_CACHE_GB"):
+        return int(float(set_to) * 1e9)
+    return (shutil.disk_usage(folder()).free + taken) // 2
+
+
+def fetch(store: Store) -> Path:
+    """A copy of an object on this disk; it is asked for only if it is not there, or has changed.
+
+    Raises:
+        FileNotFoundError: there is no such object. StoreError: the store does not answer.
+        OSError: the disk is full even without any other copy.
+    """
+    if store.root == "file://":
+        return Path(store.key)  # is on this disk, or looks so
+    found = store.facts()
+    if found is None:
+        raise FileNotFoundError(f"{store.url} does not exist")
+    name = hashlib.sha256(f"{store.url}\n{found.tag}\n{found.size}".encode()).hexdigest()[:24]
+    target = folder() / "copies" / name / store.url.rsplit("/", 1)[-1]
+    with _held(name):
+        if target.is_file() and target.stat().st_size == found.size:
+            os.utime(target)
+        else:
+            make_room(found.size)
+            _download(store, target)
+    return target
+
+
+def _download(store: Store, target: Path) -> None:
+    beside = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        store.download(beside)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        make_room(0, fresh=0.0, bound=0)  # others' copies have taken the disk: better none than no run
+        target.parent.mkdir(parents=True, exist_ok=True)
+        store.download(beside)
+    os.replace(beside, target)
+
+
+def make_room(size: int, fresh: float | None = None, bound: int | None = None) -> None:
+    """Remove the longest unused copies until `size` more bytes keep within the bound."""
+    fresh = FRESH if fresh is None else fresh
+    copies = []
+    for path in (folder() / "copies").glob("*/*"):
+        with contextlib.suppress(FileNotFoundError):  # another process makes room as well
+            found = path.stat()
+            copies.append((found.st_mtime, found.st_size, path))
+    taken = sum(entry[1] for entry in copies)
+    bound = limit(taken) if bound is None else bound
+    for used, bytes_, path in sorted(copies):
+        if taken + size <= bound or used > time.time() - fresh:
+            return
+        with contextlib.suppress(OSError):  # open on Windows, or gone
+            path.unlink()
+            taken -= bytes_
+            path.parent.rmdir()
+
+
+def fetch_ahead(store: Store) -> None:
+    """Begin to fetch a copy in the background; whoever opens it waits for the rest. Errors come up there."""
+    with _ours:
+        pool = _pools.get(os.getpid())
+        if pool is None:
+            pool = _pools[os.getpid()] = ThreadPoolExecutor(AHEAD, "fetch ahead")
+    pool.submit(_quietly, store)
+
+
+def _quietly(store: Store) -> None:
+    with contextlib.suppress(OSError):  # asked for again, and reported, when the file is opened
+        fetch(store)
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder for what is made here before it goes to a store; those of processes that died are removed."""
+    place = folder() / "scratch"
+    place.mkdir(parents=True, exist_ok=True)
+    host = socket.gethostname()
+    for left in place.glob(f"{host}.*"):
+        if not _alive(left.name.rsplit(".", 2)[1]):
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"{host}.{os.getpid()}.", dir=place) as made:
+        yield Path(made)
+
+
+def _alive(pid: str) -> bool:
+    if os.name == "nt" or not pid.isdigit():
+        return True  # Windows has no harmless way to ask: what a killed process left stays there
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
+@contextlib.contextmanager
+def _held(name: str) -> Iterator[None]:
+    """Be the only thread of this machine at a copy; the system lets go when a process dies."""
+    stripe = name[:2]  # 256 lock files for any number of copies; a thread holds one at a time
+    locks = folder() / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with _ours:
+        mine = _holding.setdefault(stripe, threading.Lock())
+    with mine:  # record locks do not keep a process from itself
+        handle = os.open(locks / stripe, os.O_CREAT | os.O_RDWR)
+        try:
+            _wait_for(handle)
+            yield
+        finally:
+            os.close(handle)
+
+
+def _wait_for(handle: int) -> None:
+    if os.name != "nt":
+        import fcntl
+
+        fcntl.lockf(handle, fcntl.LOCK_EX)
+        return
+    import msvcrt
+
+    while True:
+        with contextlib.suppress(OSError):  # held: msvcrt waits for ten seconds at most
+            msvcrt.locking(handle, msvcrt.LK_LOCK, 1)
+            return

@@ -1,0 +1,41 @@
+"""What tests let other processes do: importable there, unlike a test's own module."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from mobileclip2_lite.work.backends import StoreError
+from mobileclip2_lite.work.place import place_of
+
+
+class Worker:
+    """Notes who does what; some items are not well."""
+
+    def __init__(self, notes: Path) -> None:
+        self.notes = notes
+
+    def __call__(self, item: str) -> str | None:
+        with open(self.notes / f"{item}.{time.time_ns()}.{os.getpid()}", "w"):
+            pass
+        tries = len(list(self.notes.glob(f"{item}.*")))
+        if item.startswith("poison") or (item.startswith("once") and tries < 2):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if item.startswith("wrong"):
+            raise ValueError(f"{item} is wrong")
+        if item.startswith("slow"):
+            time.sleep(1.5)
+        if item.startswith("taken") and tries < 3:
+            return None
+        return item.upper()
+
+
+def look(url: str) -> None:
+    """End with a status that says whether a store could be used."""
+    try:
+        place_of(url).is_file()
+    except StoreError as error:
+        os._exit(3 if "forked" in str(error) else 4)
+    os._exit(0)

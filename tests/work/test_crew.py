@@ -1,0 +1,90 @@
+"""Crews: every shard once, a slow one holds nobody back, and three deaths are enough."""
+
+from __future__ import annotations
+
+import functools
+import os
+
+import pytest
+from doubles.workers import Worker
+
+from mobileclip2_lite.work.crew import Alone, Engine, GivenUp, Processes, Run, _devices
+
+
+def test_in_this_process_errors_come_through_and_one_worker_is_made(tmp_path):
+    made = []
+
+    def make():
+        made.append(1)
+        return Worker(tmp_path)
+
+    assert list(Run(Alone(make), ["a", "b"])) == [("a", "A"), ("b", "B")]
+    assert made == [1]
+    assert list(Run(Alone(make), [])) == []
+    assert made == [1], "no shards, no worker"
+    with pytest.raises(ValueError, match="wrong1 is wrong"):
+        list(Run(Alone(make), ["wrong1", "a"]))
+
+
+def test_a_shard_that_another_process_has_is_asked_for_again(tmp_path):
+    done = list(Run(Alone(functools.partial(Worker, tmp_path)), ["taken", "a", "b"], pause=0.01))
+    assert [item for item, _ in done] == ["a", "b", "taken"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGKILL there")
+def test_deaths_are_survived_counted_and_given_up_after_three(tmp_path):
+    crew = Processes(functools.partial(Worker, tmp_path), 2)
+    items = ["slow", "poison", "a", "once", "wrong", "b", "c"]
+    run = Run(crew, items)
+    try:
+        done = list(run)
+    finally:
+        crew.close()
+    assert dict(done) == {name: name.upper() for name in ("slow", "a", "once", "b", "c")}
+    assert len(done) == 5, "each once"
+    assert {(one.item, one.tries, one.reason.split(":")[0]) for one in run.failed} == {
+        ("poison", 3, "WorkerDied"),
+        ("wrong", 3, "ValueError"),
+    }
+    assert "signal 9" in next(one.reason for one in run.failed if one.item == "poison")
+    assert len(list(tmp_path.glob("poison.*"))) == 3
+    assert done[0][0] != "slow", "the slow one held nobody back"
+
+
+def test_when_all_shards_fail_it_is_not_the_shards(tmp_path):
+    crew = Processes(functools.partial(Worker, tmp_path), 1)
+    try:
+        with pytest.raises(
+            GivenUp, match="4 shards failed one after the other, the last with ValueError: wrong"
+        ) as caught:
+            list(Run(crew, [f"wrong{number}" for number in range(9)]))
+    finally:
+        crew.close()
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
+def test_settings_that_make_no_sense_are_refused():
+    for wrong, words in (
+        ({"name": "slurm"}, "engine 'slurm' is not one of local, ray"),
+        ({"workers": 0}, "1 <= least <= workers"),
+        ({"workers": 1, "least": 2}, "1 <= least <= workers"),
+        ({"gpus": 1.5}, "a fraction of one GPU, or whole ones"),
+        ({"lease": 0}, "more than none"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            Engine(**wrong)
+
+
+def test_local_workers_share_the_gpus_of_the_machine(monkeypatch):
+    import torch
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert _devices(3, 0) == [None] * 3
+    assert _devices(4, 1) == ["0", "1", "2", "3"]
+    assert _devices(4, 0.5) == ["0", "0", "1", "1"]
+    assert _devices(2, 2) == ["0,1", "2,3"]
+    with pytest.raises(ValueError, match="more than the 4 GPUs"):
+        _devices(5, 1)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6,7,3,1")
+    assert _devices(2, 1) == ["6", "7"]

@@ -1,0 +1,68 @@
+"""Ray: a node added, a node lost, a shard that kills, all on a cluster of one machine."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from doubles.loopback import run_alone
+
+NODES = """
+import json, os, signal, sys, time
+from pathlib import Path
+import ray
+from ray.cluster_utils import Cluster
+from mobileclip2_lite.work.crew import Engine, Run
+from mobileclip2_lite.work.ray_crew import Actors
+
+notes = Path(sys.argv[1])
+
+
+class Worker:
+    def __call__(self, item):
+        (notes / f"{item}.{time.time_ns()}").touch()
+        if item == "poison":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if item == "wrong":
+            raise ValueError("wrong")
+        time.sleep(0.3 if item.startswith("quick") else 4.0)
+        return ray.get_runtime_context().get_node_id()
+
+
+def start():
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 80 * 2**20})
+    ray.init(address=cluster.address, log_to_driver=False)
+    return cluster
+
+
+cluster = start()
+items = [*(f"quick{n}" for n in range(3)), "poison", "wrong", *(f"long{n}" for n in range(6))]
+crew = Actors(Worker, Engine("ray", workers=3, least=1), "test")
+run, done, added, gone = Run(crew, items), [], None, None
+for item, node in run:
+    done.append((item, node))
+    if added is None:
+        added = cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
+    elif gone is None and node != done[0][1] and item.startswith("long"):
+        cluster.remove_node(added, allow_graceful=False)  # in the middle of the shard that its actor was given next
+        gone = node
+crew.close()
+print(json.dumps({"done": done, "failed": run.failed, "gone": gone}))
+ray.shutdown()
+cluster.shutdown()
+"""
+
+
+@pytest.mark.slow
+def test_a_node_is_added_and_lost_and_a_shard_that_kills_is_given_up(tmp_path):
+    found = json.loads(run_alone(NODES, tmp_path, seconds=400).splitlines()[-1])
+    names = [item for item, _ in found["done"]]
+    assert sorted(names) == sorted([*(f"quick{n}" for n in range(3)), *(f"long{n}" for n in range(6))]), "each once"
+    assert len({node for _, node in found["done"]}) == 2, "the node that came later took part"
+    assert found["gone"]
+    assert {item: tries for item, _, tries in found["failed"]} == {"poison": 3, "wrong": 3}
+    assert len(list(tmp_path.glob("poison.*"))) == 3
+    reasons = {item: reason for item, reason, _ in found["failed"]}
+    assert reasons["wrong"] == "ValueError: wrong"
+    tries = [len(list(tmp_path.glob(f"{name}.*"))) for name in names if name.startswith("long")]
+    assert max(tries) == 2, "the shard of the lost node was done again"
