@@ -3,9 +3,9 @@
 
 # Another interpreter: make PYTHON=/path/to/python3.12 (a .venv that exists keeps its own; remove it to change).
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || command -v python)
-# What `run`, `test`, `notebooks` and `lint` import: 90 s and 6.5 GB, of which torch takes 5.5 GB. The other extras (Ray,
-# cloud file systems, clip-benchmark) cost 25 s and 0.8 GB more, and no test needs them: make EXTRAS=all run
-EXTRAS ?= dev,export
+# What every target imports: `dev` holds the notebooks', the exports' and the cluster's packages too, because the tests
+# use them. With Core ML: make EXTRAS=all run
+EXTRAS ?= dev
 RECIPE ?= lite
 ARGS ?=
 

@@ -232,7 +232,7 @@ class Train:
     log_every: int = 10
     """Steps between lines of `log.jsonl`."""
     tracker: str = "auto"
-    """`auto` (TensorBoard if installed), `none`, or any tracker that accelerate knows (`wandb`, `mlflow`, ...)."""
+    """`auto` (TensorBoard if installed), `none`, `tensorboard`, `wandb` or `trackio`."""
     workers: int = 1
     """Loader processes; they do not change the order of samples."""
     threads: int = 0

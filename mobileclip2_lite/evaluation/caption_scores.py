@@ -1,9 +1,9 @@
 """Agreement with references, diversity, and CLIP score of captions: pure functions on lists of texts.
 
 Paper: MobileCLIP2 (arXiv 2508.20691) reports none of them; CIDEr (arXiv 1411.5726), BLEU and CLIPScore (arXiv
-2104.08718) are the field's. Reads and writes nothing. CIDEr and BLEU are pycocoevalcap's, COCO's own code, on the plain
-tokenisation of `truth.words`; COCO's needs Java, so that numbers compare within a report, not with published
-ones. `metrics` puts the scores together. Taught by notebooks/20_captioner_finetuning.ipynb.
+2104.08718) are the field's. CIDEr-D and BLEU follow COCO's own code (tests/golden/captions.json has its values) on the
+plain tokenisation of `caption_truth.words`; COCO's tokeniser needs Java, so that numbers compare within a report, not
+with published ones. `reports/captions` puts the scores together. Taught by notebooks/20_captioner_finetuning.ipynb.
 """
 
 from __future__ import annotations
@@ -107,31 +107,71 @@ def _plain(texts: Iterable[str]) -> list[str]:
 
 
 def _cider(plain: list[tuple[list[str], list[str]]]) -> float | None:
-    """Mean CIDEr; one caption of every image at a time, as the word weights must not depend on how many there are."""
-    from pycocoevalcap.cider.cider import Cider
-
+    """Mean CIDEr-D; one caption of every image at a time, as the word weights must not depend on how many there are."""
     if len(plain) < 2 or not any(own for own, _ in plain):
         return None
-    references = {k: theirs for k, (_, theirs) in enumerate(plain)}
-    scores = []
-    for turn in range(max(len(own) for own, _ in plain)):
-        captions = {k: own[turn : turn + 1] or [""] for k, (own, _) in enumerate(plain)}
-        _, each = Cider().compute_score(references, captions)
-        scores += [float(score) for score, (own, _) in zip(each, plain, strict=True) if turn < len(own)]
-    return _mean(scores)
+    weights = _NgramWeights([theirs for _, theirs in plain])
+    return _mean(weights.cider_d(caption, theirs) for own, theirs in plain for caption in own)
+
+
+def _ngrams(caption: str) -> Counter:
+    """How often each run of one to four words occurs."""
+    spoken = caption.split()
+    return Counter(tuple(spoken[at : at + n]) for n in range(1, 5) for at in range(len(spoken) - n + 1))
+
+
+class _NgramWeights:
+    """Inverse document frequencies of n-grams, over images whose references hold them (arXiv 1411.5726, section 3)."""
+
+    def __init__(self, references: Sequence[Sequence[str]]) -> None:
+        self.images = math.log(len(references))
+        self.found = Counter(gram for theirs in references for gram in set().union(*map(_ngrams, theirs)))
+
+    def vectors(self, caption: str) -> tuple[list[dict[tuple, float]], list[float], int]:
+        """Of one caption, for n = 1 to 4: weighted counts and their norms; and its number of word pairs."""
+        weighted: list[dict[tuple, float]] = [{}, {}, {}, {}]
+        grams = _ngrams(caption)
+        for gram, count in grams.items():
+            weighted[len(gram) - 1][gram] = count * (self.images - math.log(max(1, self.found[gram])))
+        norms = [math.sqrt(math.fsum(value * value for value in one.values())) for one in weighted]
+        return weighted, norms, sum(count for gram, count in grams.items() if len(gram) == 2)
+
+    def cider_d(self, caption: str, references: Sequence[str]) -> float:
+        """CIDEr-D of one caption: clipped counts and a Gaussian penalty of width 6 on the difference in length."""
+        mine, norms, length = self.vectors(caption)
+        total = 0.0
+        for reference in references:
+            theirs, their_norms, their_length = self.vectors(reference)
+            near = math.exp(-((length - their_length) ** 2) / (2 * 6.0**2))
+            for one, other, norm, their_norm in zip(mine, theirs, norms, their_norms, strict=True):
+                product = math.fsum(
+                    min(value, other[gram]) * other[gram] for gram, value in one.items() if gram in other
+                )
+                total += near * (product / (norm * their_norm) if norm and their_norm else product)
+        return 10.0 * total / (4 * len(references))
 
 
 def _bleu(pairs: list[tuple[str, list[str]]]) -> list[float | None]:
     """Corpus BLEU-1 to BLEU-4 of captions, each with its references (closest reference length)."""
-    from pycocoevalcap.bleu.bleu import Bleu
-
     longest = max((len(caption.split()) for caption, _ in pairs), default=0)
     if not longest:
         return [None] * 4
-    captions = {k: [caption] for k, (caption, _) in enumerate(pairs)}
-    references = {k: theirs for k, (_, theirs) in enumerate(pairs)}
-    values, _ = Bleu(4).compute_score(references, captions, verbose=0)
-    return [min(1.0, float(value)) if n <= longest else None for n, value in enumerate(values, 1)]
+    matched, written, length, wanted = [0] * 4, [0] * 4, 0, 0
+    for caption, references in pairs:
+        mine, theirs = _ngrams(caption), [_ngrams(reference) for reference in references]
+        words_here = len(caption.split())
+        length += words_here
+        wanted += min((abs(len(text.split()) - words_here), len(text.split())) for text in references)[1]
+        for gram, count in mine.items():
+            written[len(gram) - 1] += count
+            matched[len(gram) - 1] += min(count, max(other[gram] for other in theirs))
+    brevity = min(1.0, math.exp(1 - wanted / length))
+    values, product = [], 1.0
+    for n in range(1, 5):
+        # the constants keep a corpus without one match of n words above zero, as COCO's own code does
+        product *= (matched[n - 1] + 1e-15) / (written[n - 1] + 1e-9)
+        values.append(min(1.0, product ** (1 / n) * brevity) if n <= longest else None)
+    return values
 
 
 def _mean(values: Iterable[float]) -> float | None:

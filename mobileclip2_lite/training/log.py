@@ -1,13 +1,14 @@
 """What a training says about itself: `log.jsonl`, a progress bar, and a tracker.
 
 Ours. Writes one JSON line a logged step and one an evaluation; the file is cut back to the checkpoint when a training
-is resumed, so that it reads as if nothing had happened. TensorBoard, Weights & Biases and the others come from
-accelerate. Taught by notebooks/40_reinforced_training.ipynb.
+is resumed, so that it reads as if nothing had happened. TensorBoard draws it where it is installed;
+Weights & Biases and trackio by choice. Taught by notebooks/40_reinforced_training.ipynb.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import json
 import time
@@ -91,24 +92,53 @@ def _numbers(line: dict[str, Any], prefix: str = ""):
             yield f"{prefix}{key}", value
 
 
-def _tracker(name: str, run: str, folder: Path, step: int, config: dict[str, Any]) -> Any:
+TRACKERS = ("tensorboard", "wandb", "trackio")
+"""Programs that draw curves while a training runs; each is used if it is installed and asked for."""
+
+
+class _TensorBoard:
+    """Event files beside the log; lines after the checkpoint that a training is resumed from are replaced."""
+
+    def __init__(self, folder: Path, run: str, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = SummaryWriter(folder / run, purge_step=step + 1)
+
+    def log(self, numbers: dict[str, float], step: int) -> None:
+        for name, value in numbers.items():
+            self.writer.add_scalar(name, value, step)
+        self.writer.flush()
+
+    def finish(self) -> None:
+        self.writer.close()
+
+
+class _Service:
+    """Weights & Biases, or trackio, which has its interface."""
+
+    def __init__(self, package: str, folder: Path, run: str, config: dict[str, Any]) -> None:
+        module = importlib.import_module(package)
+        place = {"dir": str(folder)} if package == "wandb" else {}
+        self.run = module.init(project="mobileclip2_lite", name=f"{folder.name}-{run}", config=config, **place)
+
+    def log(self, numbers: dict[str, float], step: int) -> None:
+        self.run.log(numbers, step=step)
+
+    def finish(self) -> None:
+        self.run.finish()
+
+
+def _tracker(name: str, run: str, folder: Path, step: int, config: dict[str, Any]) -> _TensorBoard | _Service | None:
+    """The tracker of that name, None for none.
+
+    Raises:
+        ValueError: there is no tracker of that name, or it is not installed.
+    """
     if name == "none" or (name == "auto" and importlib.util.find_spec("tensorboard") is None):
         return None
-    from accelerate.state import PartialState
-    from accelerate.tracking import LOGGER_TYPE_TO_CLASS
-
     name = "tensorboard" if name == "auto" else name
-    if name not in LOGGER_TYPE_TO_CLASS:
-        raise ValueError(f"tracker {name!r} is unknown: auto, none or one of {', '.join(sorted(LOGGER_TYPE_TO_CLASS))}")
+    if name not in TRACKERS:
+        raise ValueError(f"tracker {name!r} is unknown: auto, none or one of {', '.join(TRACKERS)}")
     if importlib.util.find_spec(name) is None:
         raise ValueError(f"tracker {name!r} is not installed: `pip install {name}`, or set tracker='none'")
-    chosen, state = LOGGER_TYPE_TO_CLASS[name], PartialState()  # accelerate's logging needs its state
-    del state
-    if name == "tensorboard":  # lines after the checkpoint that a training is resumed from are replaced
-        tracker = chosen(run, logging_dir=folder, purge_step=step + 1)
-        tracker.start()
-        return tracker
-    tracker = chosen(run, logging_dir=folder) if chosen.requires_logging_directory else chosen(run)
-    tracker.start()
-    tracker.store_init_configuration(config)
-    return tracker
+    return _TensorBoard(folder, run, step) if name == "tensorboard" else _Service(name, folder, run, config)

@@ -5,63 +5,34 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import itertools
+import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from doubles.captions import CONTEXT, GREEDY_CASES, WARPS, penalised, pictures, small_coca, warped
 
 from mobileclip2_lite.captioning import generation, token_choice
 from mobileclip2_lite.captioning.generation import generate, image_tokens
 from mobileclip2_lite.captioning.steps import CaptionSteps
 from mobileclip2_lite.models.coca import special_tokens
 from mobileclip2_lite.models.loaded import LoadedModel
-from mobileclip2_lite.models.preprocess import Preprocess
-from mobileclip2_lite.models.tokenizer import prefix_tokenizer
-from mobileclip2_lite.models.zoo import build, create_model
+from mobileclip2_lite.models.zoo import create_model
 from mobileclip2_lite.recipes import Generate
 from mobileclip2_lite.work.randomness import rng
 
-CONTEXT, VOCABULARY, SIZE = 24, 600, 16
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "captions.json").read_text("utf-8"))
+"""What open_clip's `generate` and transformers gave; golden/record_captions.py made it."""
 GREEDY = Generate(captions=1, method="greedy")
 SAMPLE = Generate(captions=3, top_p=0.9)
 BEAM = Generate(captions=2, method="beam", beams=4)
 
 
-def small_coca(seed: int = 0, end: float = 0.0, **text: bool) -> LoadedModel:
-    """An open_clip CoCa of the official layout, tiny, whose captions differ; `end` makes the end token likelier."""
-    torch.manual_seed(seed)
-    shared = {"context_length": CONTEXT, "vocab_size": VOCABULARY, "width": 32, "layers": 2}
-    vision = {"image_size": SIZE, "layers": 1, "width": 32, "patch_size": 8, "head_width": 16}
-    config = {
-        "embed_dim": 32,
-        "vision_cfg": {**vision, "attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True},
-        "text_cfg": {**shared, "heads": 2, "embed_cls": True, "output_tokens": True, **text},
-        "multimodal_cfg": {**shared, "heads": 4},
-        "custom_text": True,
-    }
-    model = build(config)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.ndim > 1 and "visual.conv1" not in name:
-                parameter.normal_(std=1.0 if "embedding" in name else 1.5 * parameter.shape[-1] ** -0.5)
-        model.text_decoder.text_projection.normal_(std=0.5)
-        model.text_decoder.text_projection[:, VOCABULARY - 1] *= 1 + end
-    preprocess = Preprocess(SIZE, (0, 0, 0), (0.3, 0.3, 0.3), "bilinear")
-    return LoadedModel(model, preprocess, prefix_tokenizer(VOCABULARY, CONTEXT))
-
-
 @pytest.fixture(scope="module")
 def coca() -> LoadedModel:
     return small_coca(3, end=3.0)
-
-
-def pictures(count: int, size: int = SIZE) -> torch.Tensor:
-    """uint8 pictures, each of a colour of its own with some noise."""
-    chance = np.random.default_rng(0)
-    colours = chance.integers(0, 200, (count, 3, 1, 1))
-    return torch.from_numpy((colours + chance.integers(0, 56, (count, 3, size, size))).astype(np.uint8))
 
 
 def chances(count: int, first: int = 0) -> list[np.random.Generator]:
@@ -77,18 +48,11 @@ def logits_of(loaded: LoadedModel, images: torch.Tensor, tokens: torch.Tensor) -
 # --- equal to the reference -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("seed", "end"), [(3, 2.0), (5, 1.5)])
-@pytest.mark.parametrize("length", [9, CONTEXT])
+@pytest.mark.parametrize(("seed", "end", "length"), GREEDY_CASES)
 def test_greedy_writes_what_open_clip_writes(seed, end, length):
-    pytest.importorskip("transformers")
     loaded, images = small_coca(seed, end), pictures(12)
-    start, end, pad = special_tokens(loaded)
-    theirs = loaded.model.generate(
-        loaded.preprocess.normalize(images), seq_len=length, generation_type="top_k", top_k=1, min_seq_len=1,
-        sot_token_id=start, eos_token_id=end, pad_token_id=pad,
-    )  # fmt: skip
+    rows = [tuple(row) for row in GOLDEN["greedy"][f"{seed} {end} {length}"]]
     ours = generate(loaded, images, dataclasses.replace(GREEDY, max_length=length))
-    rows = [tuple(row[1 : row.index(end) + 1]) for row in theirs.tolist()]
     assert [captions[0].tokens for captions in ours] == rows
     lengths = {len(row) for row in rows}
     assert len(set(rows)) > 6  # or it would show little
@@ -220,33 +184,24 @@ def test_random_numbers_of_a_caption_are_only_its_images(coca):
         assert torch.equal(alone.draw(few), both.draw(few + 2))
 
 
-@pytest.mark.parametrize(
-    "changes", [{"temperature": 0.7}, {"top_k": 7}, {"top_k": 1}, {"top_k": 9, "temperature": 2.0}]
-)
-def test_warped_probabilities_are_transformers(changes):
-    transformers = pytest.importorskip("transformers")
-    settings = dataclasses.replace(SAMPLE, **changes)
-    logits = torch.randn(6, 40, generator=torch.Generator().manual_seed(0))
-    wanted = transformers.TemperatureLogitsWarper(settings.temperature)(None, logits)
-    if settings.top_k:
-        wanted = transformers.TopKLogitsWarper(settings.top_k)(None, wanted)
-    ours = token_choice.probabilities(logits, settings.temperature, settings.top_k)
-    torch.testing.assert_close(ours, wanted.softmax(-1))
-    wanted = transformers.TopPLogitsWarper(0.6)(None, wanted)
+@pytest.mark.parametrize(("temperature", "top_k"), WARPS)
+def test_warped_probabilities_are_transformers(temperature, top_k):
+    wanted = GOLDEN["warps"][f"{temperature} {top_k}"]
+    ours = token_choice.probabilities(warped(), temperature, top_k)
+    torch.testing.assert_close(ours, torch.tensor(wanted["probabilities"]), atol=2e-7, rtol=1e-5)
     for token in range(40):
         inside = token_choice.in_nucleus(ours, torch.full((6,), token), 0.6) & (ours[:, token] > 0)
-        assert torch.equal(inside, wanted[:, token].isfinite())
+        assert inside.int().tolist() == [row[token] for row in wanted["nucleus"]]
 
 
 def test_penalties_are_transformers():
-    transformers = pytest.importorskip("transformers")
-    chance = torch.Generator().manual_seed(0)
-    logits, written = torch.randn(6, 40, generator=chance), torch.randint(1, 39, (6, 9), generator=chance)
+    logits, written = penalised()
     settings = dataclasses.replace(SAMPLE, repetition_penalty=1.7, min_length=9)
-    wanted = transformers.RepetitionPenaltyLogitsProcessor(1.7)(written, logits)
-    wanted = transformers.MinLengthLogitsProcessor(10, 39, device="cpu")(written, wanted)
-    wanted[:, 0] = -torch.inf
-    assert torch.equal(token_choice.allowed(logits, written, settings, end=39, pad=0), wanted)
+    forbidden = -torch.inf
+    wanted = torch.tensor([[forbidden if x is None else x for x in row] for row in GOLDEN["penalties"]])
+    wanted[:, 0] = forbidden  # padding, which transformers does not know of
+    ours = token_choice.allowed(logits, written, settings, end=39, pad=0)
+    torch.testing.assert_close(ours, wanted, atol=2e-6, rtol=0)
     later = token_choice.allowed(logits, written, dataclasses.replace(settings, min_length=8), end=39, pad=0)
     assert later[:, 39].isfinite().all()
 

@@ -8,8 +8,10 @@ import itertools
 import json
 import math
 import re
+from pathlib import Path
 
 import pytest
+from doubles.captions import COCO_CASES
 from PIL import Image
 
 from mobileclip2_lite import emoji_world
@@ -235,6 +237,18 @@ def test_wrong_lists_are_refused():
 
 
 # --- references -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", COCO_CASES)
+def test_cider_d_and_bleu_are_those_of_coco(name):
+    captions, references = COCO_CASES[name]
+    path = Path(__file__).parents[1] / "golden" / "captions.json"
+    wanted = json.loads(path.read_text("utf-8"))["coco"][name]
+    found = reference_scores([[caption] for caption in captions], references)
+    assert found["cider"] == pytest.approx(sum(wanted["cider"]) / len(captions), abs=1e-8)
+    for n, value in enumerate(wanted["bleu"], 1):
+        assert found[f"bleu_{n}"] in (None, pytest.approx(value, abs=1e-8))
+    assert found["bleu_1"] is not None
 
 
 def test_cider_and_bleu_by_hand():
