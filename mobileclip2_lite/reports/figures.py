@@ -95,7 +95,7 @@ def images(
     for cell in cells:
         cell.set_axis_off()
     for index, picture in enumerate(pictures):
-        cells[index].imshow(_pixels(picture), interpolation="nearest")
+        cells[index].imshow(pixels_of(picture), interpolation="nearest")
         cells[index].text(0.5, -0.04, wrapped[index], ha="center", va="top", size=8, transform=cells[index].transAxes)
         if right is not None and right[index] is not None:
             mark(cells[index], right[index])
@@ -116,7 +116,7 @@ def mark(axes: Axes, right: bool) -> None:
     axes.text(0.97, 0.97, sign, color=colour, size=9, weight="bold", bbox=badge, **place)
 
 
-def _pixels(picture: Any) -> np.ndarray:
+def pixels_of(picture: Any) -> np.ndarray:
     """(H, W, 3) of anything that `images` takes."""
     array = np.asarray(picture)
     return np.moveaxis(array, 0, -1) if array.ndim == 3 and array.shape[0] == 3 and array.shape[-1] != 3 else array
@@ -186,7 +186,7 @@ def curves(
     axes.set_xlabel(xlabel)
     axes.set_ylabel(f"{ylabel} (%)" if percent else ylabel)
     if percent:
-        axes.set_ylim(bottom=0)  # small differences shall not look large
+        axes.set_ylim(bottom=0)  # start at zero, so that small differences do not look large
     _title(axes, title)
     entries = len(series) + len(lines or {})
     below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "ncols": min(4, entries)}

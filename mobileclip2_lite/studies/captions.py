@@ -123,7 +123,7 @@ def written(
     lines = "\n".join(textwrap.fill(one, wrap, subsequent_indent="   ") for one in told)
     axes.set_axis_off()
     frame = axes.inset_axes((0.0, 0.52, 1.0, 0.48))
-    frame.imshow(figures._pixels(picture), interpolation="nearest")
+    frame.imshow(figures.pixels_of(picture), interpolation="nearest")
     frame.set_axis_off()
     axes.text(0.0, 0.48, lines, va="top", size=7.5, transform=axes.transAxes)
 

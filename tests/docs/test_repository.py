@@ -343,10 +343,10 @@ def parsed(cell: dict) -> ast.Module:
     return ast.parse(source(cell))
 
 
-def test_there_are_notebooks_numbered_in_decades():
+def test_there_are_notebooks_numbered_in_order():
     assert NOTEBOOKS, "no notebooks found"
     for path in NOTEBOOKS:
-        assert re.fullmatch(r"\d0_[a-z0-9_]+", path.stem), path.name
+        assert re.fullmatch(r"\d\d_[a-z0-9_]+", path.stem), path.name
 
 
 @notebooks

@@ -69,14 +69,6 @@ def test_record_is_read_back_and_the_last_value_wins(executed):
     assert notebook.recorded(executed) == {"zero_shot": 0.75, "better": True, "names": ["a", "b"]}
 
 
-def test_run_folder_is_the_repositorys_from_both_places(tmp_path, monkeypatch):
-    (tmp_path / "notebooks").mkdir()
-    for here in (tmp_path, tmp_path / "notebooks"):
-        monkeypatch.chdir(here)
-        assert notebook.run_folder("lite") == tmp_path / "runs" / "lite"
-    assert notebook.run_folder("lite", "elsewhere").as_posix() == "elsewhere"
-
-
 def test_table_outside_of_a_notebook(capsys):
     notebook.table(["who", "right"], [["control", 0.12345], ["student", 3]])
     assert capsys.readouterr().out == "| who | right |\n| --- | ---: |\n| control | 0.123 |\n| student | 3 |\n\n"
@@ -99,3 +91,91 @@ def test_outside_of_a_notebook_the_text_is_printed(capsys):
     printed = capsys.readouterr().out
     assert "loss = 0.3333" in printed
     assert "def recorded(path" in printed
+
+
+# --- sentences that cannot lie --------------------------------------------------------------------------------------
+
+
+def test_a_claim_prints_its_numbers_and_fails_when_they_say_otherwise(capsys):
+    notebook.setup(recipe="lite")
+    gain, error = 12.34, 2.0
+    notebook.claim("the teacher adds {gain:.1f} ± {error:.1f} points to {what}", gain > 2 * error, what="zero-shot")
+    assert capsys.readouterr().out == "✓ the teacher adds 12.3 ± 2.0 points to zero-shot\n"
+    with pytest.raises(notebook.ClaimFailed, match=r"no longer true: it adds 12\.3"):
+        notebook.claim("it adds {gain:.1f}", gain < error)
+    with pytest.raises(NameError, match="nowhere"):
+        notebook.claim("{nowhere}", True)
+    notebook.setup(recipe="tiny")
+    notebook.claim("it adds {gain:.1f}", gain < error)
+    assert "not borne out at recipe tiny" in capsys.readouterr().out
+    notebook.setup()
+
+
+def test_a_guess_is_asked_and_an_exercise_checked(capsys):
+    notebook.guess("Which is larger?", ["the control", "the student"])
+    assert capsys.readouterr().out.splitlines() == ["Guess: Which is larger?", "  - the control", "  - the student"]
+    for answer in (None, ...):
+        notebook.check(answer, lambda x: x == 3, "count them")
+        assert capsys.readouterr().out == "Nothing to check yet. Hint: count them\n"
+    for answer, said in ((3, "Right."), (4, "Not yet. Hint: count them"), ("x", "checking it raised TypeError")):
+        notebook.check(answer, lambda x: x + 0 == 3, "count them")
+        assert said in capsys.readouterr().out
+
+
+def test_fixed_values_are_kept_apart(tmp_path):
+    from mobileclip2_lite.notebook import RECORD
+
+    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("")])
+    made.cells[0].outputs = [nbformat.v4.new_output("display_data", {RECORD: {"fixed": {"gain": 1.5}, "seconds": 3.0}})]
+    nbformat.write(made, tmp_path / "made.ipynb")
+    assert notebook.recorded(tmp_path / "made.ipynb") == {"fixed": {"gain": 1.5}, "seconds": 3.0}
+
+
+def test_the_run_is_found_from_any_folder_below_and_missed_with_a_remedy(tmp_path, monkeypatch):
+    (tmp_path / "runs" / "made").mkdir(parents=True)
+    (tmp_path / "notebooks" / "solutions").mkdir(parents=True)
+    for folder in (tmp_path, tmp_path / "notebooks", tmp_path / "notebooks" / "solutions"):
+        monkeypatch.chdir(folder)
+        assert notebook.run_folder("made") == tmp_path / "runs" / "made"
+    assert notebook.run_folder("made", "elsewhere").as_posix() == "elsewhere"
+    with pytest.raises(FileNotFoundError, match="make run RECIPE=never"):
+        notebook.run_folder("never")
+
+
+def test_panels_of_a_dial_share_their_axes():
+    from mobileclip2_lite.notebook.dials import shared_limits
+    from mobileclip2_lite.reports.figures import figure
+
+    _, axes = figure(6, 2, 1, 2)
+    axes[0, 0].barh([0, 1], [0.2, 0.1])
+    axes[0, 1].barh([0, 1], [1.0, 0.4])
+    assert shared_limits(list(axes.ravel()), "x")["x"][1] >= 1.0
+    assert axes[0, 0].get_xlim() == axes[0, 1].get_xlim()
+
+
+DIAGRAMS = ("two_towers", "distillation", "coca", "repmixer", "view_stored", "who_pays", "cluster")
+
+
+@pytest.mark.parametrize("name", DIAGRAMS)
+def test_diagrams_draw_something(name):
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    from mobileclip2_lite.notebook import diagrams
+    from mobileclip2_lite.reports.figures import png
+
+    pixels = np.asarray(Image.open(io.BytesIO(png(getattr(diagrams, name)()))).convert("L"))
+    assert (pixels < 128).mean() > 0.002  # ink
+    assert (pixels > 250).mean() > 0.3  # and air
+
+
+def test_the_present_station_is_marked():
+    from mobileclip2_lite.notebook import diagrams
+
+    words = [text.get_text() for text in diagrams.life_of_a_sample("caption").axes[0].texts]
+    assert "you are here" in words
+    assert set(diagrams.STATIONS) <= set(words)
+    with pytest.raises(ValueError, match="none of pairs"):
+        diagrams.life_of_a_sample("lunch")

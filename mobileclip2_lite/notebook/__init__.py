@@ -1,0 +1,239 @@
+"""What notebooks need: quiet set-up, sentences that cannot lie, the library's own source, figures, dials, exercises.
+
+`claim` prints a sentence with its numbers and fails when the numbers no longer bear it out; `record` stores values that
+the tests read. An image that a reader can change (`dials`) stands beside static ones of the same kind, because widgets
+do not show on the web. `diagrams` draws ideas. Used by every notebook.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import textwrap
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mobileclip2_lite.notebook.dials import dial, search_box
+from mobileclip2_lite.reports.figures import CYCLE, STYLE, bars, curves, figure, heatmap, images, mark, png
+
+__all__ = [
+    "bars",
+    "check",
+    "claim",
+    "curves",
+    "dial",
+    "figure",
+    "guess",
+    "heatmap",
+    "images",
+    "mark",
+    "record",
+    "recorded",
+    "run_folder",
+    "search_box",
+    "setup",
+    "show",
+    "table",
+    "versions",
+]
+
+RECORD = "application/vnd.mobileclip2-lite.record+json"
+"""Media type under which `record` stores values in a notebook's outputs."""
+
+
+_STATE: dict[str, str] = {"recipe": ""}
+"""The recipe that the running notebook was set up with: `claim` is strict where the course's numbers are made."""
+STRICT = ("lite",)
+"""Recipes at which a claim that does not hold is an error; `tiny` is too short to learn much."""
+
+
+def setup(recipe: str = "") -> None:
+    """Make a notebook quiet and its figures uniform; call it before torch is imported.
+
+    Sets `OMP_WAIT_POLICY=passive` unless the reader has set it: with another busy process on the machine, torch's
+    spinning threads are otherwise 20 to 40 times slower. Says so in one line where it comes too late.
+
+    Args:
+        recipe: of the notebook's parameters; claims must hold at `lite`.
+    """
+    _STATE["recipe"] = recipe
+    if "OMP_WAIT_POLICY" not in os.environ and "OMP_NUM_THREADS" not in os.environ:
+        os.environ["OMP_WAIT_POLICY"] = "passive"
+        if "torch" in sys.modules:
+            print("torch was imported before setup(): restart the kernel if it is slow beside other programs.")
+    for category in (FutureWarning, DeprecationWarning, UserWarning):
+        warnings.simplefilter("ignore", category)
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    matplotlib.rcParams.update({**STYLE, "axes.prop_cycle": matplotlib.cycler(color=CYCLE)})
+    shell = _shell()
+    if shell is not None:
+        shell.display_formatter.formatters["image/png"].for_type(Figure, png)
+
+
+class ClaimFailed(AssertionError):
+    """A sentence of a notebook is no longer true."""
+
+
+def claim(sentence: str, holds: bool, **numbers: Any) -> None:
+    """Print a sentence with its numbers, and fail where the numbers do not bear it out.
+
+    `claim("the second teacher adds {gain:.1f} ± {error:.1f} points", gain > 2 * error)`: names in braces are looked up
+    in `numbers` and then among the caller's variables.
+
+    Raises:
+        ClaimFailed: `holds` is false, at recipe `lite`. At other recipes the sentence is printed as not borne out.
+        NameError: a name in braces is neither given nor known to the caller.
+    """
+    import string
+
+    frame = sys._getframe(1)
+    known = {**frame.f_globals, **frame.f_locals, **numbers}
+    wanted = [part for _, part, _, _ in string.Formatter().parse(sentence) if part]
+    for name in wanted:
+        if name.split(".")[0].split("[")[0] not in known:
+            raise NameError(f"claim: {name!r} is neither given nor a variable here")
+    text = sentence.format_map(known)
+    if holds:
+        _display({"text/markdown": f"✓ {text}", "text/plain": f"✓ {text}"})
+        return
+    if _STATE["recipe"] in STRICT:
+        raise ClaimFailed(f"this sentence is no longer true: {text}")
+    note = f"✗ not borne out at recipe {_STATE['recipe'] or '(none)'}, which is too short for it: {text}"
+    _display({"text/markdown": note, "text/plain": note})
+
+
+def guess(question: str, options: Sequence[str] = ()) -> None:
+    """Ask the reader for a guess before the answer is shown; nothing is computed."""
+    lines = [f"**Before you go on, guess.** {question}", *[f"- {option}" for option in options]]
+    plain = [f"Guess: {question}", *[f"  - {option}" for option in options]]
+    _display({"text/markdown": "\n".join([lines[0], "", *lines[1:]]), "text/plain": "\n".join(plain)})
+
+
+def check(answer: Any, holds: Callable[[Any], bool], hint: str) -> None:
+    """An exercise's check cell: says whether an answer is right, and gives the hint where it is not there yet.
+
+    Args:
+        answer: what the reader made; None or `...` while nothing is there.
+        holds: whether it is right.
+        hint: where to look.
+    """
+    if answer is None or answer is ...:
+        print(f"Nothing to check yet. Hint: {hint}")
+        return
+    try:
+        right = bool(holds(answer))
+    except Exception as error:
+        print(f"Not yet: checking it raised {type(error).__name__}: {error}. Hint: {hint}")
+        return
+    print("Right." if right else f"Not yet. Hint: {hint}")
+
+
+def versions(*packages: str) -> None:
+    """Print the versions that the notebook ran with, so that a reader whose numbers differ knows where to look."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    import mobileclip2_lite
+
+    found = [f"Python {platform.python_version()}", f"mobileclip2_lite {mobileclip2_lite.__version__}"]
+    for name in packages or ("torch", "open_clip_torch", "timm", "numpy"):
+        try:
+            found.append(f"{name} {version(name).split('+')[0]}")
+        except PackageNotFoundError:
+            found.append(f"{name} not installed")
+    print("last run with " + ", ".join(found))
+
+
+def _shell() -> Any | None:
+    """The running IPython shell, or None outside of notebooks."""
+    return sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+
+
+def _display(bundle: dict[str, Any]) -> None:
+    """Show a bundle of media types in a notebook; print its text elsewhere."""
+    if _shell() is None:
+        print(bundle["text/plain"])
+        return
+    from IPython.display import display
+
+    display(bundle, raw=True)
+
+
+def run_folder(recipe: str, given: str | os.PathLike | None = None) -> Path:
+    """Where a recipe's run lies: `given`, or `runs/<recipe>` in the repository, wherever the notebook was opened from.
+
+    Raises:
+        FileNotFoundError: no run lies there; the message names the command that makes it.
+    """
+    if given:
+        return Path(given)
+    here = Path.cwd()
+    places = [folder / "runs" / recipe for folder in (here, *here.parents, Path(__file__).resolve().parents[2])]
+    for place in places:
+        if place.is_dir():
+            return place
+    raise FileNotFoundError(
+        f"no run of recipe {recipe!r} in {here} or a folder above it: `make run RECIPE={recipe}` makes it "
+        "(or pass its folder: run = '...')"
+    )
+
+
+def table(header: Sequence[Any], rows: Sequence[Sequence[Any]]) -> None:
+    """Show rows under a header as a table; numbers with three significant digits."""
+    from mobileclip2_lite.reports.page import Table, to_markdown
+
+    cells = [[f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
+    text = to_markdown("", [Table([str(name) for name in header], cells)]).partition("\n\n")[2]
+    _display({"text/markdown": text, "text/plain": text})
+
+
+def show(fn: Callable | type) -> None:
+    """Show the library's own source of a function or class, highlighted, with the file and line where it stands."""
+    import inspect
+
+    fn = inspect.unwrap(fn)
+    source = textwrap.dedent(inspect.getsource(fn)).rstrip()
+    path = Path(inspect.getsourcefile(fn) or "?")
+    inside = path.relative_to(path.parents[len((fn.__module__ or "").split(".")) - 1]) if "." in fn.__module__ else path
+    where = f"{inside.as_posix()}, line {inspect.getsourcelines(fn)[1]}"
+    _display({"text/markdown": f"`{where}`\n\n```python\n{source}\n```", "text/plain": f"# {where}\n{source}"})
+
+
+def record(fixed: Mapping[str, Any] | None = None, **values: float | int | str | bool | list | dict | None) -> None:
+    """Store values in the notebook's own outputs, where the tests read them with `recorded`.
+
+    Args:
+        fixed: values that depend neither on the recipe nor on the machine, such as those of recorded studies: the
+            tests run the notebook again and compare them number by number.
+        values: all others; the tests compare their names.
+
+    Raises:
+        TypeError: a value is not plain JSON data.
+    """
+    from mobileclip2_lite.work.files import to_json
+
+    data = to_json({**({"fixed": dict(fixed)} if fixed else {}), **values})
+    json.dumps(data)
+    lines = [f"{key} = {value:.4g}" if isinstance(value, float) else f"{key} = {value}" for key, value in data.items()]
+    _display({RECORD: data, "text/plain": "\n".join(lines)})
+
+
+def recorded(path: str | os.PathLike) -> dict[str, Any]:
+    """What `record` stored in a notebook file that has run; a later cell's value wins.
+
+    Raises:
+        ValueError: the file is not a notebook.
+    """
+    notebook = json.loads(Path(path).read_text("utf-8"))
+    if "cells" not in notebook:
+        raise ValueError(f"{path} is not a notebook: it has no cells")
+    found: dict[str, Any] = {}
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", []):
+            found |= output.get("data", {}).get(RECORD, {})
+    return found
