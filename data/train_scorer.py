@@ -35,7 +35,7 @@ from mobileclip2_lite.work.folder import read_manifest
 NAME = "lite-dfn"
 STYLES = ("short",)
 """The style nearest to alt-text."""
-CURVE = recipes.Evaluate(renders=2)
+CURVE = recipes.Evaluate(val_renders=2)
 """For the learning curve."""
 WEB = 8_000
 """Pairs of the training stream on which the removal is measured: those of recipe `lite`."""
@@ -69,7 +69,7 @@ def train(work: Path, scenes: int, samples: int, seed: int) -> tuple[LoadedModel
         clean,
         work / f"scorer-seed{seed}",
         seed,
-        evaluate=lambda loaded: evaluate(loaded, world, CURVE, only=("zero_shot",)),
+        evaluate=lambda loaded: evaluate(loaded, world, CURVE, only=("zero_shot",), split="val"),
     )
     manifest = read_manifest(folder)
     facts = {key: manifest[key] for key in ("seed", "samples", "seconds", "precision")}

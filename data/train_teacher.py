@@ -2,11 +2,15 @@
 
     OMP_NUM_THREADS=1 python data/train_teacher.py lite-teacher-conv --samples 400000
     OMP_NUM_THREADS=1 python data/train_teacher.py lite-teacher-se --samples 300000
+    OMP_NUM_THREADS=1 python data/train_teacher.py lite-teacher-conv --start data/teachers/lite-teacher-conv
+    OMP_NUM_THREADS=1 python data/train_teacher.py lite-teacher-se --start data/teachers/lite-teacher-se
 
 Plain contrastive training (teachers come before all reinforcement), every scene seen once. The two teachers differ in
 architecture and in the data filter of their web, so that an ensemble of them makes sense: `conv` reads a strictly
-filtered web, `se` a larger share of clean captions but a web in which one text of ten is wrong. Weights are stored in
-half precision. `card.json` beside them says what was done and what came out.
+filtered web, `se` a larger share of clean captions but a web in which one text of ten is wrong. With `--start` a
+trained teacher goes on for a short second part, on scenes that it has not seen, whose clean captions come in many
+wordings (`emoji_world.wording`), so that it understands captions of other forms than those of the first part. Weights
+are stored in half precision. `card.json` beside them says what was done and what came out.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ import numpy as np
 import torch
 import torch.nn.functional as functional
 from PIL import Image
+from timm.optim import create_optimizer_v2
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from mobileclip2_lite import emoji_world, recipes
@@ -54,12 +59,23 @@ WARMUP = 0.06
 SMALL = (48, 0.75)
 """Side in pixels of the first part of the training, and the share of steps that it takes."""
 
+WORDED = 0.8
+"""In the second part: share of the clean captions in the wording `learned`; the others are plain."""
+SECOND = {"samples": 51_200, "learning_rate": 2e-3}
+"""Scenes and rate of the second part, whose optimiser is timm's `nmuon`."""
+
+
+def _read_card(folder: Path) -> dict:
+    return json.loads((folder / "card.json").read_text("utf-8"))
+
 
 class Stream(IterableDataset):
     """Batches of the stream: uint8 images (B, 3, S, S) and token ids (B, L); a worker takes every k-th batch."""
 
-    def __init__(self, world: recipes.World, captions: float, size: int, tokenizer, batch: int, batches: range):
-        self.world, self.captions, self.size = world, captions, size
+    def __init__(
+        self, world: recipes.World, shares: tuple[float, float], size: int, tokenizer, batch: int, batches: range
+    ):
+        self.world, self.shares, self.size = world, shares, size
         self.tokenizer, self.batch, self.batches = tokenizer, batch, batches
 
     def __iter__(self):
@@ -68,7 +84,7 @@ class Stream(IterableDataset):
         for index in self.batches[worker.id :: worker.num_workers] if worker else self.batches:
             images = np.empty((self.batch, self.size, self.size, 3), np.uint8)
             texts = []
-            pairs = emoji_world.training_stream(self.world, index * self.batch, (index + 1) * self.batch, self.captions)
+            pairs = emoji_world.training_stream(self.world, index * self.batch, (index + 1) * self.batch, *self.shares)
             for row, (pixels, text) in enumerate(pairs):
                 draw = rng("teacher-view", self.world.seed, index, row)
                 view = drawing.draw(draw, self.world.image_size, self.world.image_size, VIEWS, "")
@@ -82,18 +98,27 @@ def train(name: str, args: argparse.Namespace) -> tuple[LoadedModel, dict]:
     noise, captions, seed = WEBS[name]
     torch.manual_seed(seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    loaded = create_model(name)
+    before = _read_card(args.start) if args.start else {}
+    loaded = create_model(args.start or name)
     model = loaded.model.to(device, memory_format=torch.channels_last).train()
     world = dataclasses.replace(recipes.lite().world, image_size=80, seed=seed, alt_text=noise)
     steps, start = args.samples // args.batch, time.time()
-    small_steps = int(steps * SMALL[1])
+    small_steps = 0 if before else int(steps * SMALL[1])
     facts = {"seed": seed, "samples": steps * args.batch, "batch_size": args.batch, "learning_rate": args.learning_rate}
-    facts |= {"captions": captions, "world": world, "augment": VIEWS, "device": device}
+    shares = (captions, WORDED if before else 0.0)
+    facts |= {"captions": captions, "worded": shares[1], "world": world, "augment": VIEWS, "device": device}
     facts["command"] = f"python data/train_teacher.py {name} --samples {args.samples} --batch {args.batch}"
+    if before:
+        facts["command"] += f" --start data/teachers/{name}"
+        facts["start"] = {key: before[key] for key in ("sha256", "seed", "samples", "seconds", "command")}
     if device == "cpu":
         grouped_convolutions_in_fp32(model)
-    optimiser = optimizer(model, args.learning_rate, betas=(0.9, 0.98), decay=0.05)
-    for step, (images, tokens) in enumerate(batches(loaded, world, captions, args, steps, small_steps)):
+    if before:
+        optimiser = create_optimizer_v2(model, opt="nmuon", lr=args.learning_rate, weight_decay=0.05)
+    else:
+        optimiser = optimizer(model, args.learning_rate, betas=(0.9, 0.98), decay=0.05)
+    first = before.get("samples", 0) // args.batch
+    for step, (images, tokens) in enumerate(batches(loaded, world, shares, args, first, steps, small_steps)):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, steps, args.learning_rate, WARMUP)
         pixels = loaded.preprocess.normalize(images.to(device))
@@ -119,11 +144,24 @@ def train(name: str, args: argparse.Namespace) -> tuple[LoadedModel, dict]:
 
 
 def batches(
-    loaded: LoadedModel, world: recipes.World, captions: float, args: argparse.Namespace, steps: int, small: int
+    loaded: LoadedModel,
+    world: recipes.World,
+    shares: tuple[float, float],
+    args: argparse.Namespace,
+    first: int,
+    steps: int,
+    small: int,
 ):
-    """All batches of a training: the first `small` steps at fewer pixels, where a step costs half as much."""
-    for size, part in ((SMALL[0], range(small)), (loaded.preprocess.image_size, range(small, steps))):
-        stream = Stream(world, captions, size, loaded.tokenizer, args.batch, part)
+    """All batches of a training, from batch `first` of the stream on.
+
+    The first `small` steps have fewer pixels, where a step costs half as much.
+    """
+    parts = (
+        (SMALL[0], range(first, first + small)),
+        (loaded.preprocess.image_size, range(first + small, first + steps)),
+    )
+    for size, part in parts:
+        stream = Stream(world, shares, size, loaded.tokenizer, args.batch, part)
         prefetch = 4 if args.workers else None
         yield from DataLoader(stream, batch_size=None, num_workers=args.workers, prefetch_factor=prefetch)
 
@@ -138,12 +176,15 @@ def keep(loaded: LoadedModel, out: Path, name: str, card: dict) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=sorted(WEBS))
-    parser.add_argument("--samples", type=int, default=400_000, help="scenes to see")
+    parser.add_argument("--start", type=Path, help="folder of a trained teacher: the second part")
+    parser.add_argument("--samples", type=int, default=0, help="scenes to see; 0 for 400,000, or the second part's")
     parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--learning-rate", type=float, default=0.0, help="0 for that of the part")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "teachers")
     args = parser.parse_args()
+    args.samples = args.samples or (SECOND["samples"] if args.start else 400_000)
+    args.learning_rate = args.learning_rate or (SECOND["learning_rate"] if args.start else 2e-3)
     loaded, facts = train(args.name, args)
     loaded.model.half().float()  # measure what is stored
     facts["metrics"] = evaluate(loaded, recipes.lite().world, recipes.Evaluate())

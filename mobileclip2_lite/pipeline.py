@@ -160,7 +160,9 @@ def train_one(recipe: Recipe, folder: Path, kind: str, seed: int, progress: bool
     from mobileclip2_lite.training.loop import train
 
     settings = getattr(recipe, kind)
-    watch = functools.partial(evaluate, world=recipe.world, settings=recipe.evaluate, only=("zero_shot", "retrieval"))
+    watch = functools.partial(
+        evaluate, world=recipe.world, settings=recipe.evaluate, only=("zero_shot", "retrieval"), split="val"
+    )
     out = folder / f"{kind}-seed{seed}"
     return train(settings, folder / "reinforced", out, seed=seed, evaluate=watch, progress=progress)
 

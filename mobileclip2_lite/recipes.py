@@ -263,16 +263,40 @@ class Temperature:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Sizes of the test sets of the embedded world (ours)."""
+    """Sizes of the test and validation sets of the embedded world (ours)."""
 
-    renders: int = 5
-    """Zero-shot: pictures a name."""
-    scenes: int = 1_000
-    """Retrieval: scenes, each with five clean captions."""
-    hard_negatives: int = 500
-    """Attribute binding and spatial relations: scenes each."""
+    renders: int = 20
+    """Zero-shot, test: images a name."""
+    shift_renders: int = 5
+    """Zero-shot under each shift, test: images a name."""
+    scenes: int = 2_000
+    """Retrieval, test: scenes, each with five clean captions."""
+    hard_negatives: int = 1_000
+    """Attribute binding and spatial relations, test: scenes each."""
+    val_renders: int = 5
+    """Zero-shot, shifted or not, validation: images a name."""
+    val_scenes: int = 500
+    """Retrieval, validation: scenes."""
+    val_hard_negatives: int = 250
+    """Binding and relations, validation: scenes each."""
     batch_size: int = 256
     """Images or texts a forward pass."""
+
+    def counts(self, split: str) -> dict[str, int]:
+        """`renders`, `shift_renders`, `scenes` and `hard_negatives` of `val` or `test`.
+
+        Raises:
+            ValueError: there is no such split.
+        """
+        match split:
+            case "test":
+                names = ("renders", "shift_renders", "scenes", "hard_negatives")
+            case "val":
+                names = ("val_renders", "val_renders", "val_scenes", "val_hard_negatives")
+            case _:
+                raise ValueError(f"split {split!r}: val or test")
+        sizes = (getattr(self, name) for name in names)
+        return dict(zip(("renders", "shift_renders", "scenes", "hard_negatives"), sizes, strict=True))
 
 
 @dataclass(frozen=True)
@@ -337,7 +361,7 @@ def tiny() -> Recipe:
         control=dataclasses.replace(base.control, **train),
         student=dataclasses.replace(base.student, captioners=captioners, **train),
         seeds=(0,),
-        evaluate=dataclasses.replace(base.evaluate, renders=2, scenes=48, hard_negatives=16),
+        evaluate=Evaluate(2, 2, 48, 16, val_renders=2, val_scenes=24, val_hard_negatives=8),
     )
 
 

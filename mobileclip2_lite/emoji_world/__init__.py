@@ -20,6 +20,7 @@ from mobileclip2_lite.emoji_world.scenes import (
 )
 from mobileclip2_lite.emoji_world.sets import (
     SHIFTS,
+    SPLITS,
     annotated_dataset,
     binding_set,
     pairs_dataset,
@@ -29,13 +30,16 @@ from mobileclip2_lite.emoji_world.sets import (
     zero_shot_set,
 )
 from mobileclip2_lite.emoji_world.texts import STYLES, TEMPLATES, alt_text, caption, captions, fits
+from mobileclip2_lite.emoji_world.wording import WORDINGS, captions_in, worded
 
 __all__ = [
     "ATTRIBUTION",
     "COLOURS",
     "SHIFTS",
+    "SPLITS",
     "STYLES",
     "TEMPLATES",
+    "WORDINGS",
     "Background",
     "Name",
     "Scene",
@@ -45,6 +49,7 @@ __all__ = [
     "binding_set",
     "caption",
     "captions",
+    "captions_in",
     "fits",
     "names",
     "pairs_dataset",
@@ -54,5 +59,6 @@ __all__ = [
     "scene",
     "scene_of",
     "training_stream",
+    "worded",
     "zero_shot_set",
 ]

@@ -25,12 +25,15 @@ from mobileclip2_lite.emoji_world.scenes import (
     render,
     scene,
 )
-from mobileclip2_lite.emoji_world.texts import STYLES, alt_text, article, caption, captions, phrase, relation
+from mobileclip2_lite.emoji_world.texts import STYLES, alt_text, article, caption, phrase, relation
+from mobileclip2_lite.emoji_world.wording import WORDINGS, captions_in, listing, statement, worded
 from mobileclip2_lite.recipes import World
 from mobileclip2_lite.work.randomness import rng, stable_uid
 
 
-def annotated_dataset(world: World, count: int, styles: Sequence[str] = ("short",), start: int = 0):
+def annotated_dataset(
+    world: World, count: int, styles: Sequence[str] = ("short",), start: int = 0, wording: str = "plain"
+):
     """Scenes `start` to `start + count` of the split `annotated`, each with one clean caption, as a `datasets.Dataset`.
 
     Columns as those of `pairs_dataset`: `uid` (str), `image` (datasets.Image, JPEG bytes of `world.image_size` pixels),
@@ -41,22 +44,27 @@ def annotated_dataset(world: World, count: int, styles: Sequence[str] = ("short"
         count: scenes, one pair each.
         styles: of `STYLES`; the scenes take them in turn. Two calls that differ only here show the same pictures.
         start: first scene, so that a part can be held out.
+        wording: `plain`, or one of `wording.WORDINGS`.
 
     Raises:
-        ValueError: no style, or one that is not of `STYLES`; `count` below 1 or `start` below 0.
+        ValueError: no style or wording, or one that is not of `STYLES`; `count` below 1 or `start` below 0.
     """
     from datasets import Dataset, Features, Image, Value
 
     styles = (styles,) if isinstance(styles, str) else tuple(styles)
     if not styles or not set(styles) <= set(STYLES):
         raise ValueError(f"annotated_dataset: styles = {styles}: one or more of {STYLES}")
+    if wording not in ("plain", *WORDINGS):
+        raise ValueError(f"annotated_dataset: wording = {wording!r}: plain or one of {tuple(WORDINGS)}")
     if count < 1 or start < 0:
         raise ValueError(f"annotated_dataset: count = {count} must be 1 or more, start = {start} 0 or more")
     features = Features({"uid": Value("string"), "image": Image(), "text": Value("string"), "scene": Value("string")})
-    return Dataset.from_list(list(_annotated_rows(world, range(start, start + count), styles)), features=features)
+    return Dataset.from_list(
+        list(_annotated_rows(world, range(start, start + count), styles, wording)), features=features
+    )
 
 
-def _annotated_rows(world: World, indices: range, styles: tuple[str, ...]) -> Iterator[dict]:
+def _annotated_rows(world: World, indices: range, styles: tuple[str, ...], wording: str) -> Iterator[dict]:
     from PIL import Image
 
     for index in indices:
@@ -67,10 +75,13 @@ def _annotated_rows(world: World, indices: range, styles: tuple[str, ...]) -> It
         yield {
             "uid": stable_uid(f"emoji_world/{picture.uid}/{style}"),
             "image": {"bytes": buffer.getvalue(), "path": None},
-            "text": caption(picture, style),
+            "text": caption(picture, style) if wording == "plain" else worded(picture, style, wording),
             "scene": picture.uid,
         }
 
+
+SPLITS = ("val", "test")
+"""Validation is for learning curves, early stopping and every search; the test is for reports alone."""
 
 SHIFTS = ("grey", "sketch", "cluttered", "unseen_backgrounds")
 """Shifted versions of the zero-shot set, for robustness."""
@@ -145,18 +156,26 @@ def pairs_dataset(world: World, count: int, streaming: bool = False):
     return Dataset.from_list(list(_rows(world, count)), features=features)
 
 
-def training_stream(world: World, start: int, stop: int, captions: float) -> Iterator[tuple[np.ndarray, str]]:
+def training_stream(
+    world: World, start: int, stop: int, captions: float, worded_captions: float = 0.0
+) -> Iterator[tuple[np.ndarray, str]]:
     """Scenes `start` to `stop` of the training stream, never repeated: (uint8 pixels, text).
 
     Args:
         captions: share of texts that are clean captions instead of alt-text; teachers learn from larger and better
             data than students, as the web-scale teachers of the paper do.
+        worded_captions: share of the clean captions in the wording `learned` instead of the plain one.
     """
     for index in range(start, stop):
         picture = scene(world, "train", index)
         draw = rng("stream", world.seed, index)
         style = STYLES[draw.integers(len(STYLES))]
-        text = caption(picture, style, 7) if draw.random() < captions else alt_text(picture, world)
+        if draw.random() >= captions:
+            text = alt_text(picture, world)
+        elif draw.random() < worded_captions:
+            text = worded(picture, style, "learned", 7)
+        else:
+            text = caption(picture, style, 7)
         yield render(picture, world.image_size), text
 
 
@@ -179,24 +198,46 @@ def _shifted(picture: Scene, world: World, shift: str | None, draw: np.random.Ge
     raise ValueError(f"shift {shift!r}: one of {SHIFTS} or None")
 
 
-def zero_shot_set(world: World, renders: int, shift: str | None = None, side: int | None = None) -> Classification:
-    """`renders` scenes of every name of the world, one object each, in a shift of `SHIFTS` or as in training."""
+def _seed(part: str, split: str) -> str:
+    """The first word of a generator's seed: a split's scenes come from generators of its own."""
+    if split not in SPLITS:
+        raise ValueError(f"split {split!r}: one of {SPLITS}")
+    return part if split == "val" else f"{part}-{split}"
+
+
+def zero_shot_set(
+    world: World, renders: int, shift: str | None = None, side: int | None = None, *, split: str = "test"
+) -> Classification:
+    """`renders` scenes of every name of the world, one object each, in a shift of `SHIFTS` or as in training.
+
+    Raises:
+        ValueError: there is no such shift or split.
+    """
+    seed = _seed("zero-shot", split)
     table = _name_table(world.names)
     scenes, labels = [], []
     for label, name in enumerate(table):
         for k in range(renders):
-            draw = rng("zero-shot", name.name, k)
-            picture = Scene(f"zero-shot-{name.name}-{k}", draw_things(draw, [name], tint=0.1), draw_background(draw))
-            scenes.append(_shifted(picture, world, shift, rng("shift", shift or "", name.name, k)))
+            draw = rng(seed, name.name, k)
+            picture = Scene(f"{seed}-{name.name}-{k}", draw_things(draw, [name], tint=0.1), draw_background(draw))
+            scenes.append(_shifted(picture, world, shift, rng(_seed("shift", split), shift or "", name.name, k)))
             labels.append(label)
     return Classification(Pictures(scenes, side or world.image_size), np.array(labels), [name.name for name in table])
 
 
-def retrieval_set(world: World, scenes: int, side: int | None = None) -> Retrieval:
-    """`scenes` scenes of two or more objects (one if the world allows no more), each with five clean captions."""
+def retrieval_set(world: World, scenes: int, side: int | None = None, *, split: str = "test") -> Retrieval:
+    """`scenes` scenes of two or more objects (one if the world allows no more), each with five clean captions.
+
+    The captions are in the split's own wording (`wording.WORDINGS`), which no training text is written in.
+
+    Raises:
+        ValueError: there is no such split.
+    """
     objects = tuple(range(2, world.max_objects + 1)) or (1,)
-    pictures = [scene(world, "retrieval", index, objects=objects) for index in range(scenes)]
-    return Retrieval(Pictures(pictures, side or world.image_size), [captions(picture) for picture in pictures])
+    pictures = [scene(world, _seed("retrieval", split), index, objects=objects) for index in range(scenes)]
+    return Retrieval(
+        Pictures(pictures, side or world.image_size), [captions_in(picture, split) for picture in pictures]
+    )
 
 
 def two_objects(world: World, split: str, index: int, tint: float) -> Scene:
@@ -209,23 +250,32 @@ def two_objects(world: World, split: str, index: int, tint: float) -> Scene:
     return Scene(f"{split}-{world.names}-{index}", things, draw_background(draw, BACKGROUNDS))
 
 
-def binding_set(world: World, count: int, side: int | None = None) -> HardNegatives:
-    """Two tinted objects; the wrong caption gives each the other's colour."""
-    scenes = [two_objects(world, "binding", index, tint=1.1) for index in range(count)]
+def binding_set(world: World, count: int, side: int | None = None, *, split: str = "test") -> HardNegatives:
+    """Two tinted objects; the wrong caption gives each the other's colour.
+
+    Raises:
+        ValueError: there is no such split.
+    """
+    scenes = [two_objects(world, _seed("binding", split), index, tint=1.1) for index in range(count)]
     right, wrong = [], []
     for picture in scenes:
         first, second = picture.things
         swapped = [dataclasses.replace(a, tint=b.tint) for a, b in ((first, second), (second, first))]
-        right.append(" and ".join(article(phrase(thing)) for thing in (first, second)))
-        wrong.append(" and ".join(article(phrase(thing)) for thing in swapped))
+        join = listing(split, picture.uid)
+        right.append(join.join(article(phrase(thing)) for thing in (first, second)))
+        wrong.append(join.join(article(phrase(thing)) for thing in swapped))
     return HardNegatives(Pictures(scenes, side or world.image_size), right, wrong)
 
 
-def relations_set(world: World, count: int, side: int | None = None) -> HardNegatives:
-    """Two objects clearly beside or above each other; the wrong caption exchanges them."""
+def relations_set(world: World, count: int, side: int | None = None, *, split: str = "test") -> HardNegatives:
+    """Two objects clearly beside or above each other; the wrong caption exchanges them.
+
+    Raises:
+        ValueError: there is no such split.
+    """
     scenes, right, wrong, index = [], [], [], 0
     while len(scenes) < count:
-        picture = two_objects(world, "relations", index, tint=0.0)
+        picture = two_objects(world, _seed("relations", split), index, tint=0.0)
         index += 1
         first, second = picture.things
         dx, dy = abs(first.x - second.x), abs(first.y - second.y)
@@ -233,6 +283,7 @@ def relations_set(world: World, count: int, side: int | None = None) -> HardNega
             continue
         scenes.append(picture)
         where = relation(first, second)
-        right.append(f"{article(first.name)} {where} {article(second.name)}")
-        wrong.append(f"{article(second.name)} {where} {article(first.name)}")
+        frame = statement(split, picture.uid)
+        right.append(frame.format(first=article(first.name), relation=where, second=article(second.name)))
+        wrong.append(frame.format(first=article(second.name), relation=where, second=article(first.name)))
     return HardNegatives(Pictures(scenes, side or world.image_size), right, wrong)

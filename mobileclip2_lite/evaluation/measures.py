@@ -77,6 +77,13 @@ def zero_shot_accuracy(
         image_features: (N, D) and classifier: (C, D), L2-normalised.
         labels: (N,) rows of the classifier.
     """
+    return _means(zero_shot_hits(image_features, classifier, labels, ks))
+
+
+def zero_shot_hits(
+    image_features: Tensor, classifier: Tensor, labels: Sequence[int] | np.ndarray | Tensor, ks: Sequence[int] = (1, 5)
+) -> dict[str, Tensor]:
+    """`zero_shot_accuracy` image by image: (N,) hits, float64 in 0..1 (expected ones where scores tie)."""
     labels = torch.as_tensor(np.asarray(labels), dtype=torch.long)
     if len(labels) != len(image_features):
         raise ValueError(f"{len(image_features)} images but {len(labels)} labels")
@@ -103,6 +110,16 @@ def retrieval(
     Raises:
         ValueError: a text without an image, or indices outside the images.
     """
+    return _means(retrieval_hits(image_features, text_features, image_of_text, ks))
+
+
+def retrieval_hits(
+    image_features: Tensor,
+    text_features: Tensor,
+    image_of_text: Sequence[int] | np.ndarray | Tensor,
+    ks: Sequence[int] = (1, 5),
+) -> dict[str, Tensor]:
+    """`retrieval` query by query: a hit an image that has a text, and a hit a text (T,); float64 in 0..1."""
     owner = torch.as_tensor(np.asarray(image_of_text), dtype=torch.long)
     if len(owner) != len(text_features):
         raise ValueError(f"{len(text_features)} texts but image_of_text has {len(owner)} entries")
@@ -116,23 +133,32 @@ def retrieval(
 
 def _ranked(
     queries: Tensor, candidates: Tensor, right_of: Callable[[Tensor], Tensor], ks: Sequence[int], prefix: str
-) -> dict[str, float]:
-    """Mean expected hit at each k; `right_of(rows)` marks the right candidates (rows, C) of some queries."""
-    total = dict.fromkeys(ks, 0.0)
+) -> dict[str, Tensor]:
+    """Expected hits at each k; `right_of(rows)` marks the right candidates (rows, C) of some queries."""
+    hits: dict[int, list[Tensor]] = {k: [] for k in ks}
     for rows in torch.arange(len(queries)).split(CHUNK):
         scores = queries[rows] @ candidates.T
         right = right_of(rows)
         best = scores.masked_fill(~right, -torch.inf).amax(dim=1, keepdim=True)
         higher, tied = (scores > best).sum(dim=1), scores == best
         for k in ks:
-            total[k] += float(expected_hit(higher, tied.sum(dim=1), (tied & right).sum(dim=1), k).sum())
-    return {f"{prefix}{k}": value / len(queries) for k, value in total.items()}
+            hits[k].append(expected_hit(higher, tied.sum(dim=1), (tied & right).sum(dim=1), k))
+    return {f"{prefix}{k}": torch.cat(parts) for k, parts in hits.items()}
+
+
+def _means(hits: dict[str, Tensor]) -> dict[str, float]:
+    return {name: float(values.mean()) for name, values in hits.items()}
 
 
 def pair_accuracy(image_features: Tensor, positive_features: Tensor, negative_features: Tensor) -> float:
     """Share of images (N, D) that score their true caption higher than its hard negative; a tie counts half."""
+    return float(pair_hits(image_features, positive_features, negative_features).mean())
+
+
+def pair_hits(image_features: Tensor, positive_features: Tensor, negative_features: Tensor) -> Tensor:
+    """`pair_accuracy` image by image: (N,) hits, 0, 0.5 or 1."""
     margin = (image_features * (positive_features - negative_features)).sum(dim=1)
-    return float(((margin > 0).double() + 0.5 * (margin == 0).double()).mean())
+    return (margin > 0).double() + 0.5 * (margin == 0).double()
 
 
 def top_classes(image_features: Tensor, classifier: Tensor, k: int = 3) -> list[list[int]]:

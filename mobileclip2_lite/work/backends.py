@@ -210,7 +210,7 @@ class SharedKeys:
             "access_key_id": found["aws_access_key_id"],
             "secret_access_key": found["aws_secret_access_key"],
             "token": found.get("aws_session_token"),
-            "expires_at": datetime.datetime.now(datetime.timezone.utc) + self.LASTS,
+            "expires_at": datetime.datetime.now(datetime.UTC) + self.LASTS,
         }
 
 

@@ -83,7 +83,7 @@ class Claims:
             return None
 
     def _sign(self, beat: int) -> bytes:
-        now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")  # for people
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")  # for people
         return json.dumps(
             {"owner": self.owner, "host": self.host, "pid": os.getpid(), "beat": beat, "time": now}
         ).encode()

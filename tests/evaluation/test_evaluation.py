@@ -18,7 +18,14 @@ from mobileclip2_lite.evaluation.measures import (
     zero_shot_accuracy,
     zero_shot_classifier,
 )
-from mobileclip2_lite.evaluation.suite import chance, evaluate, negative_images, retrieval_images, zero_shot_images
+from mobileclip2_lite.evaluation.suite import (
+    chance,
+    evaluate,
+    hits,
+    negative_images,
+    retrieval_images,
+    zero_shot_images,
+)
 from mobileclip2_lite.models.loaded import encode_images, encode_texts
 from mobileclip2_lite.recipes import Evaluate, World
 
@@ -205,16 +212,16 @@ def colour_world(monkeypatch):
     """An embedded world of three colours; shifts turn every picture blue. Counts how often a set is rendered."""
     calls, names = [], list(COLOURS)
 
-    def zero_shot_set(settings, renders, shift=None):
-        calls.append(shift)
+    def zero_shot_set(settings, renders, shift=None, *, split):
+        calls.append((split, shift))
         shown = names * renders if shift is None else ["blue"] * 3 * renders
         return (plain(name) for name in shown), np.array([0, 1, 2] * renders), names
 
-    def retrieval_set(settings, scenes):
-        calls.append("retrieval")
+    def retrieval_set(settings, scenes, *, split):
+        calls.append((split, "retrieval"))
         return (plain(name) for name in names), [[f"{name} {i}" for i in range(5)] for name in names]
 
-    def negatives(settings, n):
+    def negatives(settings, n, *, split):
         return (plain(names[i % 3]) for i in range(n)), [names[i % 3] for i in range(n)], ["red"] * n
 
     monkeypatch.setattr(emoji_world, "zero_shot_set", zero_shot_set)
@@ -232,7 +239,7 @@ def colour_world(monkeypatch):
 
 
 def test_evaluate_on_a_world_of_colours(colour_world):
-    settings = Evaluate(renders=2, scenes=3, hard_negatives=6, batch_size=4)
+    settings = Evaluate(2, 2, 3, 6, val_renders=1, val_scenes=3, val_hard_negatives=6, batch_size=4)
     result = evaluate(colour_clip(), World(names=3), settings)
     assert result["zero_shot"] == result["zero_shot_top5"] == 1.0
     assert result["retrieval_i2t_r1"] == result["retrieval_t2i_r1"] == 1.0
@@ -241,6 +248,20 @@ def test_evaluate_on_a_world_of_colours(colour_world):
     rendered = len(colour_world)
     assert evaluate(colour_clip(), World(names=3), settings) == result
     assert len(colour_world) == rendered, "a second model is evaluated on the same rendered pictures"
+    assert {split for split, _ in colour_world} == {"test"}
+    del colour_world[:]
+    evaluate(colour_clip(), World(names=3), settings, split="val")
+    assert {split for split, _ in colour_world} == {"val"}
+    single = hits(colour_clip(), World(names=3), settings)
+    assert {name: values.mean() for name, values in single.items()} == pytest.approx(result)
+    assert {name: len(single[name]) for name in ("zero_shot", "retrieval_i2t_r1", "retrieval_t2i_r1", "binding")} == {
+        "zero_shot": 6,
+        "retrieval_i2t_r1": 3,
+        "retrieval_t2i_r1": 15,
+        "binding": 6,
+    }
+    with pytest.raises(ValueError, match="split 'train'"):
+        evaluate(colour_clip(), World(names=3), settings, split="train")
     assert set(chance(World(names=3), settings)) == set(result)
     assert set(evaluate(colour_clip(), World(names=3), settings, only=("zero_shot", "binding"))) == {
         "zero_shot",
