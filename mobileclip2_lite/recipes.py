@@ -339,7 +339,7 @@ def lite() -> Recipe:
     captioners = ("lite-captioner-short", "lite-captioner-relational", "lite-captioner-detailed")
     return Recipe(
         caption=Caption(captioners=captioners, generate=Generate(captions=2)),
-        # ours: at 48 pixels smaller crops and RandAugment cost the student more than they teach (benchmarks/views.py)
+        # ours: at 48 pixels smaller crops and RandAugment cost the student more than they teach (docs/lab_log.md)
         reinforce=Reinforce(augment=Augment(scale=(0.5, 1.0), operations=0)),
         control=Train(distill=0.0, views="weak", **training),
         student=Train(captioners=captioners, **training),

@@ -21,6 +21,7 @@ import tyro
 from mobileclip2_lite import recipes
 from mobileclip2_lite.cli import data as cli_captions
 from mobileclip2_lite.cli import models as cli_models
+from mobileclip2_lite.cli import studies as cli_studies
 from mobileclip2_lite.work.folder import FolderLocked, StageMismatch
 
 Flat = tyro.conf.arg(name="")
@@ -193,7 +194,7 @@ def _add_training(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> Non
         from mobileclip2_lite.studies.recorded import append_lines
 
         def measure(loaded):
-            return evaluate(loaded, recipe.world, recipe.evaluate, only=("zero_shot", "retrieval"))
+            return evaluate(loaded, recipe.world, recipe.evaluate, only=("zero_shot", "retrieval"), split="val")
 
         results = search.search(settings, student, data, out, measure)
         for name, result in results.items():
@@ -224,6 +225,7 @@ def main(arguments: list[str] | None = None) -> None:
         _add_training(app, recipe)
         cli_captions.add(app, recipe)
         cli_models.add(app, recipe)
+        cli_studies.add(app, recipe)
         app.cli(args=rest, prog="mobileclip2-lite", description=__doc__.split("\n")[0])
     except (ValueError, OSError, ModuleNotFoundError, StageMismatch, FolderLocked) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 from mobileclip2_lite.reports import figures
 from mobileclip2_lite.reports.run import LABELS
 from mobileclip2_lite.studies.paper import WAYS
-from mobileclip2_lite.studies.recorded import MEASURES, MISSING, Ladder, Study, curve, end, full_rows, values
+from mobileclip2_lite.studies.recorded import MEASURES, MISSING, Ladder, curve, end, full_rows, values
+from mobileclip2_lite.studies.rows import STUDIES, Study
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-TEMPERATURE = "mobileclip2-lite temperature runs/lite/reinforced runs/temperature"
+TEMPERATURE = "mobileclip2-lite study temperature --record"
 """What measures the curves."""
 
 
@@ -33,8 +34,8 @@ def missing(what: str) -> Figure:
 
 
 def _repeat(studies: Sequence[Study]) -> str:
-    names = " ".join(f'"{row}"' for study in studies for row in study.rows.values())
-    return f"python {studies[0].program} --rows {names}"
+    names = [name for name, study in STUDIES.items() if study in studies]
+    return f"mobileclip2-lite study {' '.join(names)} --record"
 
 
 def study_bars(

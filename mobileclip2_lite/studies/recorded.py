@@ -1,6 +1,6 @@
-"""The recorded longer runs: read them, and put them beside their control and beside the paper's tables.
+"""The recorded longer runs: read them, and put them beside their control.
 
-Reads the JSON lines in `results/` beside this file. What was not recorded is named as such.
+Reads the JSON lines in `results/` beside this file, which `record` wrote. What was not recorded is named as such.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from mobileclip2_lite.reports.run import LABELS, mean_and_deviation, percent
 from mobileclip2_lite.studies.paper import WAYS
+from mobileclip2_lite.studies.rows import Study
+from mobileclip2_lite.studies.temperature import judge
 
 MISSING = "not recorded"
 """Stands where a row has not been run."""
@@ -22,85 +24,12 @@ MISSING = "not recorded"
 MEASURES = ("zero_shot", "retrieval_i2t_r1", "retrieval_t2i_r1", "binding", "relations")
 """What the tables show."""
 
-SETUP = ("recipe", "samples", "data")
-"""Only lines that share these can be compared."""
-
 Ladder = Mapping[str, Sequence[Mapping[str, Any]]]
 """Row -> its lines, one a seed."""
 
 
-class Study(NamedTuple):
-    """Rows of the ladder that differ in one thing."""
-
-    rows: Mapping[str, str]
-    """Label -> row of `benchmarks/ladder.py`."""
-    control: str
-    """The label that the others are compared with."""
-    program: str = "benchmarks/ladder.py"
-    """What trains the rows."""
-
-
-STUDIES = {
-    "ladder": Study(
-        {
-            "control": "control",
-            "+ captions": "+ captions",
-            "+ distillation": "+ distillation",
-            "+ stored views": "+ stored views",
-            "+ ensemble": "+ ensemble",
-        },
-        "control",
-    ),
-    "lambda": Study({"λ = 0.5": "lambda 0.5", "λ = 0.75": "lambda 0.75", "λ = 1": "+ ensemble"}, "λ = 1"),
-    "captions": Study(
-        {
-            "none": "no captions",
-            "pretrained": "captions: pretrained",
-            "short": "captions: short",
-            "relational": "captions: relational",
-            "detailed": "captions: detailed",
-            "all three": "+ ensemble",
-        },
-        "none",
-    ),
-    "views": Study({"1 view": "views 1", "2 views": "views 2", "all views": "+ ensemble"}, "1 view"),
-    "number of captions": Study(
-        {
-            "0 captions": "no captions",
-            "1 caption": "captions 1",
-            "2 captions": "captions 2",
-            "all captions": "captions: short",
-        },
-        "0 captions",
-    ),
-    "teachers": Study({"conv": "+ stored views", "se": "teacher se only", "both": "+ ensemble"}, "conv"),
-    "scales": Study(
-        {"tuned, separate": "+ ensemble", "one for both": "shared scale", "teachers' own": "cards before tuning"},
-        "tuned, separate",
-    ),
-}
-"""Comparisons, by name."""
-
-STRENGTHS = {
-    "crops from 90 %": (0.9, 0),
-    "crops from 50 %": (0.5, 0),
-    "crops from 30 %": (0.3, 0),
-    "crops from 8 %": (0.08, 0),
-    "crops from 50 %, one RandAugment": (0.5, 1),
-    "crops from 8 %, two RandAugment": (0.08, 2),
-}
-"""Stored views from weak to strong: least share of the area, RandAugment operations. The second is lite's, the last the
-paper's."""
-
-VIEWS = {
-    kind: Study({views: f"{kind}: {views}" for views in STRENGTHS}, "crops from 50 %", "benchmarks/views.py")
-    for kind in ("control", "student")
-}
-"""What control and student make of them: rows of `benchmarks/views.py`."""
-
-
 def results_folder(given: str | os.PathLike | None = None) -> Path:
-    """Where recorded results lie: `given`, or `benchmarks/results` of the repository that the library stands in."""
+    """Where recorded results lie: `given`, or `results` beside this file."""
     return Path(given) if given else Path(__file__).parent / "results"
 
 
@@ -128,25 +57,45 @@ def append_lines(path: str | os.PathLike, lines: Sequence[Mapping[str, Any]]) ->
         file.write("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def read_ladder(path: str | os.PathLike, setup: Sequence[str] = SETUP) -> dict[str, list[dict[str, Any]]]:
-    """Row -> lines by seed, of the one set-up that most lines share; the newest line of a seed.
+def rows_file(folder: str | os.PathLike, row: str) -> Path:
+    """Where a row's lines stand: the temperature's many rows in a file of their own."""
+    return Path(folder) / ("temperature.jsonl" if " at " in row else "rows.jsonl")
 
-    Args:
-        setup: what makes a set-up; without `data` for rows that differ in their data (`benchmarks/views.py`).
+
+def append_rows(folder: str | os.PathLike, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Add recorded lines to the files of their rows."""
+    for line in lines:
+        append_lines(rows_file(folder, line["row"]), [line])
+
+
+def all_lines(folder: str | os.PathLike) -> list[dict[str, Any]]:
+    """Every recorded line of every generation.
 
     Raises:
         ValueError: a line is not JSON.
     """
-    lines = read_lines(path)
+    return [line for name in ("rows.jsonl", "temperature.jsonl") for line in read_lines(Path(folder) / name)]
+
+
+def by_row(lines: Sequence[Mapping[str, Any]]) -> Ladder:
+    """Row -> its lines by seed, of the one generation that most lines share; the newest line of a seed."""
     if not lines:
         return {}
-    setups = Counter(tuple(line.get(key) for key in setup) for line in lines)
-    chosen = setups.most_common(1)[0][0]
-    found: dict[str, dict[int, dict[str, Any]]] = {}
+    chosen = Counter(line["generation"] for line in lines).most_common(1)[0][0]
+    found: dict[str, dict[int, Mapping[str, Any]]] = {}
     for line in lines:
-        if tuple(line.get(key) for key in setup) == chosen:
+        if line["generation"] == chosen:
             found.setdefault(line["row"], {})[line["seed"]] = line
     return {row: [seeds[seed] for seed in sorted(seeds)] for row, seeds in found.items()}
+
+
+def read_rows(folder: str | os.PathLike | None = None) -> Ladder:
+    """Row -> its recorded lines, a line a seed; what `record` wrote into `folder` (default: with the library).
+
+    Raises:
+        ValueError: a line is not JSON.
+    """
+    return by_row(all_lines(results_folder(folder)))
 
 
 def values(ladder: Ladder, row: str, measure: str) -> list[float]:
@@ -218,13 +167,30 @@ def reached(ladder: Ladder, row: str, level: float, measure: str = "zero_shot") 
     return None
 
 
-def read_temperature(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
-    """Teacher -> its newest search, as `temperature.search` returns it.
+def searches(ladder: Ladder, metric: str = "zero_shot") -> dict[str, dict[str, Any]]:
+    """Teacher -> its curve over logit scales, in the form of `temperature.search`, from the rows `TEACHER at SCALE`.
 
-    Raises:
-        ValueError: a line is not JSON.
+    `own` is the scale of the teacher's card; predictors, which need the data, are judged where they were computed.
     """
-    return {line["teacher"]: line for line in read_lines(path)}
+    from mobileclip2_lite.models.embedded import data_folder
+
+    found: dict[str, dict[str, Any]] = {}
+    for row, lines in ladder.items():
+        teacher, at, scale = row.partition(" at ")
+        if not at:
+            continue
+        numbers = [line["metrics"][metric] for line in lines]
+        spread = statistics.stdev(numbers) if len(numbers) > 1 else None
+        point = {"scale": float(scale), "samples": lines[0]["samples"], "values": numbers}
+        search = found.setdefault(teacher, {"teacher": teacher, "metric": metric, "curve": []})
+        search["curve"].append({**point, "mean": statistics.fmean(numbers), "std": spread})
+    for teacher, search in found.items():
+        card = json.loads((data_folder() / "teachers" / teacher / "card.json").read_text("utf-8"))
+        search["curve"].sort(key=lambda point: point["scale"])
+        best = max(search["curve"], key=lambda point: point["mean"])["scale"]
+        search |= {"best": best, "own": card["logit_scale"], "predicted": {}}
+        search["judged"] = judge(search)
+    return found
 
 
 def full_rows(search: Mapping[str, Any]) -> list[dict[str, Any]]:

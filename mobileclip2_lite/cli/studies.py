@@ -1,0 +1,70 @@
+"""The commands of the evidence: `study` trains and shows recorded rows, `claims` writes the ledger made from them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import tyro
+
+from mobileclip2_lite import recipes
+
+Positional = tyro.conf.Positional
+
+
+def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
+    """Register the commands."""
+
+    @app.command
+    def study(
+        names: Positional[tuple[str, ...]] = (),
+        record: bool = False,
+        rows: tuple[str, ...] = (),
+        seeds: int = 0,
+        out: Path = Path("runs/studies"),
+        results: Path | None = None,
+        workers: int = 1,
+    ) -> None:
+        """Show the recorded rows of studies, after training those that are missing with --record.
+
+        Args:
+            names: studies; all of them for none.
+            record: train what is not recorded and append a line of each; a second call goes on where one stopped.
+            rows: only these rows.
+            seeds: at most so many seeds a row; 0 for each study's own number.
+            out: where data and trainings go.
+            results: folder of the recorded lines (default: with the library).
+            workers: trainings at a time, one core each.
+        """
+        from mobileclip2_lite.reports.page import Table, to_markdown
+        from mobileclip2_lite.studies import record as recording
+        from mobileclip2_lite.studies import recorded
+        from mobileclip2_lite.studies.rows import STUDIES
+
+        names, folder = names or tuple(STUDIES), recorded.results_folder(results)
+        jobs = recording.plan(names, recipe, out, folder, seeds, rows)
+        failed = recording.run(jobs, workers, folder) if record else 0
+        ladder = recorded.read_rows(folder)
+        for name in names:
+            table = Table(*recorded.study_table(ladder, STUDIES[name]))
+            print(to_markdown(STUDIES[name].question, [table]))
+        if not record and jobs:
+            print(f"{len(jobs)} trainings are not recorded: --record")
+        if failed:
+            raise SystemExit(1)
+
+    @app.command
+    def claims(out: Path = Path("docs/claims.md"), results: Path | None = None) -> None:
+        """Write the ledger: each claim of the papers with its effect, interval and verdict.
+
+        Args:
+            out: file to write.
+            results: folder of the recorded lines (default: with the library).
+        """
+        from mobileclip2_lite.studies import claims as ledger
+        from mobileclip2_lite.studies import recorded
+
+        entries = ledger.write(out, recorded.results_folder(results))
+        for entry in entries:
+            print(f"{entry.verdict:12} {entry.claim.text} ({entry.claim.measure})", file=sys.stderr)
+        print(out)

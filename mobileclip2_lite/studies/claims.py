@@ -1,0 +1,259 @@
+"""The ledger: each claim of the papers that can be tested at this size, with effect, interval and verdict.
+
+    mobileclip2-lite claims
+
+reads the recorded lines and writes docs/claims.md; a test makes it again and compares. A claim is a difference of two
+rows in one measure and the direction that the paper gives it. `agrees`: the whole interval lies on the claimed side.
+`disagrees`: it lies on the other side, or, where no difference is claimed, outside the margin. `cannot tell`: neither,
+or fewer seeds than three. `not tested`: the rows are not recorded. Differences are in points of percent.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mobileclip2_lite.studies import intervals, recorded
+from mobileclip2_lite.studies.rows import CONV, ROWS, SE
+
+ZERO, I2T, T2I = "zero_shot", "retrieval_i2t_r1", "retrieval_t2i_r1"
+MEASURES = {ZERO: "zero-shot", I2T: "image to text", T2I: "text to image"}
+LEAST_SEEDS = 3
+"""Fewer are never agreement."""
+GROUPS = {T2I: 5}
+"""Five captions of an image are one item of the bootstrap."""
+MARGIN = 0.02
+"""A difference within two points counts as none, where none is claimed."""
+
+
+class Claim(NamedTuple):
+    """A difference of two rows, and what is claimed of it."""
+
+    text: str
+    """In words."""
+    source: str
+    """Who says it."""
+    first: str
+    """Row whose measure is looked at; empty where this project has no such row."""
+    second: str
+    """Row that is taken from it."""
+    measure: str = ZERO
+    """Of the evaluation."""
+    sign: int = 1
+    """1: `first` is better; -1: it is worse; 0: they do not differ."""
+
+
+PAPER, FIRST, OURS = "MobileCLIP2", "MobileCLIP", "ours"
+
+
+def _both(text: str, source: str, first: str, second: str, sign: int = 1) -> list[Claim]:
+    return [Claim(text, source, first, second, measure, sign) for measure in (ZERO, I2T)]
+
+
+CLAIMS: tuple[Claim, ...] = (
+    *_both(
+        "A reinforced student beats plain training on the same pairs and samples",
+        FIRST,
+        "student, full",
+        "control, full",
+    ),
+    *_both("It beats plain training of twice its samples", FIRST, "+ ensemble", "control, twice the samples"),
+    *_both(
+        "It beats plain training that also has the captioners' annotated pairs",
+        OURS,
+        "+ ensemble",
+        "control + annotated pairs",
+    ),
+    *_both(
+        "Captions of a captioner that saw no clean caption help plain training",
+        OURS,
+        "control + web captions",
+        "control",
+    ),
+    *_both("Synthetic captions help plain training", FIRST, "+ captions", "control"),
+    *_both("Distillation adds to captions", FIRST, "+ distillation", "+ captions"),
+    *_both("An ensemble is better than its first teacher", FIRST, "+ ensemble", "+ distillation"),
+    *_both("An ensemble is better than its second teacher", FIRST, "+ ensemble", "teacher se only"),
+    *_both("Synthetic captions help distillation", FIRST, "+ ensemble", "no captions"),
+    Claim("λ = 1 is best for zero-shot (against 0.7)", FIRST, "lambda 1", "lambda 0.7", ZERO),
+    Claim("λ = 0.7 is better for retrieval than 1", FIRST, "lambda 0.7", "lambda 1", I2T),
+    Claim(
+        "A fine-tuned captioner is no better than its pretrained one for zero-shot",
+        PAPER,
+        "captions: short",
+        "captions: pretrained",
+        ZERO,
+        0,
+    ),
+    Claim(
+        "A fine-tuned captioner is better than its pretrained one for retrieval",
+        PAPER,
+        "captions: short",
+        "captions: pretrained",
+        I2T,
+    ),
+    *_both("Several captioners are no better than one", PAPER, "+ ensemble", "captions: short", 0),
+    *_both("A second caption of each captioner adds little", FIRST, "+ ensemble", "captions 1", 0),
+    *_both("Five stored views are better than one", FIRST, "+ ensemble", "views 1"),
+    *_both("More than two stored views add little", FIRST, "+ ensemble", "views 2", 0),
+    Claim("Strong views hurt plain training", FIRST, "control, stored views", "control", ZERO, -1),
+    *_both("int8 embeddings teach as well as bf16", OURS, "int8", "+ ensemble", 0),
+    *_both("int6 embeddings teach as well as bf16", OURS, "int6", "+ ensemble", 0),
+    *(
+        Claim(
+            f"{name.removeprefix('lite-teacher-')}: logit scale {better} teaches better than {worse}",
+            PAPER,
+            f"{name} at {better}",
+            f"{name} at {worse}",
+        )
+        for name in (CONV, SE)
+        for better, worse in ((20, 1), (20, 5), (20, 80), (20, 160))
+    ),
+    Claim("A DFN-filtered web makes a better student", PAPER, "", ""),
+    Claim("Summing the losses of real and synthetic captions beats drawing one of them", FIRST, "", ""),
+    Claim("One logit scale for both teachers is worse than each its own", PAPER, "", ""),
+    Claim("A bigger teacher is not a better one", PAPER, "", "", ZERO, 0),
+    Claim("Stored embeddings teach as well as a live teacher on fresh views", FIRST, "", "", ZERO, 0),
+    Claim("Equal accuracy takes fewer samples and hours, with the price of reinforcement counted", FIRST, "", ""),
+)
+"""The claims, in the order of the ledger."""
+
+
+class Entry(NamedTuple):
+    """A claim with what was found."""
+
+    claim: Claim
+    found: intervals.Interval | None
+    verdict: str
+    command: str
+
+
+def judge(claim: Claim, found: intervals.Interval | None) -> str:
+    """One of `agrees`, `disagrees`, `cannot tell`, `not tested`."""
+    if found is None:
+        return "not tested"
+    if found.seeds < LEAST_SEEDS or found.low is None or found.high is None:
+        return "cannot tell"
+    if claim.sign == 0:
+        inside = found.low > -MARGIN and found.high < MARGIN
+        outside = found.low > MARGIN or found.high < -MARGIN
+        return "agrees" if inside else "disagrees" if outside else "cannot tell"
+    low, high = sorted((claim.sign * found.low, claim.sign * found.high))
+    return "agrees" if low > 0 else "disagrees" if high < 0 else "cannot tell"
+
+
+def entries(lines: Sequence[Mapping[str, Any]], claims: Sequence[Claim] = CLAIMS) -> list[Entry]:
+    """Every claim with its effect on the recorded lines of the newest generation."""
+    rows = recorded.by_row(lines)
+    found = []
+    for claim in claims:
+        first, second = (_hits(rows.get(row, ()), claim.measure) for row in (claim.first, claim.second))
+        effect = intervals.difference(first, second, GROUPS.get(claim.measure, 1))
+        commands = [rows[row][0]["command"] for row in (claim.first, claim.second) if row in rows]
+        found.append(Entry(claim, effect, judge(claim, effect), " and ".join(f"`{text}`" for text in commands)))
+    return found
+
+
+def _hits(lines: Sequence[Mapping[str, Any]], measure: str) -> dict[int, np.ndarray]:
+    return {
+        line["seed"]: intervals.unpack(line["hits"][measure], line["items"][measure])
+        for line in lines
+        if measure in line["hits"]
+    }
+
+
+def ledger(lines: Sequence[Mapping[str, Any]]) -> str:
+    """The text of docs/claims.md."""
+    found = entries(lines)
+    counts = {
+        verdict: sum(entry.verdict == verdict for entry in found)
+        for verdict in ("agrees", "disagrees", "cannot tell", "not tested")
+    }
+    summary = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    out = [
+        "# What the papers claim, and what was measured here",
+        "",
+        "Made by `mobileclip2-lite claims` from `mobileclip2_lite/studies/results/`; a test makes it again. Measured",
+        "on the test split of the embedded world, which no search saw, with captions in a wording that no model was",
+        "trained on. Effects are points of percent with 95 % intervals over seeds and test items, paired by seed;",
+        "every seed has pairs, views, captions and weights of its own. Fewer than three seeds are never agreement.",
+        "",
+        f"{len(found)} claims: {summary}.",
+        "",
+        "| claim | source | measure | effect | seeds | verdict |",
+        "|---|---|---|---|---|---|",
+    ]
+    for claim, effect, verdict, _ in found:
+        out.append(
+            f"| {claim.text} | {claim.source} | {MEASURES[claim.measure]} | {_shown(effect)} | "
+            f"{effect.seeds if effect else ''} | {verdict} |"
+        )
+    out += ["", *_row_table(lines), "", *_clean_data()]
+    return "\n".join(out) + "\n"
+
+
+def _shown(effect: intervals.Interval | None) -> str:
+    if effect is None:
+        return ""
+    if effect.low is None or effect.high is None:
+        return f"{100 * effect.mean:+.1f}"
+    return f"{100 * effect.mean:+.1f} ({100 * effect.low:+.1f} to {100 * effect.high:+.1f})"
+
+
+def _row_table(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Every recorded row with its means."""
+    rows = recorded.by_row(lines)
+    header = ["row", "samples", *MEASURES.values(), "seeds", "CPU seconds", "command"]
+    out = ["## The rows", "", "| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
+    for row in [row for row in ROWS if row in rows]:
+        some = rows[row]
+        means = [np.mean([line["metrics"][measure] for line in some]) for measure in MEASURES]
+        cells = [row, f"{some[0]['samples']:,}", *(f"{100 * mean:.1f}" for mean in means), str(len(some))]
+        cells += [f"{np.mean([line['seconds'] for line in some]):.0f}", f"`{some[0]['command']}`"]
+        out.append("| " + " | ".join(cells) + " |")
+    return out
+
+
+def _clean_data() -> list[str]:
+    """What clean data each embedded model saw, from the cards."""
+    from mobileclip2_lite.models.embedded import data_folder
+
+    out = [
+        "## What clean data entered where",
+        "",
+        "A student sees none of it, but its targets and synthetic captions come from models that did.",
+        "",
+        "| model | clean captions that it was trained on | wording |",
+        "|---|---|---|",
+    ]
+    for path in sorted(data_folder().glob("*/*/card.json")):
+        card = json.loads(path.read_text("utf-8"))
+        out.append(f"| {card['name']} | {_clean(card)} | {_wording(card)} |")
+    return out
+
+
+def _clean(card: Mapping[str, Any]) -> str:
+    if "captions" in card:  # a teacher
+        parts = [card, *([card["start"]] if isinstance(card.get("start"), dict) else [])]
+        seen = sum(part["samples"] for part in parts)
+        return f"{100 * card['captions']:.0f} % of {seen:,} scenes, each seen once"
+    if "scenes" in card:  # the scorer
+        return f"{card['scenes']:,} annotated scenes, {', '.join(card['styles'])}"
+    return card["data"] if "annotated" in card.get("data", "") else "none"
+
+
+def _wording(card: Mapping[str, Any]) -> str:
+    if card.get("worded"):
+        return f"plain, then {100 * card['worded']:.0f} % learned"
+    return card.get("wording", "plain")
+
+
+def write(path: Path, results: Path) -> list[Entry]:
+    """Write the ledger and return its entries."""
+    lines = recorded.all_lines(results)
+    path.write_text(ledger(lines), "utf-8")
+    return entries(lines)

@@ -1,0 +1,87 @@
+"""How sure a measured number is: intervals over seeds and test items, paired where two rows share them.
+
+A row's result is a table of hits, a seed a line and a test item a column. Both were drawn: other pairs, views, captions
+and weights would give other lines, other test scenes other columns. Items are many, so they are resampled (bootstrap).
+Seeds are three to five, too few to resample: their mean is drawn from Student's t distribution around the measured one.
+The test scenes are the same for all rows, and rows of one seed share pairs, views and captions, so a difference of two
+rows is taken seed by seed and item by item before anything is drawn.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from mobileclip2_lite.work.randomness import rng
+
+DRAWS = 2_000
+"""Bootstrap draws; the interval's ends move by a tenth of their distance from one set of draws to another."""
+LEVEL = 0.95
+"""Share of the draws inside the interval."""
+
+
+class Interval(NamedTuple):
+    """A mean with its interval; without at least two seeds there is none."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    seeds: int
+
+
+def pack(hits: Sequence[float] | np.ndarray) -> str:
+    """Hits (N,) as a short string: a bit an item, base64; an expected hit under ties counts from one half."""
+    return base64.b64encode(np.packbits(np.asarray(hits) >= 0.5).tobytes()).decode("ascii")
+
+
+def unpack(text: str, count: int) -> np.ndarray:
+    """The hits (count,) of `pack`, as 0.0 and 1.0.
+
+    Raises:
+        ValueError: the string does not hold `count` items.
+    """
+    bits = np.frombuffer(base64.b64decode(text, validate=True), np.uint8)
+    if len(bits) != -(-count // 8):
+        raise ValueError(f"{len(bits)} bytes of hits are not those of {count:,} items: record the line again")
+    return np.unpackbits(bits, count=count).astype(np.float64)
+
+
+def interval(hits: np.ndarray, groups: int = 1, draws: int = DRAWS, level: float = LEVEL) -> Interval:
+    """Mean and interval of hits, or of differences of hits.
+
+    Args:
+        hits: (seeds, items).
+        groups: items that belong together (the five captions of an image), side by side; they are resampled as one.
+        draws: of the bootstrap.
+        level: share of the draws inside the interval.
+
+    Raises:
+        ValueError: the table is not two-dimensional, or `groups` does not divide the items.
+    """
+    hits = np.asarray(hits, np.float64)
+    if hits.ndim != 2 or not hits.size or hits.shape[1] % groups:
+        raise ValueError(f"hits of shape {hits.shape} in groups of {groups}: (seeds, items) are wanted")
+    seeds, mean = len(hits), float(hits.mean())
+    if seeds < 2:
+        return Interval(mean, None, None, seeds)
+    items = hits.mean(axis=0).reshape(-1, groups).mean(axis=1)
+    draw = rng("bootstrap", seeds, len(items))
+    means = np.empty(draws)
+    for k in range(draws):
+        means[k] = items[draw.integers(len(items), size=len(items))].mean()
+    spread = hits.mean(axis=1).std(ddof=1) / math.sqrt(seeds)
+    means += spread * draw.standard_t(seeds - 1, draws)
+    low, high = np.quantile(means, ((1 - level) / 2, (1 + level) / 2))
+    return Interval(mean, float(low), float(high), seeds)
+
+
+def difference(first: Mapping[int, np.ndarray], second: Mapping[int, np.ndarray], groups: int = 1) -> Interval | None:
+    """`first` minus `second`, two rows' hits by seed, over the seeds that both have; None if they share none."""
+    shared = sorted(set(first) & set(second))
+    if not shared:
+        return None
+    return interval(np.stack([first[seed] - second[seed] for seed in shared]), groups)

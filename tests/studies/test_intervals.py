@@ -1,0 +1,61 @@
+"""Intervals: they hold what they say, pair what is shared, and refuse what they cannot know."""
+
+import numpy as np
+import pytest
+
+from mobileclip2_lite.studies.intervals import difference, interval, pack, unpack
+
+
+def test_hits_survive_packing():
+    hits = np.random.default_rng(0).random(1_003) < 0.3
+    text = pack(hits)
+    assert len(text) == 168
+    assert np.array_equal(unpack(text, 1_003), hits)
+    with pytest.raises(ValueError, match="are not those of 900"):
+        unpack(text, 900)
+
+
+def _world(draw, seeds, items, effect=0.0):
+    """Hits of a row whose seeds differ by 0.03 and whose items differ in difficulty."""
+    chance = 0.5 + effect + 0.03 * draw.standard_normal((seeds, 1)) + 0.2 * draw.standard_normal((1, items))
+    return (draw.random((seeds, items)) < chance).astype(float)
+
+
+def test_an_interval_holds_the_truth_as_often_as_it_says():
+    draw, held = np.random.default_rng(1), 0
+    for _ in range(120):
+        found = interval(_world(draw, 3, 300), draws=400)
+        held += found.low <= 0.5 <= found.high
+    assert 105 <= held <= 120  # of 95 %: 114 expected
+
+
+def test_more_seeds_narrow_it_and_one_seed_has_none():
+    draw = np.random.default_rng(2)
+    widths = [np.subtract(*interval(_world(draw, seeds, 600))[2:0:-1]) for seeds in (3, 12)]
+    assert widths[1] < 0.6 * widths[0]
+    alone = interval(_world(draw, 1, 50))
+    assert (alone.low, alone.high, alone.seeds) == (None, None, 1)
+
+
+def test_a_difference_is_paired_by_seed_and_item():
+    draw = np.random.default_rng(3)
+    base = _world(draw, 5, 2_000)
+    better = np.maximum(base, draw.random(base.shape) < 0.02)  # one point more, on the same seeds and items
+    paired = difference(dict(enumerate(better)), dict(enumerate(base)))
+    assert paired.low > 0
+    assert paired.high - paired.low < 0.012
+    assert interval(base).high - interval(base).low > 0.05
+    partly = difference({0: base[0], 7: base[1]}, dict(enumerate(base)))
+    assert (partly.mean, partly.seeds) == (0.0, 1)
+    assert difference({9: base[0]}, {0: base[0]}) is None
+
+
+def test_captions_of_one_image_are_one_item():
+    draw = np.random.default_rng(4)
+    images = (draw.random((1, 200)) < 0.4).astype(float).repeat(3, axis=0)
+    texts = images.repeat(5, axis=1)
+    together, apart = interval(texts, groups=5), interval(texts)
+    assert together.high - together.low == pytest.approx(interval(images).high - interval(images).low, rel=0.1)
+    assert apart.high - apart.low < 0.6 * (together.high - together.low)
+    with pytest.raises(ValueError, match="in groups of 3"):
+        interval(np.zeros((2, 10)), groups=3)
