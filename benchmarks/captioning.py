@@ -26,6 +26,7 @@ import torch
 from mobileclip2_lite.captioning.generation import generate
 from mobileclip2_lite.models.coca import special_tokens
 from mobileclip2_lite.models.loaded import LoadedModel
+from mobileclip2_lite.models.trimming import text_lengths
 from mobileclip2_lite.models.zoo import create_model
 from mobileclip2_lite.recipes import Generate
 from mobileclip2_lite.work.randomness import rng
@@ -47,7 +48,7 @@ def official(loaded: LoadedModel, images: torch.Tensor, length: int, seed: int) 
         eos_token_id=end,
         pad_token_id=pad,
     )
-    return (tokens != pad).sum(1).tolist()
+    return text_lengths(tokens, pad).tolist()
 
 
 def ours(loaded: LoadedModel, images: torch.Tensor, length: int, seed: int, precision: str = "fp32") -> list[int]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mobileclip2_lite.models.loaded import many
 from mobileclip2_lite.models.preprocess import Preprocess
 from mobileclip2_lite.models.tokenizer import prefix_tokenizer
 from mobileclip2_lite.work.files import sha256_file
@@ -47,8 +48,8 @@ class Exported:
         return self.embed_pixels(np.stack([self.preprocess(image).numpy() for image in images]))
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Texts to unit features (N, D)."""
-        return self.embed_tokens(self.tokenizer(list(texts)).numpy())
+        """Texts to unit features (N, D); one string in place of a list is a ValueError."""
+        return self.embed_tokens(self.tokenizer(many(texts, "texts")).numpy())
 
 
 def load_exported(folder: str | os.PathLike, precision: str = "fp32", threads: int | None = None) -> Exported:

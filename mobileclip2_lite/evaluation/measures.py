@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mobileclip2_lite.models.loaded import encode_texts
+from mobileclip2_lite.models.loaded import encode_texts, many
 
 if TYPE_CHECKING:
     from mobileclip2_lite.models.loaded import LoadedModel
@@ -36,7 +36,13 @@ def zero_shot_classifier(
     Args:
         classnames: C names as they stand in a sentence.
         templates: strings with one `{}`, or functions from a name to a prompt.
+
+    Raises:
+        ValueError: names or templates are one string in place of a list, or a template has no `{}`.
     """
+    classnames = many(classnames, "classnames")
+    if isinstance(templates, str):
+        raise ValueError(f"templates is one string, {templates!r}: give a list, [{templates!r}]")
     prompts = [_fill(template, name) for name in classnames for template in templates]
     features = encode_texts(loaded, prompts, batch_size)
     mean = features.reshape(len(classnames), len(templates), -1).mean(dim=1)

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from mobileclip2_lite.models.trimming import text_lengths
+
 if TYPE_CHECKING:
     from mobileclip2_lite.models.loaded import LoadedModel
 
@@ -111,7 +113,7 @@ def _mask(text: nn.Module, tokens: Tensor, dtype: torch.dtype) -> Tensor:
 
 def cut(tokens: Tensor, pad: int) -> Tensor:
     """Token rows (B, context) cut to the longest text and one padding, which is all that `text_states` looks at."""
-    longest = int((tokens != pad).sum(1).max()) if len(tokens) else 0
+    longest = int(text_lengths(tokens, pad).max()) if len(tokens) else 0
     return tokens[:, : longest + 1]
 
 

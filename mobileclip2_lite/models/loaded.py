@@ -121,11 +121,11 @@ def encode_texts(loaded: LoadedModel, texts: Iterable[str], batch_size: int = 25
     Texts go in order of length, so that a batch is cut to its own longest text where the tower allows it exactly.
 
     Raises:
-        ValueError: `texts` is empty.
+        ValueError: `texts` is empty, or is one string.
     """
     from mobileclip2_lite.models.trimming import trim
 
-    texts = list(texts)
+    texts = many(texts, "texts")
     if not texts:
         raise ValueError("encode_texts was given no text")
     unique = sorted(dict.fromkeys(texts), key=len)
@@ -136,6 +136,20 @@ def encode_texts(loaded: LoadedModel, texts: Iterable[str], batch_size: int = 25
             features.append(loaded.model.encode_text(tokens, normalize=True).float().cpu())
     row = {text: index for index, text in enumerate(unique)}
     return torch.cat(features)[[row[text] for text in texts]]
+
+
+def many(texts: Iterable[str], what: str) -> list[str]:
+    """`texts` as a list.
+
+    Raises:
+        ValueError: it is one string, whose characters would each be taken for a text, or holds something else.
+    """
+    if isinstance(texts, (str, bytes)):
+        raise ValueError(f"{what} is one string, {texts[:40]!r}: give a list of strings, [{texts[:40]!r}]")
+    texts = list(texts)
+    if wrong := next((text for text in texts if not isinstance(text, str)), None):
+        raise ValueError(f"{what} holds {wrong!r:.80}, which is no string: give a list of strings")
+    return texts
 
 
 class LoadedModel(NamedTuple):

@@ -17,7 +17,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,13 +26,10 @@ from torch import Tensor, nn
 from mobileclip2_lite import recipes
 from mobileclip2_lite.models.card import digest, read_card
 from mobileclip2_lite.models.embedded import data_folder
-from mobileclip2_lite.models.loaded import LoadedModel
+from mobileclip2_lite.models.loaded import LoadedModel, many
 from mobileclip2_lite.models.trimming import trim
 from mobileclip2_lite.models.zoo import create_model, save_model
 from mobileclip2_lite.work.files import pretty, write_atomic
-
-if TYPE_CHECKING:
-    from mobileclip2_lite.models.loaded import LoadedModel
 
 _TYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -148,12 +145,13 @@ class TeacherEnsemble(nn.Module):
 
         Raises:
             KeyError: no teacher of that name.
+            ValueError: `texts` is one string.
         """
-        model = self._model(name)
+        model, texts = self._model(name), many(texts, "texts")
         device = self._device(model)
-        if not len(texts):
+        if not texts:
             return torch.zeros(0, self.cards[name]["dimension"], device=device)
-        tokens = trim(model, self.tokenizers[name](list(texts))).to(device)
+        tokens = trim(model, self.tokenizers[name](texts)).to(device)
         with self._autocast(name, device):
             features = model.encode_text(tokens)
         return F.normalize(features.float(), dim=-1)

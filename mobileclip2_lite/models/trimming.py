@@ -2,8 +2,9 @@
 
 A causal text tower never looks past the end token, and one that masks padding not at it, so that the padding is work
 for nothing: at lite it is four fifths of the text. MobileCLIP2's other towers attend to padding, and cutting it would
-change their output; they are left as they are. Reads and writes nothing. Taught by
-notebooks/40_reinforced_training.ipynb.
+change their output; they are left as they are. `text_lengths` is the one definition of a text's length: id 0 is
+padding behind a text, but in CLIP's BPE also the token `!` inside one (`"cute dog!:)"`), so that counting the tokens
+that are not 0 would lose the end token. Reads and writes nothing. Taught by notebooks/40_reinforced_training.ipynb.
 """
 
 from __future__ import annotations
@@ -28,18 +29,26 @@ def _cut_mask(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[t
 
 
 def is_trimmable(model: nn.Module) -> bool:
-    """Whether the text tower is causal, or masks padding, and takes its feature from the end token."""
+    """Whether the text tower is causal, or masks padding of id 0, and takes its feature from an end token."""
     text = getattr(model, "text", None)
-    masked = getattr(text, "attn_mask", None) is not None or getattr(text, "use_pad_mask", False)
-    from_end = getattr(text, "pool_type", "") in ("argmax", "eos") and getattr(text, "cls_emb", None) is None
-    return masked and from_end
+    masks_padding = getattr(text, "use_pad_mask", False) and getattr(text, "pad_id", None) == 0
+    pool = getattr(text, "pool_type", "")
+    from_end = pool == "argmax" or (pool == "eos" and getattr(text, "eos_id", 0) != 0)
+    causal = getattr(text, "attn_mask", None) is not None
+    return (causal or masks_padding) and from_end and getattr(text, "cls_emb", None) is None
+
+
+def text_lengths(tokens: torch.Tensor, pad: int = 0) -> torch.Tensor:
+    """(N,) places up to each text's last token that is not `pad`, at least 1, of tokens (N, L)."""
+    places = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
+    return ((tokens != pad) * places).amax(dim=1).clamp_(min=1)
 
 
 def trim(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
     """`tokens` (N, L), padded with zeros, cut to the longest text if that leaves the features as they are."""
     if not is_trimmable(model):
         return tokens
-    return tokens[:, : max(1, int((tokens != 0).sum(1).max()))]
+    return tokens[:, : int(text_lengths(tokens).max())]
 
 
 def encode_text(model: nn.Module, tokens: torch.Tensor, normalize: bool = False, parts: int = 4) -> torch.Tensor:
@@ -50,7 +59,7 @@ def encode_text(model: nn.Module, tokens: torch.Tensor, normalize: bool = False,
     """
     if not is_trimmable(model):
         return model.encode_text(tokens, normalize=normalize)
-    order = (tokens != 0).sum(1).argsort(stable=True)
+    order = text_lengths(tokens).argsort(stable=True)
     pieces = [tokens[rows] for rows in order.chunk(parts)]
     features = torch.cat([model.encode_text(trim(model, piece), normalize=normalize) for piece in pieces])
     return features[order.argsort()]

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from mobileclip2_lite.models.coca import cut, image_states, is_captioner, next_token_logits, text_states
 from mobileclip2_lite.models.loaded import LoadedModel, attention, autocast
+from mobileclip2_lite.models.trimming import text_lengths
 from mobileclip2_lite.recipes import Train
 from mobileclip2_lite.shards.dataset import ReinforcedDataset
 from mobileclip2_lite.training import losses as loss_functions
@@ -63,7 +64,7 @@ class CaptionerStepper(Stepper):
         order = torch.arange(len(tokens), device=self.device)
         parts = 1
         if self.device.type == "cpu":
-            order, parts = (tokens != pad).sum(1).argsort(stable=True), max(1, len(tokens) // ROWS)
+            order, parts = text_lengths(tokens, pad).argsort(stable=True), max(1, len(tokens) // ROWS)
         features, total = [], torch.zeros((), device=self.device)
         images = images.repeat(groups, 1, 1) if groups > 1 else images
         for rows in order.chunk(parts):

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mobileclip2_lite.models.trimming import text_lengths
 from mobileclip2_lite.shards.dataset import Batch, ReinforcedDataset
 
 
@@ -93,17 +94,11 @@ class Tokens:
                 self._rows.clear()
                 new = list(dict.fromkeys(texts))
             tokens = self.tokenizer(new)
-            lengths = token_lengths(tokens).tolist()
+            lengths = text_lengths(tokens).tolist()
             self._rows.update((text, (row, n)) for text, row, n in zip(new, tokens, lengths, strict=True))
         rows = [self._rows[text] for text in texts]
         tokens = torch.stack([row for row, _ in rows])
         return tokens[:, : max(n for _, n in rows)].contiguous() if self.cut else tokens
-
-
-def token_lengths(tokens: Tensor) -> Tensor:
-    """(B,) number of tokens up to the last that is not padding (0), at least 1."""
-    places = torch.arange(1, tokens.shape[1] + 1)
-    return ((tokens != 0) * places).amax(dim=1).clamp_(min=1)
 
 
 def feed(

@@ -17,12 +17,12 @@ from doubles.tiny_training import TEACHERS, settings, write_data, write_model
 
 from mobileclip2_lite.models import loaded as loaded_module
 from mobileclip2_lite.models.loaded import usable_precision
-from mobileclip2_lite.models.trimming import is_trimmable
+from mobileclip2_lite.models.trimming import is_trimmable, text_lengths
 from mobileclip2_lite.models.zoo import create_model
 from mobileclip2_lite.training import checkpoints, gradient_cache
 from mobileclip2_lite.training.cpu import grouped_convolutions_in_fp32, strided_pointwise_by_slicing
 from mobileclip2_lite.training.distributed import Processes
-from mobileclip2_lite.training.feeding import Tokens, feed, token_lengths
+from mobileclip2_lite.training.feeding import Tokens, feed
 from mobileclip2_lite.training.log import read
 from mobileclip2_lite.training.loop import Diverged, Run, train
 from mobileclip2_lite.training.losses import PairLoss, Rows
@@ -351,7 +351,7 @@ def test_cutting_texts_would_change_a_tower_that_attends_to_padding(data, tmp_pa
     stepper, (fed,) = batches(data, attending)
     assert not stepper.cut
     assert fed.tokens[0].shape[1] == 24
-    short = fed.tokens[0][:, : int(token_lengths(fed.tokens[0]).max())]
+    short = fed.tokens[0][:, : int(text_lengths(fed.tokens[0]).max())]
     tower = stepper.model.eval()
     assert not torch.allclose(tower.encode_text(short), tower.encode_text(fed.tokens[0]), atol=1e-3)
     tower.text.use_pad_mask = True  # the same tower, padding masked: now cutting is exact
