@@ -173,6 +173,8 @@ class Train:
     """Folder of a model of the same architecture to start from (fine-tuning); empty for new weights."""
     distill: float = 1.0
     """Lambda: weight of the distillation loss, 1 - lambda of the contrastive loss (paper: 1)."""
+    gated: bool = False
+    """Weigh each pair's contrastive term by the stored teachers' belief in the pair (ours; needs 0 < `distill` < 1)."""
     contrast: float = 1.0
     """Weight of the whole of that beside the captioning loss (CoCa: 1)."""
     captioning: float = 0.0

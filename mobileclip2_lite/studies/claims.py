@@ -81,6 +81,9 @@ CLAIMS: tuple[Claim, ...] = (
     *_both("Synthetic captions help distillation", FIRST, "+ ensemble", "no captions"),
     Claim("λ = 1 is best for zero-shot (against 0.7)", FIRST, "lambda 1", "lambda 0.7", ZERO),
     Claim("λ = 0.7 is better for retrieval than 1", FIRST, "lambda 0.7", "lambda 1", I2T),
+    *_both(
+        "A contrast gated by the teachers' belief beats the same λ without", OURS, "lambda 0.7, gated", "lambda 0.7"
+    ),
     Claim(
         "A fine-tuned captioner is no better than its pretrained one for zero-shot",
         PAPER,

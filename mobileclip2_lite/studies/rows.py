@@ -61,6 +61,7 @@ ROWS: dict[str, Row] = {
     "lambda 0.5": _student(distill=0.5),
     "lambda 0.7": _student(distill=0.7),
     "lambda 1": _student(distill=1.0),
+    "lambda 0.7, gated": _student(distill=0.7, gated=True),
     # captions
     "captions: pretrained": _student(captioners=(WEB,)),
     "captions: short": _student(captioners=(SHORT,)),
@@ -137,7 +138,7 @@ STUDIES: dict[str, Study] = {
     ),
     "lambda": Study(
         "How much distillation?",
-        {"λ = 0.5": "lambda 0.5", "λ = 0.7": "lambda 0.7", "λ = 1": "lambda 1"},
+        {"λ = 0.5": "lambda 0.5", "λ = 0.7": "lambda 0.7", "λ = 0.7, gated": "lambda 0.7, gated", "λ = 1": "lambda 1"},
         "λ = 1",
     ),
     "captions": Study(

@@ -41,6 +41,8 @@ VERSION = 1
 """Of what a training writes."""
 NO_RESULT = ("workers", "checkpoint_every", "log_every", "tracker", "threads")
 """Settings that do not change the trained model."""
+LATER = ("gated",)
+"""Settings that came after trainings had been finished: at their defaults they leave a training's key as it was."""
 
 
 class Diverged(RuntimeError):
@@ -82,7 +84,12 @@ def train(
     _check(settings)
     if settings.stop_on and evaluate is None:
         raise ValueError(f"stop_on={settings.stop_on!r} needs an evaluation that measures it: pass `evaluate`")
-    identity = {k: v for k, v in dataclasses.asdict(settings).items() if k not in NO_RESULT}
+    plain = Train()
+    identity = {
+        k: v
+        for k, v in dataclasses.asdict(settings).items()
+        if k not in NO_RESULT and not (k in LATER and v == getattr(plain, k))
+    }
     scales = {name: card["logit_scale"] for name, card in teacher_cards(data, settings).items()}
     inputs = {"data": data, **({"start": weights_hash(settings.start)} if settings.start else {})}
     work = Work(out, "train", VERSION, {"train": identity, "seed": seed, "logit_scales": scales}, inputs)

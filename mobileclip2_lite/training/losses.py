@@ -61,6 +61,10 @@ class PairLoss:
     the student's logit is exactly where its sigmoid equals the target, which does not hold for SigLIP's
     `logsigmoid(label * logit)` with soft labels.
 
+    With `gated`, each row's contrastive term is multiplied by the teachers' belief in its partner: their mean
+    probability of it over that of their favourite, 1 where the partner is the favourite. A wrong text then costs
+    nothing, where lambda would take the contrast from the right texts too (ours; softmax form only).
+
     Args:
         teachers: names, in any order; empty for the contrastive loss alone.
         logit_scales: scale (not its logarithm) of each teacher, by name; temperature is 1 / scale.
@@ -69,11 +73,13 @@ class PairLoss:
         form: `softmax` or `sigmoid`.
         logit_biases: biases of sigmoid teachers, by name.
         chunk: rows whose similarities exist at a time; 0 for all. The result is the same.
+        gated: weigh each row's contrastive term by the teachers' belief in its partner.
 
     Raises:
         ValueError: a teacher without a scale or a dimension, a scale or dimension or bias without its teacher, a name
             twice, a scale that is not positive and finite, weight outside 0..1, weight above 0 without a teacher, an
-            unknown form, or a bias with the softmax form, which does not know it.
+            unknown form, a bias with the softmax form, which does not know it, or a gate without teachers, without a
+            contrastive term to gate, or with the sigmoid form.
     """
 
     def __init__(
@@ -85,12 +91,13 @@ class PairLoss:
         form: str = "softmax",
         logit_biases: Mapping[str, float] | None = None,
         chunk: int = 0,
+        gated: bool = False,
     ) -> None:
         self.teachers = tuple(teachers)
         self.logit_scales = dict(logit_scales or {})
         self.dimensions = dict(dimensions or {})
         self.logit_biases = dict(logit_biases or {})
-        self.weight, self.form, self.chunk = float(weight), form, int(chunk)
+        self.weight, self.form, self.chunk, self.gated = float(weight), form, int(chunk), gated
         if len(set(self.teachers)) != len(self.teachers):
             raise ValueError(f"a teacher is named twice: {self.teachers}")
         for what, given in (("logit scale", self.logit_scales), ("dimension", self.dimensions)):
@@ -108,6 +115,11 @@ class PairLoss:
             raise ValueError(f"the weight of distillation is {weight}, but no teacher is named")
         if form not in ("softmax", "sigmoid"):
             raise ValueError(f"unknown form of the loss {form!r}: softmax or sigmoid")
+        if gated and (form != "softmax" or not 0 < self.weight < 1):
+            raise ValueError(
+                "a gated contrast needs the softmax form and a weight of distillation (lambda) between 0 and 1, both "
+                f"excluded: there it has teachers and something to gate; form {form!r}, weight {weight}"
+            )
         if form == "softmax" and self.logit_biases:
             raise ValueError(
                 "a softmax does not change with a logit bias: leave logit_biases out or use form='sigmoid'"
@@ -169,8 +181,8 @@ class PairLoss:
             logits = scale * image.local @ text.local.T
             teachers = [self.logit_scales[name] * u.local @ w.local.T for u, w, name in pairs]
             same = same_image(ids, 0, len(logits))
-            forth = softmax_rows(logits, teachers, 0, same)
-            back = softmax_rows(logits.T, [matrix.T for matrix in teachers], 0, same)
+            forth = softmax_rows(logits, teachers, 0, same, self.gated)
+            back = softmax_rows(logits.T, [matrix.T for matrix in teachers], 0, same, self.gated)
             return (forth[0] + back[0]) / 2, (forth[1] + back[1]) / 2
         sums = []
         for queries, keys, turned in ((image, text, False), (text, image, True)):
@@ -179,7 +191,8 @@ class PairLoss:
             def rows(piece: Tensor, others: Tensor, scale: Tensor, low: int, start: int, swapped=swapped) -> tuple:
                 high = low + len(piece)
                 teachers = [self.logit_scales[name] * q.local[low:high] @ k.all.T for q, k, name in swapped]
-                return softmax_rows(scale * piece @ others.T, teachers, start + low, same_image(ids, low, high))
+                same = same_image(ids, low, high)
+                return softmax_rows(scale * piece @ others.T, teachers, start + low, same, self.gated)
 
             sums.append(self._in_chunks(rows, queries, keys, scale))
         return (sums[0][0] + sums[1][0]) / 2, (sums[0][1] + sums[1][1]) / 2
@@ -231,7 +244,7 @@ def same_image(ids: Rows | None, low: int, high: int) -> Tensor | None:
 
 
 def softmax_rows(
-    logits: Tensor, teacher_logits: Sequence[Tensor], start: int, same: Tensor | None = None
+    logits: Tensor, teacher_logits: Sequence[Tensor], start: int, same: Tensor | None = None, gated: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Sums over rows of -log p(partner) and of mean_k KL(teacher k || student).
 
@@ -240,14 +253,27 @@ def softmax_rows(
         teacher_logits: (B, N) of each teacher.
         start: the partner of row i is column start + i.
         same: (B, N) True for pairs that are no negatives in the contrast.
+        gated: multiply -log p(partner) by the teachers' probability of the partner over their largest.
     """
     log_p = F.log_softmax(logits, dim=1)
     contrasted = log_p if same is None else F.log_softmax(logits.masked_fill(same, -torch.inf), dim=1)
-    contrastive = -contrasted.diagonal(start).sum()
+    missed = -contrasted.diagonal(start)
     if not teacher_logits:
-        return contrastive, contrastive.new_zeros(())
+        return missed.sum(), missed.new_zeros(())
     target, negative_entropy = ensemble_target(teacher_logits)
+    contrastive = (missed * belief(target, start)).sum() if gated else missed.sum()
     return contrastive, negative_entropy.sum() - (target * log_p).sum()
+
+
+@torch.no_grad()
+def belief(target: Tensor, start: int) -> Tensor:
+    """(B,) How far the teachers believe in each row's partner: its probability over that of their favourite, 0 to 1.
+
+    Args:
+        target: (B, N) the teachers' mean probabilities.
+        start: the partner of row i is column start + i.
+    """
+    return target.diagonal(start) / target.amax(dim=1)
 
 
 @torch.no_grad()

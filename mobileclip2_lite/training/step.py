@@ -194,6 +194,7 @@ def pair_loss(settings: Train, teachers: dict[str, dict]) -> PairLoss:
         settings.loss,
         biases if settings.loss == "sigmoid" else {},
         settings.loss_chunk,
+        settings.gated,
     )
 
 

@@ -398,3 +398,48 @@ def test_two_processes_leave_out_the_same_pairs_as_one(batch):
         for a, b in ((0, 2), (2, 6))
     ]
     assert sum(share.total.item() for share in shares) == pytest.approx(whole.item())
+
+
+def naive_gated(batch, scale: float, weight: float) -> float:
+    """Each row's contrastive term times the teachers' probability of its partner over their largest."""
+    total = 0.0
+    for student, teacher in (("image", "text"), ("text", "image")):
+        queries, keys = batch[student], batch[teacher]
+        for i, query in enumerate(queries):
+            rows = [
+                softmax_row(batch[f"teacher_{student}"][name][i], batch[f"teacher_{teacher}"][name], SCALES[name])
+                for name in SCALES
+            ]
+            mean = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+            gate = mean[i] / max(mean)
+            total -= gate * math.log(softmax_row(query, keys, scale)[i]) / (2 * len(queries))
+    return (1 - weight) * total + weight * naive_distillation(batch, scale, SCALES)
+
+
+@pytest.mark.parametrize("chunk", [0, 1, 4])
+def test_a_gated_contrast_is_weighed_by_the_teachers_belief(batch, chunk):
+    loss = PairLoss(tuple(SCALES), SCALES, DIMENSIONS, 0.7, chunk=chunk, gated=True)
+    arguments = (Rows.alone(batch["image"]), Rows.alone(batch["text"]), torch.tensor(9.0, dtype=torch.float64))
+    teachers = alone(batch["teacher_image"]), alone(batch["teacher_text"])
+    found = loss(*arguments, *teachers)
+    assert found.total.item() == pytest.approx(naive_gated(batch, 9.0, 0.7))
+    plain = PairLoss(tuple(SCALES), SCALES, DIMENSIONS, 0.7, chunk=chunk)(*arguments, *teachers)
+    assert found.parts["contrastive"] < plain.parts["contrastive"]
+    assert found.parts["distillation"] == plain.parts["distillation"]
+
+
+def test_teachers_that_believe_in_every_pair_gate_nothing(batch):
+    sure = {name: torch.eye(6, dtype=torch.float64) for name in SCALES}
+    dimensions = dict.fromkeys(SCALES, 6)
+    arguments = (Rows.alone(batch["image"]), Rows.alone(batch["text"]), torch.tensor(9.0, dtype=torch.float64))
+    values = [
+        PairLoss(tuple(SCALES), SCALES, dimensions, 0.5, gated=gated)(*arguments, alone(sure), alone(sure)).total.item()
+        for gated in (False, True)
+    ]
+    assert values[0] == values[1]
+
+
+@pytest.mark.parametrize(("weight", "form"), [(0.0, "softmax"), (1.0, "softmax"), (0.5, "sigmoid")])
+def test_a_gate_with_nothing_to_gate_is_an_error(weight, form):
+    with pytest.raises(ValueError, match="a gated contrast needs"):
+        PairLoss(tuple(SCALES), SCALES, DIMENSIONS, weight, form, gated=True)
