@@ -24,11 +24,10 @@ import numpy as np
 from mobileclip2_lite.shards import samples as shards
 from mobileclip2_lite.shards.tars import ShardError, count_lost, read_tar, write_tar
 from mobileclip2_lite.views import decoding
-from mobileclip2_lite.work import shardwise as engines
 from mobileclip2_lite.work.files import sha256_bytes, to_json
 from mobileclip2_lite.work.folder import Work, read_manifest
 from mobileclip2_lite.work.randomness import rng
-from mobileclip2_lite.work.shardwise import once
+from mobileclip2_lite.work.shardwise import make_shards
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -91,16 +90,10 @@ def caption(
     identity = {k: v for k, v in to_json(settings).items() if k not in ("batch_size", "captioners")}
     identity |= {"precision": precision}
     work = Work(out, "caption", VERSION, identity, {"pairs": pairs, "captioners": cards})
-    if done := work.done():
-        return done
-    with work.lock():
-        if done := work.done():
-            return done
-        work.begin()
-        make = functools.partial(ShardCaptioner, settings, pairs, out, work.key, loaded, precision)
-        expected = {shard["name"]: shard.get("samples") for shard in source["shards"]}
-        records = list(engines.run(make, expected.items(), engine, workers))
-        return work.commit(**summary(records, source, [{**card, **identity} for card in cards]))
+    expected = {shard["name"]: shard.get("samples") for shard in source["shards"]}
+    make = functools.partial(ShardCaptioner, settings, pairs, expected, loaded, precision)
+    summarise = functools.partial(summary, source=source, cards=[{**card, **identity} for card in cards])
+    return make_shards(work, expected, make, summarise, engine, workers)
 
 
 def _check(settings: Caption, precision: str, pairs: Path, source: dict) -> None:
@@ -235,26 +228,20 @@ class ShardCaptioner:
         self,
         settings: Caption,
         pairs: Path,
-        out: Path,
-        key: str,
+        expected: Mapping[str, int | None],
         captioners: Mapping[str, LoadedModel],
         precision: str = "fp32",
     ) -> None:
-        self.settings, self.pairs, self.out, self.key = settings, pairs, out, key
+        self.settings, self.pairs, self.expected = settings, pairs, expected
         self.captioners, self.precision = dict(captioners), precision
         self.gathered = -(-settings.batch_size // PIECE) * PIECE
 
-    def __call__(self, item: tuple[str, int | None]) -> dict:
-        """Make one shard, unless it is there already, whole and of this work. Returns its record."""
-        name, expected = item
-        return once(self.out / name, self.key, functools.partial(self._make, expected))
-
-    def _make(self, expected: int | None, target: Path) -> dict:
+    def __call__(self, target: Path) -> dict:
         """Write one shard; the content of its record."""
         dropped: Counter = Counter()
         captions: Counter = Counter()
         info = write_tar(target, self.samples(self.pairs / target.name, dropped, captions))
-        count_lost(dropped, expected, info.samples)
+        count_lost(dropped, self.expected[target.name], info.samples)
         counts = {"dropped": dict(sorted((+dropped).items())), "captions": dict(sorted(captions.items()))}
         return {**info._asdict(), **counts}
 

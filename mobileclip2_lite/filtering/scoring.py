@@ -8,19 +8,18 @@ Taught by notebooks/20_captioner_finetuning.ipynb.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from mobileclip2_lite.models.loaded import GPU_PIECE, PIECE, Queue
+from mobileclip2_lite.models.loaded import GPU_PIECE, PIECE, Queue, inference
 from mobileclip2_lite.shards import samples as shards
 from mobileclip2_lite.shards.tars import ShardError, count_lost, read_tar
 from mobileclip2_lite.views import decoding
-from mobileclip2_lite.work.files import canonical, sha256_bytes, write_atomic
+from mobileclip2_lite.work.files import sha256_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
     from mobileclip2_lite.models.loaded import LoadedModel
     from mobileclip2_lite.shards.samples import Sample
 
+SCORES = ".scores.json"
+"""End of the name of a scored shard's record."""
 DIGITS = 6
 """Decimals of a score; pairs closer than that are ties."""
 
@@ -54,12 +55,17 @@ class Scored(NamedTuple):
     dropped: dict[str, int]
     """Samples without a score, by reason."""
 
+    @classmethod
+    def of(cls, record: Mapping) -> Scored:
+        """From the record of a shard."""
+        return cls(**{**{key: record[key] for key in cls._fields}, "scores": np.array(record["scores"], np.float64)})
+
 
 class ShardScorer:
     """Scores one shard after another; the passes' shape does not depend on the batch size (see `embedder`)."""
 
-    def __init__(self, loaded: LoadedModel, pairs: Path, out: Path, key: str, batch_size: int) -> None:
-        self.loaded, self.pairs, self.out, self.key = loaded, pairs, out, key
+    def __init__(self, loaded: LoadedModel, pairs: Path, expected: Mapping[str, int | None], batch_size: int) -> None:
+        self.loaded, self.pairs, self.expected = loaded, pairs, expected
         self.device = next(loaded.model.parameters()).device
         piece = PIECE.get(self.device.type, GPU_PIECE)
         self.images, self.texts = (Queue(embed, piece, batch_size) for embed in (self._images, self._texts))
@@ -79,16 +85,14 @@ class ShardScorer:
     def _normal(self, encode: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
         import torch
 
-        with torch.inference_mode():
+        with inference(self.loaded.model):
             return torch.nn.functional.normalize(encode(batch).float(), dim=-1).cpu()
 
-    def __call__(self, name: str, expected: int | None) -> Scored:
-        """Score a shard, unless its record is there already."""
+    def __call__(self, target: Path) -> dict:
+        """Score the shard of a name; the content of its record."""
         import torch
 
-        record = self.out / f"{Path(name).stem}.scores.json"
-        if found := _read_record(record, self.key):
-            return found
+        name = target.name
         for queue in (self.images, self.texts):  # also after a shard that failed
             queue.items.clear()
             queue.rows.clear()
@@ -110,10 +114,9 @@ class ShardScorer:
             scores = np.round(scores, DIGITS) + 0.0  # no minus zero
         if not np.isfinite(scores).all():
             raise ValueError(f"{self.pairs / name}: the scorer gives scores that are not finite; take another scorer")
-        count_lost(dropped, expected, len(uids))
-        found = Scored(name, places, uids, scores, dict(sorted((+dropped).items())))
-        write_atomic(record, canonical({"key": self.key, **found._asdict(), "scores": scores.tolist()}))
-        return found
+        count_lost(dropped, self.expected[name], len(uids))
+        lost = dict(sorted((+dropped).items()))
+        return {"places": places, "uids": uids, "scores": scores.tolist(), "dropped": lost}
 
     def samples(self, name: str, dropped: Counter) -> Iterator[tuple[int, str, np.ndarray, list[str]]]:
         """(place, uid, the scorer's pixels (S, S, 3), real texts) of the samples that can be used."""
@@ -145,30 +148,3 @@ def _problem(sample: Sample, seen: set[str]) -> str | None:
     if not sample.text.strip():
         return "empty_text"
     return "duplicate_uid" if sample.uid in seen else None
-
-
-def score(scorer: ShardScorer, source: dict) -> list[Scored]:
-    """Score all shards of a manifest in their order; shards with a record are not scored again."""
-    from tqdm import tqdm
-
-    model = scorer.loaded.model
-    training, expected = model.training, {shard["name"]: shard.get("samples") for shard in source["shards"]}
-    model.eval()
-    try:
-        with tqdm(total=sum(filter(None, expected.values())), desc="filter", unit=" pairs", disable=None) as bar:
-            records = []
-            for name, count in expected.items():
-                records.append(scorer(name, count))
-                bar.update(count or 0)
-        return records
-    finally:
-        model.train(training)
-
-
-def _read_record(path: Path, key: str) -> Scored | None:
-    if not path.is_file():
-        return None
-    found = json.loads(path.read_text("utf-8"))
-    if found.pop("key") != key:
-        return None
-    return Scored(**{**found, "scores": np.array(found["scores"], dtype=np.float64)})

@@ -10,21 +10,22 @@ interruptions. `filter_report` shows what was removed. Taught by notebooks/20_ca
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mobileclip2_lite.filtering.scoring import DIGITS, Scored, ShardScorer, describe, score
+from mobileclip2_lite.filtering.scoring import DIGITS, SCORES, Scored, ShardScorer, describe
 from mobileclip2_lite.models.teachers import load_scorer
 from mobileclip2_lite.shards.tars import read_tar, write_tar
 from mobileclip2_lite.work.files import canonical, sha256_bytes, written_beside
 from mobileclip2_lite.work.folder import Work, read_manifest
-from mobileclip2_lite.work.shardwise import once
+from mobileclip2_lite.work.shardwise import each_shard, find_or_make
 
 if TYPE_CHECKING:
     from mobileclip2_lite.models.loaded import LoadedModel
@@ -37,7 +38,12 @@ _CARRIED = ("sample_schema", "teachers", "captioners")
 
 
 def filter_pairs(
-    settings: Filter, pairs: str | os.PathLike, out: str | os.PathLike, loaded: LoadedModel | None = None
+    settings: Filter,
+    pairs: str | os.PathLike,
+    out: str | os.PathLike,
+    loaded: LoadedModel | None = None,
+    engine: str = "local",
+    workers: int = 1,
 ) -> dict:
     """Keep the best pairs of a folder; finished work is found, and a killed run goes on shard by shard.
 
@@ -48,6 +54,7 @@ def filter_pairs(
         pairs: folder with shards and a manifest.
         out: folder to write; stages that take `pairs` take it.
         loaded: the scorer, already loaded (`zoo.create_model`); None loads `settings.scorer` by `load_scorer`.
+        engine, workers: see `engines.run`.
 
     Returns:
         The manifest: `source`, `scorer` (name, sha256 over its tensors, preprocess), `samples` (kept), `removed`,
@@ -67,27 +74,23 @@ def filter_pairs(
     scorer = describe(loaded, settings.scorer)
     chosen = {"keep": float(settings.keep)} if settings.keep else {"threshold": float(settings.threshold)}
     work = Work(out, "filter", VERSION, chosen, {"pairs": pairs, "scorer": scorer})
-    if (found := work.done()) and not _left_over(out):
-        return found
-    with work.lock():
-        if found := work.done():  # by a run that was killed after its last word, or a moment ago
-            _tidy(out)
-            return found
-        work.begin()
-        source = read_manifest(pairs)
+    source = read_manifest(pairs)
+    names = [shard["name"] for shard in source["shards"]]
+
+    def make() -> dict:
         # known by scorer and pairs alone: another share or threshold takes the same scores
         key = sha256_bytes(canonical([VERSION, source["key"], scorer]))
-        records = score(ShardScorer(loaded, pairs, out, key, settings.batch_size), source)
-        try:
-            kept = choose(settings, records)
-        except ValueError:
-            (out / "progress.json").unlink(missing_ok=True)  # nothing is made yet: other settings may follow
-            raise
-        written = [_write(pairs, out, record, keep, work.key) for record, keep in zip(records, kept, strict=True)]
+        expected = {shard["name"]: shard.get("samples") for shard in source["shards"]}
+        make_scorer = functools.partial(ShardScorer, loaded, pairs, expected, settings.batch_size)
+        scored = each_shard(out, key, names, make_scorer, engine, workers, suffix=SCORES)
+        records = [Scored.of(record) for record in scored]
+        kept = choose(settings, records)
+        make_keeper = functools.partial(ShardKeeper, pairs, dict(zip(names, kept, strict=True)))
+        written = list(each_shard(out, work.key, names, make_keeper, engine, workers))
         _write_scores(out / "scores.jsonl", records, kept)
-        manifest = work.commit(**_summary(source, scorer, records, kept, written))
-        _tidy(out)
-        return manifest
+        return _summary(source, scorer, records, kept, written)
+
+    return find_or_make(work, make, functools.partial(_left_over, out))
 
 
 def read_scores(folder: str | os.PathLike) -> Iterator[dict]:
@@ -137,17 +140,21 @@ def _check(settings: Filter) -> None:
         raise ValueError(f"Filter.batch_size = {settings.batch_size} must be 1 or more")
 
 
-def _write(pairs: Path, out: Path, record: Scored, kept: np.ndarray, key: str) -> dict | None:
-    """Write the kept pairs of a shard, unless that is done; a shard of which nothing is kept is left out."""
-    if not kept.any():
-        return None
-    uids = {place: uid for place, uid, keep in zip(record.places, record.uids, kept, strict=True) if keep}
+class ShardKeeper:
+    """Copies the kept pairs of one shard after another; a shard of which nothing is kept is left out."""
 
-    def make(target: Path) -> dict:
-        parts = enumerate(read_tar(pairs / record.name, Counter()))
+    def __init__(self, pairs: Path, kept: Mapping[str, np.ndarray]) -> None:
+        self.pairs, self.kept = pairs, kept
+
+    def __call__(self, target: Path) -> dict:
+        """Write one shard; the content of its record, without `sha256` if there is no shard."""
+        kept = self.kept[target.name]
+        if not kept.any():
+            return {}
+        scored = Scored.of(json.loads(target.with_suffix(SCORES).read_text("utf-8")))
+        uids = {place: uid for place, uid, keep in zip(scored.places, scored.uids, kept, strict=True) if keep}
+        parts = enumerate(read_tar(self.pairs / target.name, Counter()))
         return write_tar(target, ((uids[place], members) for place, (_, members) in parts if place in uids))._asdict()
-
-    return once(out / record.name, key, make)
 
 
 def _write_scores(path: Path, records: Sequence[Scored], kept: Sequence[np.ndarray]) -> None:
@@ -177,17 +184,14 @@ def _summary(source: dict, scorer: dict, records: Sequence[Scored], kept: Sequen
             {key: info[key] for key in ("name", "sha256", "samples", "bytes")}
             | {"removed": int((~keep).sum()), "dropped": record.dropped}
             for record, keep, info in zip(records, kept, written, strict=True)
-            if info
+            if "sha256" in info
         ],
     }
 
 
 def _left_over(out: Path) -> list[Path]:
-    """The records of single shards, which a finished folder does not need."""
-    records = (path.with_suffix(".json") for path in out.glob("*.tar"))
-    return [*out.glob("*.scores.json"), *(path for path in records if path.is_file())]
-
-
-def _tidy(out: Path) -> None:
-    for path in _left_over(out):
-        path.unlink(missing_ok=True)
+    """The records of single shards, which a finished folder does not need; those of the scores go last."""
+    scored = sorted(out.glob(f"*{SCORES}"))
+    of_shards = [path.with_name(path.name.removesuffix(SCORES) + ".json") for path in scored]
+    of_shards += [path.with_suffix(".json") for path in out.glob("*.tar")]
+    return [*(path for path in of_shards if path.is_file()), *scored]

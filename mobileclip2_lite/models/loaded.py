@@ -71,7 +71,7 @@ class Queue:
 
 
 @contextlib.contextmanager
-def _inference(model: torch.nn.Module) -> Iterator[torch.device]:
+def inference(model: torch.nn.Module) -> Iterator[torch.device]:
     """Evaluation mode without gradients; the training mode that was is put back. Yields the model's device."""
     training = model.training
     model.eval()
@@ -106,7 +106,7 @@ def encode_images(loaded: LoadedModel, images: Iterable[Any], batch_size: int = 
         return torch.from_numpy(np.array(loaded.preprocess.resize(image.convert("RGB")))).permute(2, 0, 1)
 
     features = []
-    with _inference(loaded.model) as device:
+    with inference(loaded.model) as device:
         for batch in _batches(images, batch_size):
             normalised = loaded.preprocess.normalize(torch.stack([pixels(image) for image in batch])).to(device)
             features.append(loaded.model.encode_image(normalised, normalize=True).float().cpu())
@@ -130,7 +130,7 @@ def encode_texts(loaded: LoadedModel, texts: Iterable[str], batch_size: int = 25
         raise ValueError("encode_texts was given no text")
     unique = sorted(dict.fromkeys(texts), key=len)
     features = []
-    with _inference(loaded.model) as device:
+    with inference(loaded.model) as device:
         for batch in _batches(unique, batch_size):
             tokens = trim(loaded.model, loaded.tokenizer(batch)).to(device)
             features.append(loaded.model.encode_text(tokens, normalize=True).float().cpu())

@@ -11,12 +11,12 @@ Taught by notebooks/00_start_here.ipynb.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
-import itertools
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,10 @@ from mobileclip2_lite.pairs.sources import Record, Source, open_source
 from mobileclip2_lite.recipes import Pairs, World
 from mobileclip2_lite.shards.samples import Pair, write_shard
 from mobileclip2_lite.views.decoding import BadImage, decode
-from mobileclip2_lite.work.files import pretty, sha256_bytes, to_json, write_atomic
+from mobileclip2_lite.work.files import sha256_bytes, to_json, write_atomic
 from mobileclip2_lite.work.folder import Work
 from mobileclip2_lite.work.randomness import stable_uid
+from mobileclip2_lite.work.shardwise import each_shard, find_or_make
 
 VERSION = 1
 """Raise it when this stage, or what the embedded world draws, changes what is written."""
@@ -76,23 +77,13 @@ def make_pairs(
     known = ("source", "group") if settings.group else ("source",)  # folders made before there was a choice stay found
     chosen = {name: value for name, value in to_json(settings).items() if name not in known}
     work = Work(out, "pairs", VERSION, {**chosen, "seed": seed}, {"source": source.identity})
-    if (finished := work.done()) and not _progress_file(out, 0).is_file():
-        return finished
-    with work.lock():
-        if finished := work.done():  # by a run that was killed after its last word, or a moment ago
-            _remove_progress(out)
-            return finished
-        work.begin()
-        for partial in out.glob(".*.partial"):  # of a killed run
-            partial.unlink()
-        try:
-            _Shards(out, settings, source).write()
-        except Exception:
-            if not _progress_file(out, 0).is_file():  # nothing is made yet: others may follow
-                (out / "progress.json").unlink(missing_ok=True)
-            raise
+
+    def make() -> dict:
+        records = Collector(settings, source).collect(work)
         label = source.identity["kind"] if dataset is not None else settings.source
-        return _commit(work, out, {"source": label, **source.notes})
+        return _content(records, out, {"source": label, **source.notes})
+
+    return find_or_make(work, make, functools.partial(_left_over, out))
 
 
 def read_dropped(out: str | os.PathLike) -> Iterator[dict]:
@@ -102,48 +93,65 @@ def read_dropped(out: str | os.PathLike) -> Iterator[dict]:
             yield json.loads(line)
 
 
-class _Shards:
-    """Writes shard after shard; after each, a progress record from which a later run goes on."""
+class Collector:
+    """Takes the source's records, a shard's worth at a time; the records of finished shards say where to go on."""
 
-    def __init__(self, out: Path, settings: Pairs, source: Source) -> None:
-        self.out, self.settings, self.source = out, settings, source
+    def __init__(self, settings: Pairs, source: Source) -> None:
+        self.settings, self.source = settings, source
+        self.limit = settings.count or float("inf")
         self.seen: set[str] = set()
-        self.kept, self.position, self.number, self.ended = 0, [], 0, False
-        for record in _progress(out):
-            self.seen.update(record["uids"])
-            self.kept += record["samples"]
-            self.position, self.ended = record["position"], record["ended"]
-            self.number += 1
+        self.kept, self.number, self.ended = 0, 0, False
+        self.position: list = []
+        """Of the last record in finished shards."""
+        self.read_to: list = []
+        """Of the last record that was read; `records` goes on behind it."""
+        self.records: _Ahead | None = None
+        self.bar: Any = None
 
-    def write(self) -> None:
+    def names(self) -> Iterator[str]:
+        """The shards to come; whether there is another shows only when `take` has had the one before."""
+        while not self.ended and self.kept < self.limit:
+            yield f"shard-{self.number:06d}.tar"
+
+    def take(self, record: dict) -> None:
+        """Go on behind a finished shard."""
+        self.seen.update(record["uids"])
+        self.kept += record["samples"]
+        self.position, self.ended = record["position"], record["ended"]
+        self.number += 1
+        self.bar.n = self.kept
+        self.bar.refresh()
+
+    def collect(self, work: Work) -> list[dict]:
+        """The shards' records."""
         from tqdm import tqdm
 
-        limit = self.settings.count or float("inf")
-        if self.ended or self.kept >= limit:
-            return
         known = self.source.total
-        total = min(known, limit) if known is not None else (self.settings.count or None)
-        records = _Ahead(self.source.records(self.position))
-        with tqdm(total=total, initial=self.kept, desc="pairs", unit=" pairs", disable=None) as bar:
-            while not self.ended and self.kept < limit:
-                wanted = int(min(self.settings.samples_per_shard, limit - self.kept))
-                self._write_one(records, wanted, bar)
+        total = min(known, self.limit) if known is not None else (self.settings.count or None)
+        records = []
+        with tqdm(total=total, desc="pairs", unit=" pairs", disable=None) as self.bar:
+            for record in each_shard(work.folder, work.key, self.names(), lambda: self.write):
+                self.take(record)
+                records.append(record)
+        return records
 
-    def _write_one(self, records: _Ahead, wanted: int, bar: Any) -> None:
-        pairs, dropped = self._gather(records, wanted, bar)
-        name = f"shard-{self.number:06d}.tar"
-        entry = {"name": name, "sha256": "", "samples": 0, "bytes": 0}
-        if pairs:
-            info = write_shard(self.out / name, pairs)
-            entry |= {"sha256": info.sha256, "samples": info.samples, "bytes": info.bytes}
-        self.kept += len(pairs)
-        entry["texts"] = sum(len(pair.texts) for pair in pairs)
-        progress = {"position": self.position, "ended": self.ended, "uids": [pair.uid for pair in pairs]}
-        write_atomic(_progress_file(self.out, self.number), pretty({**entry, **progress, "dropped": dropped}))
-        self.number += 1
+    def write(self, target: Path) -> dict:
+        """Write one shard; the content of its record."""
+        if self.records is None or self.read_to != self.position:  # at the start, and behind shards that were found
+            self.records, self.read_to = _Ahead(self.source.records(self.position)), self.position
+        wanted = int(min(self.settings.samples_per_shard, self.limit - self.kept))
+        pairs, dropped, ended = self._gather(wanted)
+        info = write_shard(target, pairs)._asdict() if pairs else {"sha256": "", "samples": 0, "bytes": 0}
+        info["texts"] = sum(len(pair.texts) for pair in pairs)
+        uids = [pair.uid for pair in pairs]
+        return {**info, "position": self.read_to, "ended": ended, "uids": uids, "dropped": dropped}
 
-    def _gather(self, records: _Ahead, wanted: int, bar: Any) -> tuple[list[Pair], list[dict]]:
-        """The samples of one shard and the records that became none; rows of a sample that is there join it."""
+    def _gather(self, wanted: int) -> tuple[list[Pair], list[dict], bool]:
+        """The samples of one shard, the records that became none, whether the source ended.
+
+        Rows of a sample that is there join it.
+        """
+        records = self.records
         dropped: list[dict] = []
         rows: dict[str, list[Pair]] = {}  # by the image's hash, or by uid where every row is a sample
         decoded: dict[str, tuple] = {}
@@ -151,7 +159,6 @@ class _Shards:
             full = len(rows) >= wanted  # now only rows of an image that is there
             record = next(records, None)
             if record is None:
-                self.ended = True
                 break
             try:
                 pair = check(record, decoded)
@@ -162,18 +169,18 @@ class _Shards:
                 if full:
                     records.back(record)
                     break
-                self.position = record.position
+                self.read_to = record.position
                 dropped.append({"key": record.key, "reason": error.reason, "detail": str(error)})
                 continue
             if full and same not in rows:
                 records.back(record)
                 break
-            self.position = record.position
+            self.read_to = record.position
             if same not in rows:
                 self.seen.add(pair.uid)
-                bar.update()
+                self.bar.update()
             rows.setdefault(same, []).append(pair)
-        return [_one(some) for some in rows.values()], dropped
+        return [_one(some) for some in rows.values()], dropped, record is None
 
 
 class _Ahead:
@@ -306,28 +313,16 @@ def _png(image: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _progress_file(out: Path, number: int) -> Path:
-    return out / f"progress-{number:06d}.json"
+def _left_over(out: Path) -> list[Path]:
+    """The records of single shards, which a finished folder does not need (`progress-` of earlier versions)."""
+    return [*out.glob("shard-*.json"), *out.glob("progress-*.json")]
 
 
-def _progress(out: Path) -> Iterator[dict]:
-    """The progress records up to the first that is missing, or whose shard is not the one it speaks of."""
-    for number in itertools.count():
-        path = _progress_file(out, number)
-        if not path.is_file():
-            return
-        record = json.loads(path.read_text("utf-8"))
-        shard = out / record["name"]
-        if record["samples"] and not (shard.is_file() and shard.stat().st_size == record["bytes"]):
-            return
-        yield record
-
-
-def _commit(work: Work, out: Path, notes: dict) -> dict:
-    """Put the progress records together into `dropped.jsonl` and the manifest, and remove them."""
+def _content(records: Sequence[dict], out: Path, notes: dict) -> dict:
+    """The manifest's content; writes `dropped.jsonl`, too."""
     shards, lines, texts = [], [], 0
-    for record in _progress(out):
-        texts += record.get("texts", record["samples"])
+    for record in records:
+        texts += record["texts"]
         reasons = Counter(item["reason"] for item in record["dropped"])
         lines += [_line(item) for item in record["dropped"]]
         if record["samples"]:
@@ -335,7 +330,7 @@ def _commit(work: Work, out: Path, notes: dict) -> dict:
         elif shards:  # what was dropped after the last full shard
             shards[-1]["dropped"] += reasons
         else:
-            _give_up(work, out, notes["source"], reasons, record["dropped"])
+            _give_up(out, notes["source"], reasons, record["dropped"])
     for shard in shards:
         shard["dropped"] = dict(sorted(shard["dropped"].items()))
     total = sum((Counter(shard["dropped"]) for shard in shards), Counter())
@@ -343,29 +338,23 @@ def _commit(work: Work, out: Path, notes: dict) -> dict:
     if texts > samples:
         notes = {**notes, "texts": texts}
     write_atomic(out / "dropped.jsonl", b"".join(lines))
-    manifest = work.commit(
+    return {
         **notes,
-        samples=samples,
-        dropped=dict(sorted(total.items())),
-        shards=shards,
-    )
-    _remove_progress(out)
-    return manifest
-
-
-def _remove_progress(out: Path) -> None:
-    for path in sorted(out.glob("progress*.json"), reverse=True):  # the first goes last: it tells that some are left
-        path.unlink(missing_ok=True)
+        "samples": samples,
+        "dropped": dict(sorted(total.items())),
+        "shards": shards,
+    }
 
 
 def _line(item: dict) -> bytes:
     return json.dumps(item).encode() + b"\n"
 
 
-def _give_up(work: Work, out: Path, source: str, reasons: Counter, dropped: list[dict]) -> None:
+def _give_up(out: Path, source: str, reasons: Counter, dropped: list[dict]) -> None:
     """Not one pair: say why, and leave only the record of it, so that the next try begins anew."""
     write_atomic(out / "dropped.jsonl", b"".join(map(_line, dropped)))
-    _remove_progress(out)
+    for path in _left_over(out):
+        path.unlink(missing_ok=True)
     counted = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items())) or "it is empty"
     first = f"; the first is {dropped[0]['key']}: {dropped[0]['detail']}" if dropped else ""
     raise ValueError(f"{source} gives no pair ({counted}){first}. See {out / 'dropped.jsonl'}")

@@ -13,7 +13,7 @@ import dataclasses
 import functools
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,11 +27,11 @@ from mobileclip2_lite.shards.tars import count_lost
 from mobileclip2_lite.views import decoding
 from mobileclip2_lite.views.drawing import draw
 from mobileclip2_lite.views.replay import replay
-from mobileclip2_lite.work import shardwise as engines
+from mobileclip2_lite.work.engines import ahead
 from mobileclip2_lite.work.files import pretty, sha256_bytes, write_atomic
 from mobileclip2_lite.work.folder import Work, read_manifest
 from mobileclip2_lite.work.randomness import rng
-from mobileclip2_lite.work.shardwise import once
+from mobileclip2_lite.work.shardwise import make_shards
 
 if TYPE_CHECKING:
     from mobileclip2_lite.models.teachers import TeacherEnsemble
@@ -80,17 +80,13 @@ def reinforce(
     teachers = [describe(ensemble, name) for name in ensemble.names]
     same = [{key: value for key, value in teacher.items() if key != "logit_scale"} for teacher in teachers]
     work = Work(out, "reinforce", VERSION, identity, {"pairs": pairs, "teachers": same})
-    if (done := work.done()) and done == with_scales(done, teachers):
-        return done
-    with work.lock():
-        if done := work.done():
-            write_atomic(out / "manifest.json", pretty(done := with_scales(done, teachers)))
-            return done
-        work.begin()
-        make = functools.partial(ShardReinforcer, settings, pairs, out, work.key, ensemble, precision, compile, threads)
-        expected = {shard["name"]: shard.get("samples") for shard in read_manifest(pairs)["shards"]}
-        records = list(engines.run(make, expected.items(), engine, workers))
-        return work.commit(**summary(records, teachers))
+    expected = {shard["name"]: shard.get("samples") for shard in read_manifest(pairs)["shards"]}
+    make = functools.partial(ShardReinforcer, settings, pairs, expected, ensemble, precision, compile, threads)
+    found = make_shards(work, expected, make, functools.partial(summary, teachers=teachers), engine, workers)
+    if found != (manifest := with_scales(found, teachers)):
+        with work.lock():
+            write_atomic(out / "manifest.json", pretty(manifest))
+    return manifest
 
 
 def _check(settings: Reinforce) -> None:
@@ -163,23 +159,17 @@ class ShardReinforcer:
         self,
         settings: Reinforce,
         pairs: Path,
-        out: Path,
-        key: str,
+        expected: Mapping[str, int | None],
         ensemble: TeacherEnsemble,
         precision: str = "fp32",
         compile: bool = False,
         threads: int = 0,
     ) -> None:
-        self.settings, self.pairs, self.out, self.key, self.ensemble = settings, pairs, out, key, ensemble
+        self.settings, self.pairs, self.expected, self.ensemble = settings, pairs, expected, ensemble
         self.embed = Embedder(ensemble, settings.batch_size, precision, compile)
         self.threads = threads
 
-    def __call__(self, item: tuple[str, int | None]) -> dict:
-        """Make one shard, unless it is there already, whole and of this work. Returns its record."""
-        name, expected = item
-        return once(self.out / name, self.key, functools.partial(self._make, expected))
-
-    def _make(self, expected: int | None, target: Path) -> dict:
+    def __call__(self, target: Path) -> dict:
         """Write one shard; the content of its record."""
         dropped: Counter = Counter()
         captioners: set[str] = set()
@@ -191,7 +181,7 @@ class ShardReinforcer:
             info = datacompdr.write_official(target, samples, self.ensemble.names, dtype=self.settings.storage)
         else:
             info = shards.write_shard(target, samples, self.settings.storage)
-        count_lost(dropped, expected, info.samples)
+        count_lost(dropped, self.expected[target.name], info.samples)
         return {
             **info._asdict(),
             "dropped": dict(sorted((+dropped).items())),
@@ -203,7 +193,7 @@ class ShardReinforcer:
         """Reinforced samples in the order of the source; bad ones are counted in `dropped`."""
         waiting: deque[Sample] = deque()
         uids: set[str] = set()
-        for prepared in _ahead(self.prepare, source, self.threads):
+        for prepared in ahead(self.prepare, source, self.threads):
             if isinstance(prepared, str):
                 dropped[prepared] += 1
                 continue
@@ -246,20 +236,3 @@ class ShardReinforcer:
         while waiting and self.embed.ready(waiting[0]):
             sample = waiting.popleft()
             yield dataclasses.replace(sample, embeddings=self.embed.pop(sample))
-
-
-def _ahead(function: Callable, source: Iterator, threads: int) -> Iterator:
-    """`map`, with up to two items a thread under way; the order stays."""
-    if not threads:
-        yield from map(function, source)
-        return
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(threads) as pool:
-        waiting: deque = deque()
-        for item in source:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) >= 2 * threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()

@@ -7,10 +7,11 @@ and embeddings. Reads official shards and a folder or tars of pictures; writes n
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mobileclip2_lite.shards import samples as shards
@@ -19,6 +20,7 @@ from mobileclip2_lite.shards.samples import EXTENSIONS, Sample
 from mobileclip2_lite.shards.tars import TarIndex
 from mobileclip2_lite.work.files import sha256_file, write_atomic
 from mobileclip2_lite.work.folder import Work
+from mobileclip2_lite.work.shardwise import make_shards
 
 
 class Pictures:
@@ -74,8 +76,10 @@ def join(
     logit_scales: Mapping[str, float] | None = None,
     storage: str = "bf16",
     size: int = SIZE,
+    engine: str = "local",
+    workers: int = 1,
 ) -> dict:
-    """Official shards as native ones, with pictures.
+    """Official shards as native ones, with pictures; a killed run goes on.
 
     Args:
         official: folder of official tars.
@@ -83,6 +87,7 @@ def join(
         images: folder with pictures or tars of them; None if the official tars hold them.
         logit_scales: teacher -> logit scale, for the manifest (the official layout does not have them).
         size: side in pixels that RandAugment's shifts were recorded at.
+        engine, workers: see `engines.run`; each worker indexes the pictures for itself.
 
     Returns:
         The manifest; `dropped` counts samples by reason, `missing_image` among them.
@@ -94,45 +99,59 @@ def join(
     tars = {name: sha256_file(Path(official) / name) for name in names}
     settings = {"teachers": list(teachers.items()), "storage": storage, "size": size}
     work = Work(out, "join", 1, settings, {"official": tars, "images": str(images or "")})
-    if done := work.done():
-        return done
-    with work.lock():
-        work.begin()
-        pictures = Pictures(images) if images is not None else None
-        records, lost = [], []
-        for name in names:
-            dropped: Counter = Counter()
-            samples = _joined(Path(official) / name, pictures, teachers, size, dropped, lost)
-            info = shards.write_shard(out / name, samples, storage)
-            records.append({"name": name, **info._asdict(), "dropped": dict(sorted(dropped.items()))})
-        write_atomic(out / "missing.jsonl", b"".join(json.dumps(line).encode() + b"\n" for line in lost))
-        total: Counter = sum((Counter(record["dropped"]) for record in records), Counter())
-        scales = logit_scales or {}
-        return work.commit(
-            teachers=[{"name": n, "dimension": d, "logit_scale": scales.get(n)} for n, d in teachers.items()],
-            samples=sum(record["samples"] for record in records),
-            dropped=dict(sorted(total.items())),
-            shards=records,
-        )
+    make = functools.partial(ShardJoiner, Path(official), images, dict(teachers), storage, size)
+    scales = logit_scales or {}
+    cards = [{"name": name, "dimension": d, "logit_scale": scales.get(name)} for name, d in teachers.items()]
+    summarise = functools.partial(_summary, out=out, teachers=cards)
+    return make_shards(work, names, make, summarise, engine, workers)
 
 
-def _joined(
-    path: Path, pictures: Pictures | None, teachers: Mapping[str, int], size: int, dropped: Counter, lost: list[dict]
-) -> Iterator[Sample]:
-    """The samples of one official shard that have their picture; the others are counted and listed."""
-    for sample in read_official(path, teachers, size, dropped):
-        reason = ""
-        if pictures is not None:
-            found = pictures.get(sample.uid)
-            try:
-                if found:
-                    sample = with_image(sample, *found, size)
-            except ValueError as error:
-                reason = getattr(error, "reason", "other_image")
-        if not reason and not sample.views:
-            reason = "missing_image"
-        if reason:
+def _summary(records: Sequence[dict], out: Path, teachers: Sequence[dict]) -> dict:
+    """The manifest's content; writes `missing.jsonl`, too."""
+    lost = [line for record in records for line in record["lost"]]
+    write_atomic(out / "missing.jsonl", b"".join(json.dumps(line).encode() + b"\n" for line in lost))
+    total: Counter = sum((Counter(record["dropped"]) for record in records), Counter())
+    return {
+        "teachers": teachers,
+        "samples": sum(record["samples"] for record in records),
+        "dropped": dict(sorted(total.items())),
+        "shards": [
+            {key: record[key] for key in ("name", "sha256", "samples", "bytes", "dropped")} for record in records
+        ],
+    }
+
+
+class ShardJoiner:
+    """Joins one official shard after another with its pictures, which are indexed once."""
+
+    def __init__(
+        self, official: Path, images: str | os.PathLike | None, teachers: Mapping[str, int], storage: str, size: int
+    ) -> None:
+        self.official, self.teachers, self.storage, self.size = official, teachers, storage, size
+        self.pictures = Pictures(images) if images is not None else None
+
+    def __call__(self, target: Path) -> dict:
+        """Write one shard; the content of its record, with `lost`: a line for each sample that could not be used."""
+        dropped: Counter = Counter()
+        lost: list[dict] = []
+        info = shards.write_shard(target, self.samples(self.official / target.name, dropped, lost), self.storage)
+        return {**info._asdict(), "dropped": dict(sorted(dropped.items())), "lost": lost}
+
+    def samples(self, path: Path, dropped: Counter, lost: list[dict]) -> Iterator[Sample]:
+        """The samples of one official shard that have their picture; the others are counted and listed."""
+        for sample in read_official(path, self.teachers, self.size, dropped):
+            reason = ""
+            if self.pictures is not None:
+                found = self.pictures.get(sample.uid)
+                try:
+                    if found:
+                        sample = with_image(sample, *found, self.size)
+                except ValueError as error:
+                    reason = getattr(error, "reason", "other_image")
+            if not reason and not sample.views:
+                reason = "missing_image"
+            if not reason:
+                yield sample
+                continue
             dropped[reason] += 1
             lost.append({"shard": path.name, "uid": sample.uid, "reason": reason, "source": sample.meta.get("source")})
-        else:
-            yield sample

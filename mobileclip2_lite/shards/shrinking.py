@@ -8,8 +8,10 @@ shards; views and embeddings are kept as they are.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -19,14 +21,23 @@ from mobileclip2_lite.shards.samples import Sample
 from mobileclip2_lite.views.decoding import decode
 from mobileclip2_lite.work.files import sha256_bytes
 from mobileclip2_lite.work.folder import Work, read_manifest
+from mobileclip2_lite.work.shardwise import make_shards
 
 
-def shrink(folder: str | os.PathLike, out: str | os.PathLike, side: int = 256, quality: int = 85) -> dict:
-    """Copy reinforced shards with pictures whose shorter side is at most `side` pixels.
+def shrink(
+    folder: str | os.PathLike,
+    out: str | os.PathLike,
+    side: int = 256,
+    quality: int = 85,
+    engine: str = "local",
+    workers: int = 1,
+) -> dict:
+    """Copy reinforced shards with pictures whose shorter side is at most `side` pixels; a killed run goes on.
 
     Args:
         side: shorter side in pixels; smaller pictures are kept untouched.
         quality: of the new JPEGs, 1 to 95.
+        engine, workers: see `engines.run`.
 
     Returns:
         The manifest: that of `folder` with other shards.
@@ -36,17 +47,30 @@ def shrink(folder: str | os.PathLike, out: str | os.PathLike, side: int = 256, q
     """
     folder, out = Path(folder), Path(out)
     work = Work(out, "shrink", 1, {"side": side, "quality": quality}, {"reinforced": folder})
-    if done := work.done():
-        return done
-    with work.lock():
-        work.begin()
-        manifest, records = read_manifest(folder), []
-        for shard in manifest["shards"]:
-            samples = (shrunk(sample, side, quality) for sample in shards.read_samples(folder / shard["name"]))
-            info = shards.write_shard(out / shard["name"], samples, manifest["settings"]["storage"])
-            records.append({"name": shard["name"], **info._asdict(), "dropped": {}})
-        kept = {k: manifest[k] for k in ("sample_schema", "teachers", "captioners", "samples") if k in manifest}
-        return work.commit(**kept, bytes=sum(r["bytes"] for r in records), dropped={}, shards=records)
+    manifest = read_manifest(folder)
+    make = functools.partial(ShardShrinker, folder, manifest["settings"]["storage"], side, quality)
+    names = [shard["name"] for shard in manifest["shards"]]
+    return make_shards(work, names, make, functools.partial(_summary, manifest=manifest), engine, workers)
+
+
+def _summary(records: Sequence[dict], manifest: dict) -> dict:
+    """The manifest's content: what that of the reinforced folder says of its samples, with other shards."""
+    kept = {k: manifest[k] for k in ("sample_schema", "teachers", "captioners", "samples") if k in manifest}
+    made = [{key: record[key] for key in ("name", "sha256", "samples", "bytes", "dropped")} for record in records]
+    return {**kept, "bytes": sum(record["bytes"] for record in made), "dropped": {}, "shards": made}
+
+
+class ShardShrinker:
+    """Copies one shard after another with smaller pictures."""
+
+    def __init__(self, folder: Path, storage: str, side: int, quality: int) -> None:
+        self.folder, self.storage, self.side, self.quality = folder, storage, side, quality
+
+    def __call__(self, target: Path) -> dict:
+        """Write one shard; the content of its record."""
+        source = shards.read_samples(self.folder / target.name)
+        samples = (shrunk(sample, self.side, self.quality) for sample in source)
+        return {**shards.write_shard(target, samples, self.storage)._asdict(), "dropped": {}}
 
 
 def shrunk(sample: Sample, side: int, quality: int) -> Sample:

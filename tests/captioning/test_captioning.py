@@ -40,6 +40,7 @@ from mobileclip2_lite.shards.dataset import ReinforcedDataset
 from mobileclip2_lite.shards.tars import read_tar
 from mobileclip2_lite.studies import captions as caption_figures
 from mobileclip2_lite.views import decoding
+from mobileclip2_lite.work import shardwise
 from mobileclip2_lite.work.files import sha256_bytes
 from mobileclip2_lite.work.folder import FolderLocked, StageMismatch, Work, read_manifest
 from mobileclip2_lite.work.randomness import rng
@@ -404,15 +405,15 @@ def test_captioners_are_loaded_by_name_and_from_folders(pairs, tmp_path):
 
 
 def test_a_worker_on_another_machine_writes_the_same_bytes(pairs, tmp_path, monkeypatch):
-    """What Ray does, without Ray: the worker is made from pickled parts. tests/test_engines.py runs Ray itself."""
+    """What Ray does, without Ray: the worker is made from pickled parts. tests/work runs Ray itself."""
     caption(BABBLE, pairs, tmp_path / "local", captioners=babbler())
 
-    def elsewhere(make, items, engine, workers):
+    def elsewhere(make, items, engine, workers, gpus):
         assert (engine, workers) == ("ray", 2)
         worker = pickle.loads(pickle.dumps(make))()
         return [worker(item) for item in items]
 
-    monkeypatch.setattr(captioning.engines, "run", elsewhere)
+    monkeypatch.setattr(shardwise, "run", elsewhere)
     caption(BABBLE, pairs, tmp_path / "ray", engine="ray", workers=2, captioners=babbler())
     assert hashes(tmp_path / "local") == hashes(tmp_path / "ray")
 

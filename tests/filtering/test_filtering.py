@@ -12,9 +12,8 @@ from doubles.fake_teachers import FakeTeachers, files, picture, sample, write_pa
 from doubles.tiny_training import write_model
 
 from mobileclip2_lite import emoji_world, recipes
-from mobileclip2_lite.filtering import scoring
 from mobileclip2_lite.filtering import stage as filtering
-from mobileclip2_lite.filtering.scoring import ShardScorer, write_atomic
+from mobileclip2_lite.filtering.scoring import ShardScorer
 from mobileclip2_lite.filtering.stage import filter_pairs, read_scores
 from mobileclip2_lite.models.loaded import encode_images, encode_texts
 from mobileclip2_lite.models.teachers import load_scorer
@@ -184,7 +183,7 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(
         return wrapper
 
     with monkeypatch.context() as patch:
-        patch.setattr(scoring, "write_atomic", dying("score", write_atomic))
+        patch.setattr(ShardScorer, "__call__", dying("score", ShardScorer.__call__))
         patch.setattr(filtering, "write_tar", dying("write", filtering.write_tar))
         patch.setattr(filtering, "_write_scores", dying("commit", filtering._write_scores))
         with pytest.raises(Killed):
@@ -201,7 +200,7 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(
 
 def test_finished_work_is_found_and_other_work_refused(filtered, pairs, scorer, monkeypatch, tmp_path):
     out, manifest = filtered
-    monkeypatch.setattr(filtering, "score", None)
+    monkeypatch.setattr(filtering, "each_shard", None)
     assert filter_pairs(SETTINGS, pairs, out, scorer) == manifest
     with pytest.raises(StageMismatch, match="keep"):
         filter_pairs(dataclasses.replace(SETTINGS, keep=0.5), pairs, out, scorer)

@@ -546,7 +546,7 @@ def test_locked_folder_is_left_alone(folder, tmp_path):
 KILLED = """
 import os, sys
 from mobileclip2_lite.pairs import collect
-from mobileclip2_lite.work import folder
+from mobileclip2_lite.work import folder, shardwise
 from mobileclip2_lite.recipes import Pairs, World
 original, left = {name}, [int(sys.argv[3])]
 def dying(*arguments, **named):
@@ -565,7 +565,7 @@ collect.make_pairs(Pairs(source=sys.argv[1], count=0 if sys.argv[1] != "emoji_wo
     ("kind", "name", "calls", "after"),
     [
         ("folder", "collect.write_shard", 2, True),
-        ("tars", "collect.write_atomic", 1, True),
+        ("tars", "shardwise.write_atomic", 1, True),
         ("emoji_world", "collect.write_shard", 2, False),
         ("folder", "folder.write_atomic", 1, True),  # the manifest stands, what led to it is not yet removed
     ],
@@ -584,7 +584,7 @@ def test_killed_run_goes_on_to_the_same_bytes(folder, tmp_path, kind, name, call
     killed = subprocess.run([sys.executable, "-c", script, source, str(tmp_path / "out"), str(calls)], check=False)
     assert killed.returncode == 9
     assert (tmp_path / "out" / "manifest.json").is_file() == name.startswith("folder")
-    assert sorted((tmp_path / "out").glob("progress-*.json")), "killed before it had begun"
+    assert sorted((tmp_path / "out").glob("shard-*.json")), "killed before it had begun"
     resumed = make_pairs(chosen, tmp_path / "out", world=world)
     assert resumed == whole
     assert content(tmp_path / "out") == content(tmp_path / "whole")

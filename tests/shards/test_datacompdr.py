@@ -12,7 +12,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from doubles.fake_teachers import FakeTeachers, picture, sample, write_pairs
+from doubles.fake_teachers import FakeTeachers, files, picture, sample, write_pairs
 from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
@@ -23,7 +23,7 @@ from mobileclip2_lite.reinforcement.stage import reinforce
 from mobileclip2_lite.shards import datacompdr
 from mobileclip2_lite.shards import samples as shards
 from mobileclip2_lite.shards.dataset import ReinforcedDataset
-from mobileclip2_lite.shards.joining import join
+from mobileclip2_lite.shards.joining import ShardJoiner, join
 from mobileclip2_lite.shards.tars import ShardError
 from mobileclip2_lite.views.operations import OPERATIONS
 from mobileclip2_lite.views.replay import replay
@@ -260,6 +260,37 @@ def test_join_with_pictures_by_uid(tmp_path):
     assert sorted(batch.uids) == ["uid0", "uid1"]
     assert batch.image_embeddings["second"].shape == (2, 4)
     assert manifest == join(tmp_path / "published", tmp_path / "out", TEACHERS, tmp_path / "images", {"first": 70.0})
+
+
+def test_joining_goes_on_after_a_kill_and_can_be_spread(tmp_path, monkeypatch):
+    (tmp_path / "images").mkdir()
+    for number in range(3):
+        made = {f"uid{i}": official_sample(i, image=False)[0] for i in (2 * number, 2 * number + 1)}
+        write_tar(tmp_path / "published" / f"{number:08d}.tar", made)
+        (tmp_path / "images" / f"uid{2 * number}.jpg").write_bytes(picture(2 * number))
+    whole = join(tmp_path / "published", tmp_path / "whole", TEACHERS, tmp_path / "images")
+    assert whole["dropped"] == {"missing_image": 3}
+    assert join(tmp_path / "published", tmp_path / "spread", TEACHERS, tmp_path / "images", workers=2) == whole
+    assert files(tmp_path / "spread") == files(tmp_path / "whole")
+
+    class Killed(BaseException):
+        pass
+
+    def dying(self, target):
+        if target.name == "00000001.tar":
+            raise Killed
+        return make(self, target)
+
+    made, make = [], ShardJoiner.__call__
+    with monkeypatch.context() as patch:
+        patch.setattr(ShardJoiner, "__call__", dying)
+        with pytest.raises(Killed):
+            join(tmp_path / "published", tmp_path / "cut", TEACHERS, tmp_path / "images")
+    with monkeypatch.context() as patch:
+        patch.setattr(ShardJoiner, "__call__", lambda self, target: made.append(target.name) or make(self, target))
+        assert join(tmp_path / "published", tmp_path / "cut", TEACHERS, tmp_path / "images") == whole
+    assert made == ["00000001.tar", "00000002.tar"]
+    assert files(tmp_path / "cut") == files(tmp_path / "whole")
 
 
 def test_a_view_is_not_replayed_on_an_image_of_another_size():

@@ -11,7 +11,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from doubles.fake_teachers import FakeTeachers, picture, sample, write_pairs
+from doubles.fake_teachers import FakeTeachers, files, picture, sample, write_pairs
 from PIL import Image
 
 from mobileclip2_lite.recipes import Reinforce
@@ -21,7 +21,7 @@ from mobileclip2_lite.shards import order as order_module
 from mobileclip2_lite.shards import samples as shards
 from mobileclip2_lite.shards.dataset import ReinforcedDataset
 from mobileclip2_lite.shards.order import Order
-from mobileclip2_lite.shards.shrinking import shrink
+from mobileclip2_lite.shards.shrinking import ShardShrinker, shrink
 from mobileclip2_lite.shards.tars import ShardError
 from mobileclip2_lite.views import decoding
 from mobileclip2_lite.views.decoding import pixels
@@ -257,3 +257,31 @@ def test_smaller_copies_keep_views_and_embeddings(folder, samples, tmp_path):
     assert full.uids == small.uids
     assert torch.equal(full.image_embeddings["large"], small.image_embeddings["large"])
     assert (full.images.float() - small.images.float()).abs().mean() < 6
+
+
+def test_shrinking_goes_on_after_a_kill_and_can_be_spread(tmp_path, monkeypatch):
+    groups = [[sample(10 * g + i, image=picture(10 * g + i, 90, 80)) for i in range(2)] for g in range(3)]
+    reinforce(Reinforce(views=1), write_pairs(tmp_path / "pairs", groups), tmp_path / "full", ensemble=FakeTeachers())
+    whole = shrink(tmp_path / "full", tmp_path / "whole", side=32)
+    assert shrink(tmp_path / "full", tmp_path / "spread", side=32, workers=2) == whole
+    assert files(tmp_path / "spread") == files(tmp_path / "whole")
+
+    class Killed(BaseException):
+        pass
+
+    def dying(self, target):
+        if target.name == "shard-000002.tar":
+            raise Killed
+        made.append(target.name)
+        return make(self, target)
+
+    made, make = [], ShardShrinker.__call__
+    with monkeypatch.context() as patch:
+        patch.setattr(ShardShrinker, "__call__", dying)
+        with pytest.raises(Killed):
+            shrink(tmp_path / "full", tmp_path / "cut", side=32)
+    with monkeypatch.context() as patch:
+        patch.setattr(ShardShrinker, "__call__", lambda self, target: made.append(target.name) or make(self, target))
+        assert shrink(tmp_path / "full", tmp_path / "cut", side=32) == whole
+    assert made == ["shard-000000.tar", "shard-000001.tar", "shard-000002.tar"], "each once"
+    assert files(tmp_path / "cut") == files(tmp_path / "whole")
