@@ -32,7 +32,7 @@ export OMP_WAIT_POLICY := passive
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test notebooks publish lab lint bench stale
+.PHONY: help setup run test notebooks publish playground lab lint bench stale
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -56,6 +56,17 @@ notebooks: $(STAMP) ## run all notebooks at recipe lite, into runs/notebooks/
 publish: $(STAMP) ## run all notebooks at recipe lite and keep the outputs in notebooks/
 	$(PY) -m nbconvert --to notebook --execute --inplace --log-level WARN --ExecutePreprocessor.record_timing=False \
 	  --ExecutePreprocessor.store_widget_state=False notebooks/*.ipynb
+
+# The page's runtime comes from npm, which nothing else here needs: two files of 14 MB, checked by npm.
+ORT_WEB := onnxruntime-web-1.30.0
+MODEL ?= $(if $(wildcard runs/lite/student-seed0/manifest.json),runs/lite/student-seed0,lite-teacher-conv)
+playground: $(STAMP) ## the student in your browser: draw, name, search (MODEL=... ARGS="--album FOLDER"); needs npm once
+	@mkdir -p runs/npm
+	@test -f runs/npm/package/dist/ort.wasm.bundle.min.mjs || { \
+	  command -v npm > /dev/null || { echo "npm is needed to fetch onnxruntime-web: install Node.js"; exit 1; }; \
+	  cd runs/npm && npm pack --silent onnxruntime-web@$(ORT_WEB:onnxruntime-web-%=%) && \
+	  tar -xzf $(ORT_WEB).tgz package/dist/ort.wasm.bundle.min.mjs package/dist/ort-wasm-simd-threaded.wasm; }
+	$(PY) -m mobileclip2_lite playground $(MODEL) runs/playground --serve $(ARGS)
 
 lab: $(STAMP) ## open JupyterLab on the notebooks
 	$(PY) -m jupyter lab notebooks

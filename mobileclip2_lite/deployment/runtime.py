@@ -89,6 +89,11 @@ def _tokenizer(config: dict[str, Any]) -> Callable[[list[str]], torch.LongTensor
     return prefix_tokenizer(config["vocab_size"], config["context_length"])
 
 
+def metadata(path: Path) -> dict[str, str]:
+    """What an exported file says of itself."""
+    return session(path, 1).get_modelmeta().custom_metadata_map
+
+
 def session(path: Path, threads: int | None) -> Any:
     """An ONNX Runtime session on the CPU; None threads lets it choose."""
     import onnxruntime

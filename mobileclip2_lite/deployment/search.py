@@ -9,7 +9,6 @@ Taught by notebooks/60_deploy.ipynb.
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
@@ -24,7 +23,7 @@ from mobileclip2_lite import recipes
 from mobileclip2_lite.deployment.image_files import Entry, find_images, images_of, open_image
 from mobileclip2_lite.deployment.index_parts import read_parts, tidy, write_part
 from mobileclip2_lite.deployment.runtime import Exported, load_exported
-from mobileclip2_lite.work.files import canonical, pretty, sha256_bytes, sha256_file, write_atomic
+from mobileclip2_lite.deployment.towers import exported_folder
 
 INDEX = ".mobileclip2-index"
 """Name of the index folder within the searched folder, if no other is named."""
@@ -321,53 +320,6 @@ def open_index(
         raise FileNotFoundError(f"{folder} is not a folder: name the folder that holds the images")
     place = Path(index if index is not None else Path(folder) / INDEX)
     model = model or recipes.Reinforce().teachers[-1]
-    return build_index(folder, exported_towers(model, place, pretrained), place, progress=progress)
-
-
-def exported_towers(model: str, place: Path, pretrained: str | None = None) -> Exported:
-    """The towers of a model: read where they are exported, else exported below `place` first.
-
-    Which weights a name stood for is noted beside the towers, so that the next search neither builds nor hashes it.
-    """
-    if (Path(model) / "image.onnx").is_file():
-        return load_exported(model, threads=1)
-    note = place / f"model-{sha256_bytes(canonical([model, pretrained]))[:16]}.json"
-    towers = _noted(note)
-    if towers is None:
-        towers, weights = _export(model, place, pretrained)
-        status = weights.stat()
-        facts = {"towers": towers.name, "weights": str(weights.resolve())}
-        write_atomic(note, pretty({**facts, "size": status.st_size, "changed": status.st_mtime_ns}))
-    return load_exported(towers, threads=1)
-
-
-def _noted(note: Path) -> Path | None:
-    """The towers that a note names, if the weights that it was written for are still there unchanged."""
-    if not note.is_file():
-        return None
-    try:
-        facts = json.loads(note.read_text("utf-8"))
-        status = os.stat(facts["weights"])
-        towers = note.parent / facts["towers"]
-        same = (status.st_size, status.st_mtime_ns) == (facts["size"], facts["changed"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return towers if same and (towers / "export.json").is_file() else None
-
-
-def _export(model: str, place: Path, pretrained: str | None) -> tuple[Path, Path]:
-    """Export a model below `place`, once for each file of weights; the folder, and the weights."""
-    from mobileclip2_lite.deployment.export import export_onnx
-    from mobileclip2_lite.models.embedded import data_folder
-    from mobileclip2_lite.models.resolve import resolve
-    from mobileclip2_lite.models.zoo import create_model
-
-    embedded = data_folder() / "teachers" / model
-    name = str(embedded) if pretrained is None and embedded.is_dir() else model
-    source = resolve(name, pretrained)
-    if source.weights is None:
-        raise ValueError(f"{model} has no trained weights: name a tag with pretrained, a folder or a file")
-    towers = place / f"towers-{sha256_file(source.weights)[:16]}"
-    if not (towers / "export.json").is_file():  # written last
-        export_onnx(create_model(name, pretrained), towers, name=model)
-    return towers, source.weights
+    return build_index(
+        folder, load_exported(exported_folder(model, place, pretrained), threads=1), place, progress=progress
+    )

@@ -33,16 +33,23 @@ def prefix_tokenizer(vocab_size: int, context_length: int) -> Callable[[list[str
     Raises:
         ValueError: `vocab_size` is not between 515 and 49,408.
     """
-    from open_clip.tokenizer import SimpleTokenizer, default_bpe
+    from open_clip.tokenizer import SimpleTokenizer
 
     if not _BYTES_AND_SPECIALS < vocab_size <= CLIP_VOCABULARY:
         raise ValueError(f"vocab_size must be above {_BYTES_AND_SPECIALS} and at most {CLIP_VOCABULARY}: {vocab_size}")
     if vocab_size == CLIP_VOCABULARY:
         return SimpleTokenizer(context_length=context_length)
-    with gzip.open(default_bpe(), "rt", encoding="utf-8") as file:
-        lines = file.read().split("\n")[: 1 + vocab_size - _BYTES_AND_SPECIALS]  # the first line is a header
+    lines = ["", *prefix_merges(vocab_size)]  # the first line is a header
     merges = io.BytesIO(gzip.compress("\n".join(lines).encode("utf-8")))
     return SimpleTokenizer(bpe_path=merges, context_length=context_length)
+
+
+def prefix_merges(vocab_size: int) -> list[str]:
+    """The merges of a vocabulary of that size, most frequent first, each two parts with a space between."""
+    from open_clip.tokenizer import default_bpe
+
+    with gzip.open(default_bpe(), "rt", encoding="utf-8") as file:
+        return file.read().split("\n")[1 : 1 + vocab_size - _BYTES_AND_SPECIALS]
 
 
 def tokenizer_of(

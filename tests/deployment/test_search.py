@@ -288,7 +288,7 @@ def test_widget_shows_what_the_text_finds(folder):
 def test_one_call_exports_once_and_searches(folder, monkeypatch):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    from mobileclip2_lite.deployment import export
+    from mobileclip2_lite.deployment import export, towers
     from mobileclip2_lite.models.zoo import create_model, save_model
 
     model = save_model(create_model("lite-mci-s"), folder / ".model")
@@ -296,7 +296,7 @@ def test_one_call_exports_once_and_searches(folder, monkeypatch):
     assert len(hits) == 3
     assert index.embedded == 6
     monkeypatch.setattr(export, "export_onnx", None)  # not needed again
-    monkeypatch.setattr(search, "_export", None)  # nor is the model built or hashed
+    monkeypatch.setattr(towers, "_export", None)  # nor is the model built or hashed
     hits, index = search.search_folder(folder, image=hits[0].path, model=str(model), top=1, progress=False)
     assert hits[0].score == pytest.approx(1, abs=1e-4)
     assert index.embedded == 0

@@ -1,0 +1,62 @@
+"""The exported towers of any model, made once: what a search or a page needs that is asked for a model by name.
+
+Reads a model; writes below a given place a folder of towers for each file of weights, and a note which weights a name
+stood for. The paper has no such program. Taught by notebooks/60_deploy.ipynb.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from mobileclip2_lite.work.files import canonical, pretty, sha256_bytes, sha256_file, write_atomic
+
+
+def exported_folder(model: str, place: Path, pretrained: str | None = None) -> Path:
+    """The folder with a model's exported towers: where they are, else below `place`, exported first.
+
+    Which weights a name stood for is noted beside the towers, so that the next search neither builds nor hashes it.
+    """
+    if (Path(model) / "image.onnx").is_file():
+        return Path(model)
+    note = place / f"model-{sha256_bytes(canonical([model, pretrained]))[:16]}.json"
+    towers = _noted(note)
+    if towers is None:
+        towers, weights = _export(model, place, pretrained)
+        status = weights.stat()
+        facts = {"towers": towers.name, "weights": str(weights.resolve())}
+        write_atomic(note, pretty({**facts, "size": status.st_size, "changed": status.st_mtime_ns}))
+    return towers
+
+
+def _noted(note: Path) -> Path | None:
+    """The towers that a note names, if the weights that it was written for are still there unchanged."""
+    if not note.is_file():
+        return None
+    try:
+        facts = json.loads(note.read_text("utf-8"))
+        status = os.stat(facts["weights"])
+        towers = note.parent / facts["towers"]
+        same = (status.st_size, status.st_mtime_ns) == (facts["size"], facts["changed"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return towers if same and (towers / "export.json").is_file() else None
+
+
+def _export(model: str, place: Path, pretrained: str | None) -> tuple[Path, Path]:
+    """Export a model below `place`, once for each file of weights; the folder, and the weights."""
+    from mobileclip2_lite.deployment.export import export_onnx
+    from mobileclip2_lite.models.embedded import data_folder
+    from mobileclip2_lite.models.resolve import resolve
+    from mobileclip2_lite.models.zoo import create_model
+
+    embedded = data_folder() / "teachers" / model
+    name = str(embedded) if pretrained is None and embedded.is_dir() else model
+    source = resolve(name, pretrained)
+    if source.weights is None:
+        raise ValueError(f"{model} has no trained weights: name a tag with pretrained, a folder or a file")
+    towers = place / f"towers-{sha256_file(source.weights)[:16]}"
+    if not (towers / "export.json").is_file():  # written last
+        export_onnx(create_model(name, pretrained), towers, name=model)
+    return towers, source.weights

@@ -1,0 +1,201 @@
+// The playground: draw or drop an image, type names, see bars; search a small album. One module for page and notebook.
+
+import { rgb } from "./images.mjs";
+import { cosine, openTowers, softmax } from "./towers.mjs";
+
+const COLOURS = ["#1c1e21", "#d62828", "#f48420", "#f8d43c", "#3a9e48", "#2862d0", "#7e3aa8", "#f490b8", "#80522e", "#ffffff"];
+const PAD = 256;  // pixels of the drawing's side
+
+const LAYOUT = `
+<section class="see">
+  <h2>1 · An image</h2>
+  <canvas class="pad" width="${PAD}" height="${PAD}" tabindex="0" aria-label="Image: draw here, or drop a file"></canvas>
+  <div class="tools" role="group" aria-label="Colours"></div>
+  <div class="tools">
+    <label>brush <input class="brush" type="range" min="4" max="60" value="18"></label>
+    <button class="clear" type="button">clear</button>
+    <label class="button">open a file<input class="file" type="file" accept="image/*"></label>
+  </div>
+</section>
+<section class="name">
+  <h2>2 · Names for it</h2>
+  <label>one name a line<textarea class="names" rows="7" spellcheck="false"></textarea></label>
+  <label>sentence around it<input class="template" spellcheck="false"></label>
+  <div class="bars" role="list" aria-live="polite"></div>
+</section>
+<section class="album">
+  <h2>3 · Search an album</h2>
+  <label>what to look for<input class="query" type="search" spellcheck="false"></label>
+  <button class="like" type="button">images like the one above</button>
+  <div class="found" role="list" aria-live="polite"></div>
+</section>
+<p class="status" role="status"></p>`;
+
+// root: element to fill. assets: {ort, model, tokenizer, image, text, album: [{name, url, feature}]}
+export async function mount(root, assets) {
+  root.classList.add("playground");
+  root.innerHTML = LAYOUT;
+  const find = (selector) => root.querySelector(selector);
+  const status = find(".status");
+  status.textContent = "loading the model …";
+  const towers = await openTowers(assets.ort, assets);
+  const page = { find, status, towers, assets, feature: null };
+  drawingPad(page);
+  files(page);
+  find(".names").value = assets.model.names.slice(0, 8).join("\n");
+  find(".template").value = assets.model.template;
+  find(".query").value = assets.model.query;
+  find(".names").addEventListener("input", later(() => showBars(page)));
+  find(".template").addEventListener("input", later(() => showBars(page)));
+  find(".query").addEventListener("input", later(() => searchText(page)));
+  find(".like").addEventListener("click", () => showFound(page, page.feature));
+  if (assets.album.length) await openUrl(page, assets.album[0].url);
+  await searchText(page);
+  root.dataset.ready = "yes";
+}
+
+function later(work, wait = 150) {
+  let timer = 0;
+  return () => {
+    clearTimeout(timer);
+    timer = setTimeout(work, wait);
+  };
+}
+
+function drawingPad(page) {
+  const pad = page.find(".pad");
+  const draw = pad.getContext("2d", { willReadFrequently: true });
+  const changed = later(() => look(page), 60);
+  let colour = COLOURS[1];
+  let last = null;
+  const clear = () => {
+    draw.fillStyle = "#ffffff";
+    draw.fillRect(0, 0, PAD, PAD);
+  };
+  clear();
+  for (const one of COLOURS) {
+    const button = Object.assign(document.createElement("button"), { type: "button", className: "colour", title: one });
+    button.style.background = one;
+    button.setAttribute("aria-label", `draw in ${one}`);
+    button.addEventListener("click", () => (colour = one));
+    page.find(".tools").append(button);
+  }
+  const at = (event) => {
+    const box = pad.getBoundingClientRect();
+    return [((event.clientX - box.left) * PAD) / box.width, ((event.clientY - box.top) * PAD) / box.height];
+  };
+  pad.addEventListener("pointerdown", (event) => {
+    pad.setPointerCapture(event.pointerId);
+    last = at(event);
+    stroke(last);
+  });
+  pad.addEventListener("pointermove", (event) => last && stroke(at(event)));
+  for (const kind of ["pointerup", "pointercancel"]) pad.addEventListener(kind, () => (last = null));
+  function stroke(to) {
+    Object.assign(draw, { strokeStyle: colour, lineWidth: page.find(".brush").value, lineCap: "round", lineJoin: "round" });
+    draw.beginPath();
+    draw.moveTo(...last);
+    draw.lineTo(...to);
+    draw.stroke();
+    last = to;
+    changed();
+  }
+  page.find(".clear").addEventListener("click", () => {
+    clear();
+    look(page);
+  });
+}
+
+function files(page) {
+  const pad = page.find(".pad");
+  const open = (file) => file && openBlob(page, file);
+  page.find(".file").addEventListener("change", (event) => open(event.target.files[0]));
+  pad.addEventListener("dragover", (event) => event.preventDefault());
+  pad.addEventListener("drop", (event) => {
+    event.preventDefault();
+    open(event.dataTransfer.files[0]);
+  });
+}
+
+async function openUrl(page, url) {
+  await openBlob(page, await (await fetch(url)).blob());
+}
+
+// The image as it was opened is what the model sees; the pad shows it whole.
+async function openBlob(page, blob) {
+  let bitmap;
+  try {
+    bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none" });
+  } catch {
+    page.status.textContent = `${blob.name ?? "this file"} is not an image that this browser reads`;
+    return;
+  }
+  const own = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d");
+  own.drawImage(bitmap, 0, 0);
+  const draw = page.find(".pad").getContext("2d");
+  const scale = PAD / Math.max(bitmap.width, bitmap.height);
+  const [width, height] = [bitmap.width * scale, bitmap.height * scale];
+  draw.fillStyle = "#ffffff";
+  draw.fillRect(0, 0, PAD, PAD);
+  draw.drawImage(bitmap, (PAD - width) / 2, (PAD - height) / 2, width, height);
+  await look(page, own.getImageData(0, 0, bitmap.width, bitmap.height));
+}
+
+async function look(page, data = page.find(".pad").getContext("2d").getImageData(0, 0, PAD, PAD)) {
+  const start = performance.now();
+  page.feature = await page.towers.embedImage(rgb(data));
+  page.milliseconds = performance.now() - start;
+  await showBars(page);
+}
+
+async function showBars(page) {
+  const names = page.find(".names").value.split("\n").map((name) => name.trim()).filter(Boolean);
+  const template = page.find(".template").value;
+  const bars = page.find(".bars");
+  if (!names.length || !page.feature) return bars.replaceChildren();
+  const sentence = (name) => (template.includes("{}") ? template.replaceAll("{}", name) : name);
+  const features = await page.towers.embedTexts(names.map(sentence));
+  const scale = page.assets.model.logit_scale;
+  const shares = softmax(features.map((feature) => scale * cosine(feature, page.feature)));
+  const rows = names.map((name, index) => ({ name, share: shares[index] })).sort((a, b) => b.share - a.share);
+  bars.replaceChildren(...rows.map(bar));
+  const took = page.milliseconds ? `, ${page.milliseconds.toFixed(0)} ms an image` : "";
+  page.status.textContent = `${page.assets.model.name}: everything runs in this browser${took}`;
+}
+
+function bar({ name, share }) {
+  const row = Object.assign(document.createElement("div"), { className: "bar" });
+  row.setAttribute("role", "listitem");
+  const label = Object.assign(document.createElement("span"), { textContent: name });
+  const track = Object.assign(document.createElement("i"), { className: "track" });
+  const fill = document.createElement("b");
+  fill.style.width = `${100 * share}%`;
+  track.append(fill);
+  const value = Object.assign(document.createElement("span"), { textContent: `${(100 * share).toFixed(1)} %` });
+  row.append(label, track, value);
+  return row;
+}
+
+async function searchText(page) {
+  const text = page.find(".query").value.trim();
+  if (!text) return page.find(".found").replaceChildren();
+  showFound(page, (await page.towers.embedTexts([text]))[0]);
+}
+
+function showFound(page, feature) {
+  if (!feature) return;
+  const scored = page.assets.album.map((item) => ({ ...item, score: cosine(item.feature, feature) }));
+  scored.sort((a, b) => b.score - a.score);
+  page.find(".found").replaceChildren(...scored.slice(0, 12).map((item) => thumbnail(page, item)));
+}
+
+function thumbnail(page, { name, url, score }) {
+  const figure = document.createElement("figure");
+  figure.setAttribute("role", "listitem");
+  const button = Object.assign(document.createElement("button"), { type: "button", title: `look at ${name}` });
+  button.append(Object.assign(document.createElement("img"), { src: url, alt: name, loading: "lazy" }));
+  button.addEventListener("click", () => openUrl(page, url));
+  const caption = Object.assign(document.createElement("figcaption"), { textContent: `${score.toFixed(2)}  ${name}` });
+  figure.append(button, caption);
+  return figure;
+}
