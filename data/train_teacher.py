@@ -29,7 +29,6 @@ import numpy as np
 import torch
 import torch.nn.functional as functional
 from PIL import Image
-from timm.optim import create_optimizer_v2
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from mobileclip2_lite import emoji_world, recipes
@@ -37,7 +36,7 @@ from mobileclip2_lite.evaluation.suite import evaluate
 from mobileclip2_lite.models.loaded import LoadedModel, attention, autocast
 from mobileclip2_lite.models.trimming import encode_text
 from mobileclip2_lite.models.zoo import create_model, save_model
-from mobileclip2_lite.training.cpu import grouped_convolutions_in_fp32
+from mobileclip2_lite.training.grouped_convolutions import speed_up_grouped_convolutions
 from mobileclip2_lite.training.optimizer import learning_rate, optimizer
 from mobileclip2_lite.views import drawing
 from mobileclip2_lite.views.replay import replay
@@ -112,11 +111,11 @@ def train(name: str, args: argparse.Namespace) -> tuple[LoadedModel, dict]:
         facts["command"] += f" --start data/teachers/{name}"
         facts["start"] = {key: before[key] for key in ("sha256", "seed", "samples", "seconds", "command")}
     if device == "cpu":
-        grouped_convolutions_in_fp32(model)
+        speed_up_grouped_convolutions(model)
     if before:
-        optimiser = create_optimizer_v2(model, opt="nmuon", lr=args.learning_rate, weight_decay=0.05)
+        optimiser = optimizer(model, "nmuon", args.learning_rate, betas=(0.9, 0.95), decay=0.05)
     else:
-        optimiser = optimizer(model, args.learning_rate, betas=(0.9, 0.98), decay=0.05)
+        optimiser = optimizer(model, "adamw", args.learning_rate, betas=(0.9, 0.98), decay=0.05)
     first = before.get("samples", 0) // args.batch
     for step, (images, tokens) in enumerate(batches(loaded, world, shares, args, first, steps, small_steps)):
         for group in optimiser.param_groups:

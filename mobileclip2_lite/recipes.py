@@ -195,14 +195,16 @@ class Train:
     """(teacher, logit scale) that differ from the teacher's card."""
     loss: str = "softmax"
     """`softmax` (paper) or `sigmoid` (SigLIP with soft targets)."""
+    optimizer: str = "adamw"
+    """`adamw` (paper), or `nmuon`: timm's Muon for matrices and dense kernels, NAdamW for the rest (ours)."""
     learning_rate: float = 1e-3
     """Peak learning rate (paper: 1e-3)."""
     warmup: float = 0.1
     """Share of the steps with linear warm-up (paper: 2k to 10k of 200k)."""
     weight_decay: float = 0.2
-    """AdamW weight decay of matrices; none on biases, norms and scales (paper: 0.2)."""
+    """Weight decay of matrices and kernels; none on biases, norms and scales (paper: 0.2)."""
     betas: tuple[float, float] = (0.9, 0.95)
-    """AdamW betas (paper)."""
+    """AdamW's betas (paper)."""
     grad_clip: float = 1.0
     """Largest gradient norm (paper: 1.0); 0 leaves gradients as they are."""
     max_logit_scale: float = 100.0

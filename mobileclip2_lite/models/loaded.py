@@ -26,6 +26,9 @@ PIECE = {"cpu": 32}
 """Images or texts in one forward pass, always padded to this number: libraries for matrices round differently at other
 shapes, so a shape that depended on the settings would make the stored bytes depend on them."""
 
+TEXT_PIECE = {"cpu": 128}
+"""Texts in one forward pass: more than images, so that those of one length come together (models/packing.py)."""
+
 GPU_PIECE = 256
 
 
@@ -123,7 +126,7 @@ def encode_texts(loaded: LoadedModel, texts: Iterable[str], batch_size: int = 25
     Raises:
         ValueError: `texts` is empty, or is one string.
     """
-    from mobileclip2_lite.models.trimming import trim
+    from mobileclip2_lite.models.packing import encode_text
 
     texts = many(texts, "texts")
     if not texts:
@@ -132,8 +135,8 @@ def encode_texts(loaded: LoadedModel, texts: Iterable[str], batch_size: int = 25
     features = []
     with inference(loaded.model) as device:
         for batch in _batches(unique, batch_size):
-            tokens = trim(loaded.model, loaded.tokenizer(batch)).to(device)
-            features.append(loaded.model.encode_text(tokens, normalize=True).float().cpu())
+            tokens = loaded.tokenizer(batch).to(device)
+            features.append(encode_text(loaded.model, tokens, normalize=True).float().cpu())
     row = {text: index for index, text in enumerate(unique)}
     return torch.cat(features)[[row[text] for text in texts]]
 

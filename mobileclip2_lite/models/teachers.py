@@ -27,7 +27,7 @@ from mobileclip2_lite import recipes
 from mobileclip2_lite.models.card import digest, read_card
 from mobileclip2_lite.models.embedded import data_folder
 from mobileclip2_lite.models.loaded import LoadedModel, many
-from mobileclip2_lite.models.trimming import trim
+from mobileclip2_lite.models.packing import encode_text
 from mobileclip2_lite.models.zoo import create_model, save_model
 from mobileclip2_lite.work.files import pretty, write_atomic
 
@@ -151,9 +151,9 @@ class TeacherEnsemble(nn.Module):
         device = self._device(model)
         if not texts:
             return torch.zeros(0, self.cards[name]["dimension"], device=device)
-        tokens = trim(model, self.tokenizers[name](texts)).to(device)
+        tokens = self.tokenizers[name](texts).to(device)
         with self._autocast(name, device):
-            features = model.encode_text(tokens)
+            features = encode_text(model, tokens)
         return F.normalize(features.float(), dim=-1)
 
     def logits(self, name: str, images: Tensor, texts: Tensor) -> Tensor:

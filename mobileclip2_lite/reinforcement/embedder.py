@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mobileclip2_lite.models.loaded import GPU_PIECE, PIECE, Queue
+from mobileclip2_lite.models.loaded import GPU_PIECE, PIECE, TEXT_PIECE, Queue
 from mobileclip2_lite.shards.samples import Sample
 
 if TYPE_CHECKING:
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 class Embedder:
     """All teachers' rows of a stream of samples, from forward passes of one fixed shape.
 
-    Pictures and texts queue up per teacher, and leave in pieces of `PIECE`, counted from the start of the shard; only
-    the last is padded. So a row's neighbours in its pass, and with them its bits, do not depend on the batch size.
+    Pictures and texts queue up per teacher, and leave in pieces of `PIECE` and `TEXT_PIECE`, counted from the start of
+    the shard; only the last is padded. So a row's neighbours in its pass, and with them its bits, do not depend on the
+    batch size.
     """
 
     def __init__(
@@ -39,14 +40,14 @@ class Embedder:
         self.ensemble, self.precision = ensemble, precision
         parameter = next(iter(ensemble.parameters()), None) if isinstance(ensemble, torch.nn.Module) else None
         self.device = parameter.device.type if parameter is not None else "cpu"
-        piece = PIECE.get(self.device, GPU_PIECE)
+        piece, texts = PIECE.get(self.device, GPU_PIECE), TEXT_PIECE.get(self.device, GPU_PIECE)
         if isinstance(ensemble, torch.nn.Module):
             ensemble.eval().to(memory_format=torch.channels_last)
         embed_images = torch.compile(ensemble.embed_images) if compile else ensemble.embed_images
         self.queues = {}
         for name in ensemble.names:
             self.queues["image", name] = Queue(functools.partial(self._images, embed_images, name), piece, batch_size)
-            self.queues["text", name] = Queue(functools.partial(self._texts, name), piece, batch_size)
+            self.queues["text", name] = Queue(functools.partial(self._texts, name), texts, batch_size)
 
     @property
     def dimensions(self) -> dict[str, int]:

@@ -1,7 +1,4 @@
-"""Three detours that a CPU needs: grouped convolutions in fp32, strided 1x1 convolutions by slicing.
-
-Both give the same numbers; docs/lab_log.md has what they save.
-"""
+"""A detour that a CPU needs: strided 1x1 convolutions by slicing. It gives the same numbers (docs/lab_log.md)."""
 
 from __future__ import annotations
 
@@ -9,22 +6,6 @@ import functools
 
 import torch
 from torch import Tensor, nn
-
-
-def grouped_convolutions_in_fp32(model: nn.Module) -> None:
-    """Keep depthwise and other grouped convolutions out of autocast.
-
-    For the CPU: oneDNN has no fast bf16 backward pass for them, and this nearly doubles the speed of a FastViT step
-    (docs/lab_log.md). Their products are a small part of the work, and fp32 is the more exact of the two.
-    """
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d) and module.groups > 1:
-            module._conv_forward = functools.partial(_fp32_convolution, module)
-
-
-def _fp32_convolution(module: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    with torch.autocast(x.device.type, enabled=False):
-        return nn.Conv2d._conv_forward(module, x.float(), weight.float(), None if bias is None else bias.float())
 
 
 def strided_pointwise_by_slicing(model: nn.Module) -> None:

@@ -31,6 +31,7 @@ from mobileclip2_lite.training.distributed import Processes, connect
 from mobileclip2_lite.training.early_stopping import Stopping
 from mobileclip2_lite.training.feeding import Fed, Stream, Tokens, feed
 from mobileclip2_lite.training.log import Log, Meter
+from mobileclip2_lite.training.optimizer import OPTIMIZERS
 from mobileclip2_lite.training.step import Stepper
 from mobileclip2_lite.training.teachers import teacher_cards
 from mobileclip2_lite.work.files import sha256_file
@@ -309,6 +310,8 @@ def _check(settings: Train) -> None:
             raise ValueError(f"{name} is {getattr(settings, name)}; it must be at least 1")
     if settings.precision not in DTYPES:
         raise ValueError(f"precision {settings.precision!r} is unknown: one of {', '.join(DTYPES)}")
+    if settings.optimizer not in OPTIMIZERS:
+        raise ValueError(f"optimizer {settings.optimizer!r} is unknown: one of {', '.join(OPTIMIZERS)}")
     if settings.distill and settings.views == "weak" and not settings.online:
         raise ValueError(
             "views='weak' has no stored embeddings to distil from: views='stored', distill=0 or online=True"

@@ -18,13 +18,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mobileclip2_lite.models.loaded import LoadedModel, attention, autocast, usable_precision
+from mobileclip2_lite.models.packing import encode_packed, is_packable
 from mobileclip2_lite.models.trimming import encode_text, is_trimmable
 from mobileclip2_lite.models.zoo import create_model
 from mobileclip2_lite.recipes import Train
 from mobileclip2_lite.training import gradient_cache
-from mobileclip2_lite.training.cpu import grouped_convolutions_in_fp32, strided_pointwise_by_slicing
+from mobileclip2_lite.training.branches import add_up_branches
+from mobileclip2_lite.training.cpu import strided_pointwise_by_slicing
 from mobileclip2_lite.training.distributed import Processes
 from mobileclip2_lite.training.feeding import Fed
+from mobileclip2_lite.training.grouped_convolutions import speed_up_grouped_convolutions
 from mobileclip2_lite.training.losses import PairLoss, Rows
 from mobileclip2_lite.training.optimizer import Ema, clip_, learning_rate, optimizer
 from mobileclip2_lite.training.teachers import LiveTeachers
@@ -57,15 +60,20 @@ class Stepper:
             self.model.set_grad_checkpointing(True)
         if self.device.type == "cpu":
             strided_pointwise_by_slicing(self.model)
-        if self.device.type == "cpu" and self.precision != "fp32":
-            grouped_convolutions_in_fp32(self.model)
+            speed_up_grouped_convolutions(self.model)
+            if not settings.compile:  # which merges passes itself
+                add_up_branches(self.model)
         self.encode_image, self.encode_text = self.model.encode_image, self.model.encode_text
         if settings.compile:
             self.encode_image, self.encode_text = torch.compile(self.encode_image), torch.compile(self.encode_text)
-        self.optimizer = optimizer(self.model, settings.learning_rate, settings.betas, settings.weight_decay)
+        self.optimizer = optimizer(
+            self.model, settings.optimizer, settings.learning_rate, settings.betas, settings.weight_decay
+        )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self.ema = Ema(self.model, settings.ema) if settings.ema else None
         self.cut = settings.trim_text and not settings.compile and is_trimmable(self.model)
+        # on a GPU looking at lengths would make it wait
+        self.packed = self.cut and self.device.type == "cpu" and is_packable(self.model) and not settings.recompute
         preprocess = self.loaded.preprocess
         self.eye = (preprocess.image_size, preprocess.interpolation)
         self.live = LiveTeachers(teachers, self.device, self.eye) if settings.online and teachers else None
@@ -114,7 +122,9 @@ class Stepper:
 
         def text(x: Tensor) -> Tensor:
             with autocast(*precision), attention(*precision, x.shape[1]):
-                if self.cut and self.device.type == "cpu":  # on a GPU looking at lengths would make it wait
+                if self.packed:
+                    return F.normalize(encode_packed(self.model, x).float(), dim=-1)
+                if self.cut and self.device.type == "cpu":
                     return F.normalize(encode_text(self.model, x, parts=max(1, len(x) // ROWS)).float(), dim=-1)
                 return F.normalize(self.encode_text(x).float(), dim=-1)
 

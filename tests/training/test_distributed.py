@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from mobileclip2_lite.training.distributed import Processes, connect, notice_lost_processes
 from mobileclip2_lite.training.losses import PairLoss
+from mobileclip2_lite.training.optimizer import OPTIMIZERS
 
 SCALES = {"first": 20.0, "second": 7.0}
 DIMENSIONS = {"first": 5, "second": 3}
@@ -77,8 +78,9 @@ def _train(processes: Processes, folder: Path) -> None:
 
     from mobileclip2_lite.training.loop import train
 
-    chosen = settings(folder / "model", captioners=("short",), checkpoint_every=2)
-    train(chosen, folder / "data", folder / "two", 0, device="cpu", progress=False)
+    for optimizer in OPTIMIZERS:
+        chosen = settings(folder / "model", captioners=("short",), checkpoint_every=2, optimizer=optimizer)
+        train(chosen, folder / "data", folder / f"{optimizer}-two", 0, device="cpu", progress=False)
     train(_captioner(folder), folder / "data", folder / "captioner-two", 0, device="cpu", progress=False)
 
 
@@ -109,14 +111,16 @@ def test_many_processes_equal_one(size, tmp_path):
                 for name, value in alone.items():
                     assert torch.allclose(found[name], value, rtol=1e-10, atol=1e-12), (form, uneven, rank, name)
     if size == 2:
-        chosen = settings(tmp_path / "model", captioners=("short",), checkpoint_every=2)
-        train(chosen, tmp_path / "data", tmp_path / "one", 0, device="cpu", progress=False)
+        for optimizer in OPTIMIZERS:
+            chosen = settings(tmp_path / "model", captioners=("short",), checkpoint_every=2, optimizer=optimizer)
+            train(chosen, tmp_path / "data", tmp_path / f"{optimizer}-one", 0, device="cpu", progress=False)
         train(_captioner(tmp_path), tmp_path / "data", tmp_path / "captioner-one", 0, device="cpu", progress=False)
-        for kind in ("", "captioner-"):
-            one, two = (read(tmp_path / f"{kind}{name}" / "log.jsonl") for name in ("one", "two"))
+        for kind in (*OPTIMIZERS, "captioner"):
+            one, two = (read(tmp_path / f"{kind}-{name}" / "log.jsonl") for name in ("one", "two"))
             assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], rel=1e-4)
-        weights = [create_model(tmp_path / name).model.state_dict() for name in ("one", "two")]
-        assert all(torch.allclose(weights[0][k], weights[1][k], rtol=1e-2, atol=1e-3) for k in weights[0])
+        for kind in OPTIMIZERS:
+            weights = [create_model(tmp_path / f"{kind}-{name}").model.state_dict() for name in ("one", "two")]
+            assert all(torch.allclose(weights[0][k], weights[1][k], rtol=1e-2, atol=1e-3) for k in weights[0]), kind
 
 
 START = "fork" if sys.platform == "linux" else "spawn"

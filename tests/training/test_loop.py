@@ -20,13 +20,13 @@ from mobileclip2_lite.models.loaded import usable_precision
 from mobileclip2_lite.models.trimming import is_trimmable, text_lengths
 from mobileclip2_lite.models.zoo import create_model
 from mobileclip2_lite.training import checkpoints, gradient_cache
-from mobileclip2_lite.training.cpu import grouped_convolutions_in_fp32, strided_pointwise_by_slicing
+from mobileclip2_lite.training.cpu import strided_pointwise_by_slicing
 from mobileclip2_lite.training.distributed import Processes
 from mobileclip2_lite.training.feeding import Tokens, feed
 from mobileclip2_lite.training.log import read
 from mobileclip2_lite.training.loop import Diverged, Run, train
 from mobileclip2_lite.training.losses import PairLoss, Rows
-from mobileclip2_lite.training.optimizer import decay_groups, learning_rate
+from mobileclip2_lite.training.optimizer import OPTIMIZERS, decay_groups, learning_rate, optimizer
 from mobileclip2_lite.training.step import Stepper
 from mobileclip2_lite.training.teachers import LiveTeachers, teacher_cards
 from mobileclip2_lite.work.folder import StageMismatch, read_manifest
@@ -113,7 +113,7 @@ def test_student_learns_and_leaves_a_model_with_log_and_manifest(data, model, tm
 def test_golden_losses(data, model, tmp_path):
     """The loss of every step is the one that was recorded: what changes the course of a training is meant to.
 
-    After a change that is meant to, write the file again: UPDATE_GOLDEN=1 python -m pytest tests/test_training.py
+    After a change that is meant to, write the file again: UPDATE_GOLDEN=1 python -m pytest tests/training/test_loop.py
     """
     found = {}
     for name, changes in {
@@ -121,6 +121,7 @@ def test_golden_losses(data, model, tmp_path):
         "mixed": {"distill": 0.5},
         "control": {"distill": 0.0, "views": "weak"},
         "sigmoid": {"loss": "sigmoid"},
+        "muon": {"captioners": ("short", "long"), "optimizer": "nmuon", "distill": 0.7},
     }.items():
         lines = read(go(settings(model, **changes), data, tmp_path / name) / "log.jsonl")
         found[name] = [line["loss"] for line in lines]
@@ -178,8 +179,9 @@ def test_killed_and_resumed_equals_undisturbed_bit_for_bit(data, model, tmp_path
     assert losses(out) == losses(undisturbed)
 
 
-def test_interrupted_anywhere_with_other_workers(data, model, tmp_path):
-    chosen = settings(model, checkpoint_every=1, evaluate_every=1, captioners=("long",))
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_interrupted_anywhere_with_other_workers(data, model, tmp_path, optimizer):
+    chosen = settings(model, checkpoint_every=1, evaluate_every=1, captioners=("long",), optimizer=optimizer)
     undisturbed = weights(go(chosen, data, tmp_path / "undisturbed", evaluate=lambda loaded: {}))
     for stop, workers in ((2, 0), (4, 2)):
         out, calls = tmp_path / f"stopped-{stop}", []
@@ -211,6 +213,16 @@ def test_gradient_cache_equals_plain_step(data, model):
     for chunk in (4, 5, 16):
         stepper.settings = dataclasses.replace(stepper.settings, forward_chunk=chunk)
         assert_close(gradients(stepper, fed), plain)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_training_in_chunks_takes_the_same_course(data, model, tmp_path, optimizer):
+    chosen = settings(model, optimizer=optimizer, captioners=("short",), learning_rate=3e-3)
+    whole = read(go(chosen, data, tmp_path / "whole") / "log.jsonl")
+    chunked = dataclasses.replace(chosen, forward_chunk=5, loss_chunk=3)
+    parts = read(go(chunked, data, tmp_path / "chunks") / "log.jsonl")
+    assert [line["loss"] for line in parts] == pytest.approx([line["loss"] for line in whole], rel=1e-3)
+    assert abs(whole[-1]["loss"] / whole[0]["loss"] - 1) > 0.01  # the weights did move
 
 
 def test_gradient_cache_repeats_dropout_and_counts_batch_norm_once():
@@ -478,14 +490,6 @@ def test_cpu_without_bf16_takes_fp32(data, model, tmp_path, monkeypatch):
     assert usable_precision("bf16", torch.device("cpu")) == "bf16"
 
 
-def test_bf16_on_a_cpu_keeps_grouped_convolutions_in_fp32():
-    module = torch.nn.Sequential(torch.nn.Conv2d(4, 4, 3, groups=4), torch.nn.Conv2d(4, 4, 1))
-    grouped_convolutions_in_fp32(module)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert module[0](torch.randn(1, 4, 5, 5)).dtype == torch.float32
-        assert module(torch.randn(1, 4, 5, 5)).dtype == torch.bfloat16
-
-
 def test_strided_pointwise_convolutions_by_slicing_are_the_same():
     torch.manual_seed(0)
     plain = torch.nn.Conv2d(3, 5, 1, stride=2)
@@ -533,6 +537,25 @@ def test_decay_groups_and_schedule(model):
     assert 0 < rates[99] < 0.001
 
 
+def test_muon_turns_matrices_and_leaves_the_rest_to_adam():
+    model = create_model("lite-mci-s").model
+    found = optimizer(model, "nmuon", 0.1, (0.9, 0.95), 0.2)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    found.step()
+    turned = {name for name, parameter in model.named_parameters() if found.state[parameter]["use_muon"]}
+    assert {"text.token_embedding.weight", "visual.trunk.stages.3.blocks.0.mlp.fc1.weight"} <= turned
+    assert "visual.trunk.stages.3.blocks.0.mlp.conv.conv.weight" not in turned  # depthwise
+    assert "logit_scale" not in turned
+    name = "text.transformer.resblocks.0.mlp.c_fc.weight"
+    step = (0.98 * before[name] - model.get_parameter(name)).detach()  # behind decay: rate times decay
+    values = torch.linalg.svdvals(step)
+    assert values.max() / values.min() < 2  # a random gradient's spread is larger: about 6 at this shape
+    with pytest.raises(ValueError, match="adamw, nmuon"):
+        optimizer(model, "sgd", 0.1, (0.9, 0.95), 0.2)
+
+
 def test_gradients_are_clipped(data, model):
     stepper, found = batches(data, model, 1, grad_clip=0.01)
     _, norm = stepper(0, found)
@@ -555,6 +578,7 @@ def test_nan_stops_with_help_and_leaves_the_good_checkpoint(data, model, tmp_pat
     ("changes", "message"),
     [
         ({"precision": "fp8"}, "fp32, bf16, fp16"),
+        ({"optimizer": "lion"}, "adamw, nmuon"),
         ({"accumulate": 3}, "multiple of 3"),
         ({"samples": 8}, "less than one batch"),
         ({"views": "weak"}, "no stored embeddings"),
