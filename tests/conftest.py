@@ -25,6 +25,15 @@ def repository() -> Path:
     return ROOT
 
 
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real photographs beside the checkout (`MOBILECLIP2_LITE_SHARED`, or ../shared); skips where there are none."""
+    folder = Path(os.environ.get("MOBILECLIP2_LITE_SHARED") or ROOT.parent / "shared")
+    if not (folder / "flickr800" / "captions.csv").is_file():
+        pytest.skip(f"no photographs in {folder}: set MOBILECLIP2_LITE_SHARED")
+    return folder
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _remove_caches():
     yield

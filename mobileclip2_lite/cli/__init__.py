@@ -21,6 +21,7 @@ import tyro
 from mobileclip2_lite import recipes
 from mobileclip2_lite.cli import data as cli_captions
 from mobileclip2_lite.cli import models as cli_models
+from mobileclip2_lite.cli import photos as cli_photos
 from mobileclip2_lite.cli import studies as cli_studies
 from mobileclip2_lite.work.folder import FolderLocked, StageMismatch
 
@@ -225,6 +226,7 @@ def main(arguments: list[str] | None = None) -> None:
         _add_training(app, recipe)
         cli_captions.add(app, recipe)
         cli_models.add(app, recipe)
+        cli_photos.add(app, recipe)
         cli_studies.add(app, recipe)
         app.cli(args=rest, prog="mobileclip2-lite", description=__doc__.split("\n")[0])
     except (ValueError, OSError, ModuleNotFoundError, StageMismatch, FolderLocked) as error:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from mobileclip2_lite.models.weights import SUFFIXES, first_line
 
+HUB = "hf-hub:"
+"""How the name of a hub repository begins."""
 WEIGHT_NAMES = (
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.safetensors",

@@ -18,14 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mobileclip2_lite.models.embedded import PHOTO, photo_folder
 from mobileclip2_lite.models.family import FAMILY, family_member
-from mobileclip2_lite.models.hub import WEIGHT_NAMES, pick, snapshot
+from mobileclip2_lite.models.hub import HUB, WEIGHT_NAMES, pick, snapshot
 from mobileclip2_lite.models.preprocess import Preprocess
 from mobileclip2_lite.models.weights import SUFFIXES, first_line, read_state
 
 CONFIGS = Path(__file__).parent / "configs"
-
-HUB = "hf-hub:"
 
 
 @dataclass
@@ -66,6 +65,13 @@ def resolve(name_or_path: str | os.PathLike, pretrained: str | os.PathLike | Non
         return _from_folder(snapshot(repository), repository.partition("@")[0])
     if text.startswith("local-dir:"):
         path = Path(text.removeprefix("local-dir:"))
+    if text.startswith(PHOTO) and not path.is_dir():
+        path = photo_folder(text)
+        if not path.is_dir():
+            raise FileNotFoundError(
+                f"the photograph teacher {text} is not in {path.parent}: make it in minutes with "
+                "`mobileclip2-lite photo-teachers`, after `pip install 'mobileclip2_lite[photos]'`"
+            )
     if path.is_dir():
         _no_pretrained(text, pretrained)
         return _from_folder(path, path.resolve().name)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from mobileclip2_lite import recipes
 from mobileclip2_lite.models.card import digest, read_card
-from mobileclip2_lite.models.embedded import data_folder
+from mobileclip2_lite.models.embedded import PHOTO, data_folder, photo_folder
 from mobileclip2_lite.models.loaded import LoadedModel, many
 from mobileclip2_lite.models.packing import encode_text
 from mobileclip2_lite.models.zoo import create_model, save_model
@@ -247,6 +247,8 @@ def _load(teacher: Teacher) -> tuple[LoadedModel, dict[str, Any]]:
             raise FileNotFoundError(
                 f"the embedded teacher {teacher.model} is not in {folder}: make it with `python data/train_teacher.py`"
             )
+    if teacher.model.startswith(PHOTO) and not folder.is_dir():
+        folder = photo_folder(teacher.model)
     card = read_card(folder)
     return create_model(folder if folder.is_dir() else teacher.model, teacher.pretrained), card
 

@@ -18,6 +18,8 @@ from typing import Any
 
 import torch
 
+from mobileclip2_lite.models.sentence_encoder import WordPiece
+
 CLIP_VOCABULARY = 49_408
 _BYTES_AND_SPECIALS = 2 * 256 + 2
 """Tokens before the merges (each byte, alone and ending a word) and after them (start, end of text)."""
@@ -64,6 +66,8 @@ def tokenizer_of(
         folder: where tokenizer files may lie beside the weights.
     """
     text = model_cfg["text_cfg"]
+    if "sentence_encoder" in text and folder is not None:
+        return WordPiece.beside(folder, text["context_length"])
     if not text.get("hf_tokenizer_name") and "siglip" not in architecture.lower():
         return prefix_tokenizer(text.get("vocab_size", CLIP_VOCABULARY), text.get("context_length", 77))
     try:

@@ -17,7 +17,7 @@ from torch import nn
 
 def allow_trimming(model: nn.Module) -> None:
     """Let a causal open_clip text tower take fewer tokens than its context: cut the whole mask that it hands on."""
-    if is_trimmable(model):
+    if is_trimmable(model) and hasattr(model.text, "transformer"):  # a sentence encoder makes its own mask
         model.text.transformer.register_forward_pre_hook(_cut_mask, with_kwargs=True)
 
 
@@ -31,6 +31,8 @@ def _cut_mask(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[t
 def is_trimmable(model: nn.Module) -> bool:
     """Whether the text tower is causal, or masks padding of id 0, and takes its feature from an end token."""
     text = getattr(model, "text", None)
+    if getattr(text, "masks_padding", False):  # a mean over the tokens that are not padding
+        return True
     masks_padding = getattr(text, "use_pad_mask", False) and getattr(text, "pad_id", None) == 0
     pool = getattr(text, "pool_type", "")
     from_end = pool == "argmax" or (pool == "eos" and getattr(text, "eos_id", 0) != 0)

@@ -22,6 +22,7 @@ from mobileclip2_lite.models.grid_tower import grid_tower, start_decoder
 from mobileclip2_lite.models.loaded import LoadedModel
 from mobileclip2_lite.models.reparameterization import is_folded
 from mobileclip2_lite.models.resolve import lite_names, resolve, say, with_size
+from mobileclip2_lite.models.sentence_encoder import TOKENIZER_FILE, SentenceEncoder, WordPiece
 from mobileclip2_lite.models.tokenizer import tokenizer_of
 from mobileclip2_lite.models.trimming import allow_trimming
 from mobileclip2_lite.models.weights import load_weights
@@ -78,11 +79,13 @@ def build(model_cfg: dict[str, Any]) -> nn.Module:
     """open_clip's model of a config, random weights, in eval mode."""
     from open_clip import CLIP, CoCa, CustomTextCLIP
 
-    import mobileclip2_lite.models.towers  # noqa: F401  (registers the lite towers with timm)
+    import mobileclip2_lite.models.photo_towers
+    import mobileclip2_lite.models.towers  # noqa: F401  (both register towers with timm)
 
     config = copy.deepcopy(model_cfg)
     if "timm_model_name" in config["vision_cfg"]:
         config["vision_cfg"]["timm_model_pretrained"] = False
+    sentences = _without_sentence_encoder(config)
     text_is_hf = "hf_model_name" in config["text_cfg"]
     if text_is_hf:
         config["text_cfg"]["hf_model_pretrained"] = False
@@ -93,9 +96,20 @@ def build(model_cfg: dict[str, Any]) -> nn.Module:
         start_decoder(model)
         if "timm_model_name" in config["vision_cfg"]:
             model.visual = grid_tower(model.visual, model_cfg)
+    if sentences:
+        model.text = SentenceEncoder(config["embed_dim"], **sentences)
     model.eval()
     model.model_cfg = copy.deepcopy(model_cfg)
     return model
+
+
+def _without_sentence_encoder(config: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a config's sentence encoder, if it has one; open_clip builds a small tower in its place."""
+    if config["text_cfg"].pop("sentence_encoder", None) is None:
+        return {}
+    arguments = config["text_cfg"]
+    config["text_cfg"] = {"vocab_size": 2, "context_length": 2, "width": 8, "heads": 1, "layers": 1}
+    return arguments
 
 
 def save_model(
@@ -134,6 +148,8 @@ def save_model(
         "preprocess_cfg": loaded.preprocess.to_config(),
     }
     write_atomic(folder / "config.json", pretty(config))
+    if isinstance(loaded.tokenizer, WordPiece):
+        write_atomic(folder / TOKENIZER_FILE, loaded.tokenizer.data)
     write_atomic(folder / "model.safetensors", save(state, metadata={"format": "pt"}))
     if card is not None:
         digest = sha256_file(folder / "model.safetensors")

@@ -1,0 +1,87 @@
+"""Make photograph teachers and measure them on what they were not fitted on; `mobileclip2-lite photo-teachers`.
+
+Reads the packages of the extra `photos`, a folder of pairs to fit `photo-teacher-captions` on and another to measure
+on; writes a model folder each, whose card says what came out. Ours; the idea is that of `models/photo_teachers.py`.
+Taught by notebooks/10_teacher_ensemble.ipynb.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from mobileclip2_lite.evaluation.measures import retrieval
+from mobileclip2_lite.models import photo_teachers
+from mobileclip2_lite.models.embedded import photo_folder
+from mobileclip2_lite.models.loaded import LoadedModel, encode_images, encode_texts
+from mobileclip2_lite.shards.samples import read_samples, shard_names
+from mobileclip2_lite.work.folder import read_manifest
+
+WITHOUT_CAPTIONS = tuple(name for name, kind in photo_teachers.KINDS.items() if kind.map != "captions")
+"""Teachers that the packages alone make."""
+
+
+def images_with_texts(folder: str | os.PathLike) -> Iterator[tuple[Image.Image, list[str]]]:
+    """(PIL image, its real texts) of a folder of pairs."""
+    for name in shard_names(folder):
+        for sample in read_samples(Path(folder) / name):
+            yield Image.open(io.BytesIO(sample.image)).convert("RGB"), sample.texts
+
+
+def recalls(loaded: LoadedModel, folder: str | os.PathLike, ks: Sequence[int] = (1, 5, 10)) -> dict[str, Any]:
+    """Retrieval both ways over a folder of pairs; each real text of an image is a query of its own."""
+    counts: list[int] = []
+    texts: list[str] = []
+
+    def images() -> Iterator[Image.Image]:
+        for image, some in images_with_texts(folder):
+            counts.append(len(some))
+            texts.extend(some)
+            yield image
+
+    features = encode_images(loaded, images(), 32)
+    owner = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    return {"images": len(counts), "texts": len(texts), **retrieval(features, encode_texts(loaded, texts), owner, ks)}
+
+
+def make_teachers(
+    names: Sequence[str] = (), captions: Path | None = None, held_out: Path | None = None, place: Path | None = None
+) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Make photograph teachers one by one; (folder, card) of each.
+
+    Args:
+        names: of `photo_teachers.KINDS`; () for all that can be made.
+        captions: folder of pairs for `photo-teacher-captions`.
+        held_out: folder of pairs to measure on, none of which is in `captions`.
+        place: where the folders go; None takes the place in which they are found by name.
+
+    Raises:
+        ValueError: an unknown name, `photo-teacher-captions` without `captions`, or `held_out` is `captions`.
+        ModuleNotFoundError: a package of the extra `photos` is missing.
+    """
+    names = tuple(names) or (*WITHOUT_CAPTIONS, *(("photo-teacher-captions",) if captions else ()))
+    if unknown := sorted(set(names) - set(photo_teachers.KINDS)):
+        raise ValueError(f"no photograph teacher {', '.join(unknown)}: {', '.join(photo_teachers.KINDS)}")
+    if "photo-teacher-captions" in names and captions is None:
+        raise ValueError("photo-teacher-captions is fitted on your images and captions: --captions FOLDER_OF_PAIRS")
+    if captions and held_out and read_manifest(captions)["key"] == read_manifest(held_out)["key"]:
+        raise ValueError(f"{held_out} is what the teacher is fitted on: measure on pairs that it has not seen")
+    for name in names:
+        fitted = captions if photo_teachers.KINDS[name].map == "captions" else None
+        loaded = photo_teachers.make(name, images_with_texts(fitted) if fitted else ())
+        card: dict[str, Any] = {"fitted_on": {"names": len(photo_teachers.imagenet_names())}}
+        if fitted:
+            manifest = read_manifest(fitted)
+            card["fitted_on"] |= {"images": manifest["samples"], "texts": manifest.get("texts", manifest["samples"])}
+        if photo_teachers.KINDS[name].map != "names":
+            card["unseen_names"] = photo_teachers.unseen_names(name)
+        if held_out:
+            card["held_out"] = recalls(loaded, held_out)
+        folder = photo_teachers.save(name, loaded, card, photo_folder(name) if place is None else Path(place) / name)
+        yield folder, card
