@@ -24,7 +24,7 @@ def program(repository):
 
 
 def test_two_steps_change_the_model_and_are_kept(program, tmp_path):
-    args = argparse.Namespace(samples=32, batch=16, learning_rate=1e-3, workers=0, out=tmp_path)
+    args = argparse.Namespace(samples=32, batch=16, learning_rate=1e-3, workers=0, out=tmp_path, start=None)
     loaded, facts = program.train("lite-teacher-conv", args)
     torch.manual_seed(facts["seed"])
     start = create_model("lite-teacher-conv").model
@@ -40,12 +40,31 @@ def test_two_steps_change_the_model_and_are_kept(program, tmp_path):
         torch.testing.assert_close(kept, loaded.model.encode_text(tokens, normalize=True), atol=5e-3, rtol=0)
 
 
+def test_the_second_part_goes_on_on_scenes_that_were_not_seen(program, repository, tmp_path, monkeypatch):
+    asked = []
+    stream = program.emoji_world.training_stream
+    monkeypatch.setattr(
+        program.emoji_world, "training_stream", lambda world, *rest: asked.append(rest) or stream(world, *rest)
+    )
+    start = repository / "data" / "teachers" / "lite-teacher-conv"
+    before = json.loads((start / "card.json").read_text("utf-8"))
+    args = argparse.Namespace(samples=32, batch=16, learning_rate=1e-3, workers=0, out=tmp_path, start=start)
+    loaded, facts = program.train("lite-teacher-conv", args)
+    first = before["samples"]
+    assert [rest[:2] for rest in asked] == [(first, first + 16), (first + 16, first + 32)]
+    assert {rest[3] for rest in asked} == {facts["worded"]} == {program.WORDED}
+    assert facts["start"]["sha256"] == before["sha256"]
+    trained, given = loaded.model.text.text_projection, create_model(start).model.text.text_projection
+    assert not torch.equal(trained, given)
+    assert torch.nn.functional.cosine_similarity(trained.flatten(), given.flatten(), dim=0) > 0.9
+
+
 def test_batches_do_not_depend_on_workers(program):
     tokenizer = create_model("lite-teacher-conv").tokenizer
-    stream = program.Stream(recipes.lite().world, 0.5, 48, tokenizer, 4, range(3))
+    stream = program.Stream(recipes.lite().world, (0.5, 0.0), 48, tokenizer, 4, range(3))
     batches = [(images.numpy(), tokens.numpy()) for images, tokens in stream]
     assert len(batches) == 3
-    again = list(program.Stream(recipes.lite().world, 0.5, 48, tokenizer, 4, range(1, 3)))
+    again = list(program.Stream(recipes.lite().world, (0.5, 0.0), 48, tokenizer, 4, range(1, 3)))
     assert np.array_equal(again[0][0].numpy(), batches[1][0])
     assert np.array_equal(again[1][1].numpy(), batches[2][1])
     assert not np.array_equal(batches[0][0], batches[1][0])
