@@ -31,7 +31,7 @@ from torch import nn
 from mobileclip2_lite.deployment.runtime import TOWERS, require, runner, session
 from mobileclip2_lite.models.loaded import LoadedModel
 from mobileclip2_lite.models.reparameterization import fold
-from mobileclip2_lite.models.tokenizer import CLIP_VOCABULARY
+from mobileclip2_lite.models.tokenizer import CLIP_VOCABULARY, tokenizer_settings
 from mobileclip2_lite.work.files import pretty, write_atomic
 
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -162,10 +162,7 @@ def _metadata(loaded: LoadedModel, tower: str, name: str) -> dict[str, str]:
     if tower == "image":
         facts["preprocess"] = loaded.preprocess.to_config()
     else:
-        keys = ("vocab_size", "context_length", "hf_tokenizer_name")
-        facts["tokenizer"] = {"vocab_size": CLIP_VOCABULARY, "context_length": 77} | {
-            key: text[key] for key in keys if text.get(key)
-        }
+        facts["tokenizer"] = {"vocab_size": CLIP_VOCABULARY, "context_length": 77} | tokenizer_settings(text)
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
 
 

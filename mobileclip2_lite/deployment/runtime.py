@@ -17,7 +17,7 @@ import numpy as np
 
 from mobileclip2_lite.models.loaded import many
 from mobileclip2_lite.models.preprocess import Preprocess
-from mobileclip2_lite.models.tokenizer import prefix_tokenizer
+from mobileclip2_lite.models.tokenizer import tokenizer_of
 from mobileclip2_lite.work.files import sha256_file
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ class Exported:
     """Of the model, as a factor."""
     key: str
     """SHA-256 of the image file: embeddings of another key are not comparable."""
+    logit_bias: float | None = None
+    """Of a model trained with the sigmoid loss: a pair's probability is sigmoid(logit_scale * cosine + logit_bias)."""
 
     def embed_images(self, images: Sequence[Any]) -> np.ndarray:
         """PIL images to unit features (N, D)."""
@@ -78,15 +80,12 @@ def load_exported(folder: str | os.PathLike, precision: str = "fp32", threads: i
         tokenizer=_tokenizer(json.loads(meta["text"]["tokenizer"])),
         logit_scale=float(meta["image"]["logit_scale"]),
         key=sha256_file(paths["image"]),
+        logit_bias=float(bias) if (bias := meta["image"].get("logit_bias")) is not None else None,
     )
 
 
 def _tokenizer(config: dict[str, Any]) -> Callable[[list[str]], torch.LongTensor]:
-    if config.get("hf_tokenizer_name"):
-        import open_clip
-
-        return open_clip.tokenizer.HFTokenizer(config["hf_tokenizer_name"], context_length=config["context_length"])
-    return prefix_tokenizer(config["vocab_size"], config["context_length"])
+    return tokenizer_of({"text_cfg": config}, config.get("hf_tokenizer_name") or "")
 
 
 def metadata(path: Path) -> dict[str, str]:

@@ -24,10 +24,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mobileclip2_lite import recipes
-from mobileclip2_lite.models.card import digest, read_card
+from mobileclip2_lite.models.card import TeacherCard, digest, read_card
 from mobileclip2_lite.models.embedded import PHOTO, data_folder, photo_folder
 from mobileclip2_lite.models.loaded import LoadedModel, many
 from mobileclip2_lite.models.packing import encode_text
+from mobileclip2_lite.models.tokenizer import tokenizer_settings
 from mobileclip2_lite.models.zoo import create_model, save_model
 from mobileclip2_lite.work.files import pretty, write_atomic
 
@@ -45,7 +46,8 @@ class Teacher:
     pretrained: str | None = None
     """Tag, file or folder for `create_model`."""
     logit_scale: float | None = None
-    """Inverse temperature of its targets; None takes its card's or its own learned one (at most 100)."""
+    """Inverse temperature of its targets; None takes its card's or its own learned one, which is cut at 100 unless the
+    teacher has a logit bias, which was learned together with it."""
     dtype: str = "fp32"
     """`fp32`, or `bf16` or `fp16` autocast."""
 
@@ -76,7 +78,7 @@ class TeacherEnsemble(nn.Module):
     Args:
         teachers: definitions, one a name.
         loaded: the models, in the same order.
-        cards: what is known of each beside its definition (`sha256`, ...).
+        cards: what is known of each beside its definition (`sha256`, `logit_scale`, `source`, ...).
 
     Raises:
         ValueError: no teacher, a name twice, an unknown dtype, or a logit scale that is not a positive number.
@@ -93,13 +95,13 @@ class TeacherEnsemble(nn.Module):
         self.teachers = dict(zip(self.names, teachers, strict=True))
         self.preprocesses = {name: item.preprocess for name, item in zip(self.names, loaded, strict=True)}
         self.tokenizers = {name: item.tokenizer for name, item in zip(self.names, loaded, strict=True)}
-        given = dict(zip(self.names, cards or [{}] * len(teachers), strict=True))
-        self.logit_scales = {name: self._scale(name, given[name]) for name in self.names}
+        self.given = dict(zip(self.names, cards or [{}] * len(teachers), strict=True))
         self.logit_biases = {name: self._bias(name) for name in self.names}
+        self.logit_scales = {name: self._scale(name, self.given[name]) for name in self.names}
         for name in self.names:
             if self.teachers[name].dtype not in _TYPES:
                 raise ValueError(f"teacher {name}: dtype {self.teachers[name].dtype!r} is not one of {sorted(_TYPES)}")
-        self.cards = {name: {**given[name], **self._card(name, given[name])} for name in self.names}
+        self.cards = {name: self._card(name, self.given[name]) for name in self.names}
         self.requires_grad_(False)
         self.train(False)
 
@@ -150,7 +152,7 @@ class TeacherEnsemble(nn.Module):
         model, texts = self._model(name), many(texts, "texts")
         device = self._device(model)
         if not texts:
-            return torch.zeros(0, self.cards[name]["dimension"], device=device)
+            return torch.zeros(0, self.cards[name].dimension, device=device)
         tokens = self.tokenizers[name](texts).to(device)
         with self._autocast(name, device):
             features = encode_text(model, tokens)
@@ -176,7 +178,8 @@ class TeacherEnsemble(nn.Module):
     def _scale(self, name: str, card: dict[str, Any]) -> float:
         scale = self.teachers[name].logit_scale or card.get("logit_scale")
         if scale is None:
-            scale = min(100.0, float(self._model(name).logit_scale.detach().exp().max()))
+            scale = float(self._model(name).logit_scale.detach().exp().max())
+            scale = scale if self.logit_biases[name] is not None else min(100.0, scale)
         if not (math.isfinite(scale) and scale > 0):
             raise ValueError(f"teacher {name}: logit scale {scale} is not a positive number")
         return float(scale)
@@ -185,23 +188,25 @@ class TeacherEnsemble(nn.Module):
         bias = getattr(self._model(name), "logit_bias", None)
         return None if bias is None else float(bias.detach().reshape(-1)[0])
 
-    def _card(self, name: str, card: dict[str, Any]) -> dict[str, Any]:
+    def _card(self, name: str, card: dict[str, Any]) -> TeacherCard:
         """What a manifest needs to know of a teacher."""
         model, preprocess = self._model(name), self.preprocesses[name]
         text = getattr(model, "model_cfg", {}).get("text_cfg", {})
-        facts = {
-            **dataclasses.asdict(self.teachers[name]),
-            "sha256": card.get("sha256") or digest(model),
-            "dimension": getattr(model, "model_cfg", {}).get("embed_dim"),
-            "image_size": preprocess.image_size,
-            "mean": list(preprocess.mean),
-            "std": list(preprocess.std),
-            "interpolation": preprocess.interpolation,
-            "tokenizer": {key: text.get(key) for key in ("vocab_size", "context_length", "hf_tokenizer_name")},
-            "logit_scale": self.logit_scales[name],
-            "logit_bias": self.logit_biases[name],
-        }
-        return {key: value for key, value in facts.items() if value is not None}
+        always = {key: text.get(key) for key in ("vocab_size", "context_length", "hf_tokenizer_name")}
+        return TeacherCard(
+            name,
+            logit_scale=self.logit_scales[name],
+            logit_bias=self.logit_biases[name],
+            dimension=getattr(model, "model_cfg", {}).get("embed_dim"),
+            image_size=preprocess.image_size,
+            interpolation=preprocess.interpolation,
+            sha256=card.get("sha256") or digest(model),
+            mean=tuple(preprocess.mean),
+            std=tuple(preprocess.std),
+            tokenizer=always | tokenizer_settings(text),
+            dtype=self.teachers[name].dtype,
+            source=card.get("source"),
+        )
 
 
 def load_teachers(names: str | os.PathLike | Sequence[str | Teacher]) -> TeacherEnsemble:
@@ -250,7 +255,36 @@ def _load(teacher: Teacher) -> tuple[LoadedModel, dict[str, Any]]:
     if teacher.model.startswith(PHOTO) and not folder.is_dir():
         folder = photo_folder(teacher.model)
     card = read_card(folder)
+    if Path(teacher.model).is_dir():  # its name alone would not find it
+        card = {**card, "source": str(folder.resolve())}
     return create_model(folder if folder.is_dir() else teacher.model, teacher.pretrained), card
+
+
+def load_live(cards: Sequence[TeacherCard]) -> TeacherEnsemble:
+    """The very teachers whose embeddings are stored, by a manifest's cards.
+
+    Raises:
+        FileNotFoundError: a teacher's folder is not where it was.
+        ValueError: the weights found under a name are not those that embedded.
+    """
+    teachers = []
+    for card in cards:
+        if card.source and not Path(card.source).is_dir():
+            raise FileNotFoundError(
+                f"teacher {card.name} was loaded from {card.source}, which does not exist any more: put it back there, "
+                "or distil from the stored embeddings (online=False)"
+            )
+        found = _define(card.source or card.name)
+        teachers.append(dataclasses.replace(found, name=card.name, logit_scale=card.logit_scale, dtype=card.dtype))
+    ensemble = load_teachers(teachers)
+    for card in cards:
+        if card.sha256 not in (None, ensemble.cards[card.name].sha256):
+            raise ValueError(
+                f"teacher {card.name} is not the one whose embeddings are stored: SHA-256 "
+                f"{ensemble.cards[card.name].sha256}, the manifest says {card.sha256}. Reinforce with this one, or "
+                "distil from the stored embeddings (online=False)"
+            )
+    return ensemble
 
 
 def save_teachers(ensemble: TeacherEnsemble, folder: str | os.PathLike) -> Path:
@@ -259,7 +293,8 @@ def save_teachers(ensemble: TeacherEnsemble, folder: str | os.PathLike) -> Path:
     entries = []
     for number, name in enumerate(ensemble.names):
         place = f"teacher-{number}"
-        card = {key: value for key, value in ensemble.cards[name].items() if key != "name"}
+        card = {**ensemble.given[name], **ensemble.cards[name].to_json()}
+        card = {key: value for key, value in card.items() if key not in ("name", "source")}
         save_model(ensemble.loaded(name), folder / place, name=name, card=card)
         entries.append({**dataclasses.asdict(ensemble.teachers[name]), "folder": place})
     write_atomic(folder / "ensemble.json", pretty({"teachers": entries}))

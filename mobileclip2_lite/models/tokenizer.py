@@ -11,7 +11,7 @@ import functools
 import gzip
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,21 @@ _BYTES_AND_SPECIALS = 2 * 256 + 2
 """Tokens before the merges (each byte, alone and ending a word) and after them (start, end of text)."""
 
 
+def tokenizer_settings(text_cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """All of a text tower's config that decides how a text becomes tokens: `tokenizer_of` makes the same from it."""
+    keys = ("vocab_size", "context_length", "hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs")
+    return {key: text_cfg[key] for key in keys if text_cfg.get(key)}
+
+
 @functools.lru_cache(maxsize=8)
-def prefix_tokenizer(vocab_size: int, context_length: int) -> Callable[[list[str]], torch.LongTensor]:
+def prefix_tokenizer(vocab_size: int, context_length: int, **options: str) -> Callable[[list[str]], torch.LongTensor]:
     """A tokenizer of `vocab_size` tokens: list of N strings to int64 (N, context_length), padded with 0.
 
     Texts longer than the context are cut and end with the end-of-text token, which is the largest token id: the text
     tower finds the end of the text by it.
+
+    Args:
+        options: of open_clip's SimpleTokenizer: `clean` (`lower`, `canonicalize`, `whitespace`), `reduction_mask`.
 
     Raises:
         ValueError: `vocab_size` is not between 515 and 49,408.
@@ -40,10 +49,10 @@ def prefix_tokenizer(vocab_size: int, context_length: int) -> Callable[[list[str
     if not _BYTES_AND_SPECIALS < vocab_size <= CLIP_VOCABULARY:
         raise ValueError(f"vocab_size must be above {_BYTES_AND_SPECIALS} and at most {CLIP_VOCABULARY}: {vocab_size}")
     if vocab_size == CLIP_VOCABULARY:
-        return SimpleTokenizer(context_length=context_length)
+        return SimpleTokenizer(context_length=context_length, **options)
     lines = ["", *prefix_merges(vocab_size)]  # the first line is a header
     merges = io.BytesIO(gzip.compress("\n".join(lines).encode("utf-8")))
-    return SimpleTokenizer(bpe_path=merges, context_length=context_length)
+    return SimpleTokenizer(bpe_path=merges, context_length=context_length, **options)
 
 
 def prefix_merges(vocab_size: int) -> list[str]:
@@ -69,7 +78,8 @@ def tokenizer_of(
     if "sentence_encoder" in text and folder is not None:
         return WordPiece.beside(folder, text["context_length"])
     if not text.get("hf_tokenizer_name") and "siglip" not in architecture.lower():
-        return prefix_tokenizer(text.get("vocab_size", CLIP_VOCABULARY), text.get("context_length", 77))
+        options = text.get("tokenizer_kwargs") or {}
+        return prefix_tokenizer(text.get("vocab_size", CLIP_VOCABULARY), text.get("context_length", 77), **options)
     try:
         return _from_hub(text, architecture, folder)
     except Exception as error:  # transformers and the hub client raise many kinds

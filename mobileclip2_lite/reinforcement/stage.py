@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mobileclip2_lite.models.card import TeacherCard
 from mobileclip2_lite.reinforcement.embedder import Embedder
 from mobileclip2_lite.shards import embeddings as storage
 from mobileclip2_lite.shards import samples as shards
@@ -78,7 +79,7 @@ def reinforce(
     identity = {k: v for k, v in dataclasses.asdict(settings).items() if k not in ("batch_size", "teachers")}
     identity |= {"precision": precision, "compile": compile}
     teachers = [describe(ensemble, name) for name in ensemble.names]
-    same = [{key: value for key, value in teacher.items() if key != "logit_scale"} for teacher in teachers]
+    same = [teacher.embeds() for teacher in teachers]
     work = Work(out, "reinforce", VERSION, identity, {"pairs": pairs, "teachers": same})
     expected = {shard["name"]: shard.get("samples") for shard in read_manifest(pairs)["shards"]}
     make = functools.partial(ShardReinforcer, settings, pairs, expected, ensemble, precision, compile, threads)
@@ -110,30 +111,29 @@ def _load(names: Sequence[str]) -> TeacherEnsemble:
     return load_teachers(names)
 
 
-def describe(ensemble: TeacherEnsemble, name: str) -> dict:
-    """What the manifest says of a teacher: enough to know that two runs used the same one, and its logit scale."""
-    card = getattr(ensemble, "cards", {}).get(name, {})
-    known = {key: card[key] for key in ("sha256", "mean", "std", "tokenizer") if key in card}
-    return {
-        "name": name,
-        "logit_scale": float(ensemble.logit_scales[name]),
-        "image_size": int(ensemble.image_size(name)),
-        "interpolation": ensemble.interpolation(name),
-        **known,
-    }
+def describe(ensemble: TeacherEnsemble, name: str) -> TeacherCard:
+    """What the manifest says of a teacher: enough to know that two runs used the same one, and how it scales logits."""
+    seen = {"image_size": int(ensemble.image_size(name)), "interpolation": ensemble.interpolation(name)}
+    scale = float(ensemble.logit_scales[name])
+    card = getattr(ensemble, "cards", {}).get(name) or TeacherCard(name)
+    return dataclasses.replace(card, name=name, logit_scale=scale, **seen)
 
 
-def with_scales(manifest: dict, teachers: Sequence[dict]) -> dict:
-    """A finished manifest with the teachers' present logit scales.
+def with_scales(manifest: dict, teachers: Sequence[TeacherCard]) -> dict:
+    """A finished manifest with the teachers' present logit scales and biases.
 
     Nothing in a shard depends on them, so a scale tuned since (`temperature.use`) is no reason to embed again.
     """
-    scales = {teacher["name"]: teacher["logit_scale"] for teacher in teachers}
-    known = [{**card, "logit_scale": scales[card["name"]]} for card in manifest["teachers"]]
+    present = {teacher.name: teacher.to_json() for teacher in teachers}
+    changing = ("logit_scale", "logit_bias", "source")
+    known = [
+        {**card, **{key: present[card["name"]][key] for key in changing if key in present[card["name"]]}}
+        for card in manifest["teachers"]
+    ]
     return {**manifest, "teachers": known}
 
 
-def summary(records: Sequence[dict], teachers: Sequence[dict]) -> dict:
+def summary(records: Sequence[dict], teachers: Sequence[TeacherCard]) -> dict:
     """The manifest's content from the shards' records."""
     dropped = Counter()
     for record in records:
@@ -141,7 +141,7 @@ def summary(records: Sequence[dict], teachers: Sequence[dict]) -> dict:
     dimensions = {name: size for record in records for name, size in record["dimensions"].items()}
     return {
         "sample_schema": shards.SCHEMA,
-        "teachers": [{**teacher, "dimension": dimensions.get(teacher["name"])} for teacher in teachers],
+        "teachers": [{**teacher.to_json(), "dimension": dimensions.get(teacher.name)} for teacher in teachers],
         "captioners": sorted({name for record in records for name in record["captioners"]}),
         "samples": sum(record["samples"] for record in records),
         "bytes": sum(record["bytes"] for record in records),

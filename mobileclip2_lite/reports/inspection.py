@@ -193,7 +193,11 @@ def _text(found: dict, manifest: bool, verify: bool) -> str:
         "captioners  " + (", ".join(name or "(unnamed)" for name in found["captioners"]) or "none"),
     ]
     for teacher in found["teachers"]:
-        facts = [f"{key} {teacher[key]}" for key in ("dimension", "image_size", "logit_scale") if teacher.get(key)]
+        facts = [
+            f"{key} {teacher[key]}"
+            for key in ("dimension", "image_size", "dtype", "logit_scale", "logit_bias")
+            if teacher.get(key)
+        ]
         lines.append(f"teacher     {teacher['name']}  {', '.join(facts)}")
     lines.append(f"bytes a sample  {found['bytes_per_sample']:.0f}")
     for member, size in sorted(found["bytes"].items(), key=lambda item: -item[1]):

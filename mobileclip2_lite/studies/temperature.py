@@ -75,7 +75,7 @@ def search(
             "teacher": name,
             "metric": settings.metric,
             "best": runs.best(),
-            "own": card["logit_scale"],
+            "own": card.logit_scale,
             "curve": sorted(runs.curve, key=lambda row: (row["samples"], row["scale"])),
             "predicted": {key: predicted[key] for key in ("calibration", "entropy")},
         }

@@ -9,11 +9,13 @@ notebooks/20_captioner_finetuning.ipynb.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mobileclip2_lite.models.card import TeacherCard
 from mobileclip2_lite.models.coca import cut, image_states, is_captioner, next_token_logits, text_states
 from mobileclip2_lite.models.loaded import LoadedModel, attention, autocast
 from mobileclip2_lite.models.trimming import text_lengths
@@ -32,7 +34,9 @@ class CaptionerStepper(Stepper):
         ValueError: the model cannot write, or a setting is asked for that a captioner does not know.
     """
 
-    def __init__(self, settings: Train, teachers: dict[str, dict], steps: int, seed: int, processes: Processes) -> None:
+    def __init__(
+        self, settings: Train, teachers: Mapping[str, TeacherCard], steps: int, seed: int, processes: Processes
+    ) -> None:
         for name in ("forward_chunk", "compile"):
             if getattr(settings, name):
                 raise ValueError(f"a captioner's training does not know {name}: leave it at its default")

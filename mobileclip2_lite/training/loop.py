@@ -91,9 +91,12 @@ def train(
         for k, v in dataclasses.asdict(settings).items()
         if k not in NO_RESULT and not (k in LATER and v == getattr(plain, k))
     }
-    scales = {name: card["logit_scale"] for name, card in teacher_cards(data, settings).items()}
+    cards = teacher_cards(data, settings)
+    known = {"logit_scales": {name: card.logit_scale for name, card in cards.items()}}
+    if biases := {name: card.logit_bias for name, card in cards.items() if card.logit_bias is not None}:
+        known["logit_biases"] = biases
     inputs = {"data": data, **({"start": weights_hash(settings.start)} if settings.start else {})}
-    work = Work(out, "train", VERSION, {"train": identity, "seed": seed, "logit_scales": scales}, inputs)
+    work = Work(out, "train", VERSION, {"train": identity, "seed": seed, **known}, inputs)
     if work.done() is not None:
         return out
     with contextlib.ExitStack() as stack:
@@ -296,7 +299,7 @@ class Run:
             seconds=round(self.seconds, 2),
             processes=self.processes.size,
             precision=self.stepper.precision,
-            teachers=self.teachers,
+            teachers={name: card.to_json() for name, card in self.teachers.items()},
             dropped=dict(self.stepper.dropped),
         )
         shutil.rmtree(self.out / "checkpoints", ignore_errors=True)

@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mobileclip2_lite.models.card import TeacherCard
 from mobileclip2_lite.models.loaded import LoadedModel, attention, autocast, usable_precision
 from mobileclip2_lite.models.packing import encode_packed, is_packable
 from mobileclip2_lite.models.trimming import encode_text, is_trimmable
@@ -42,13 +43,15 @@ class Stepper:
 
     Args:
         settings: the recipe's part.
-        teachers: teacher -> card (`live_teachers.teacher_cards`).
+        teachers: teacher -> card (`training.teachers.teacher_cards`).
         steps: of the whole training, for the learning rate.
         seed: of the weights and of every step.
         processes: who trains together; each holds batch_size / (processes * accumulate) samples at a time.
     """
 
-    def __init__(self, settings: Train, teachers: dict[str, dict], steps: int, seed: int, processes: Processes) -> None:
+    def __init__(
+        self, settings: Train, teachers: Mapping[str, TeacherCard], steps: int, seed: int, processes: Processes
+    ) -> None:
         self.settings, self.steps, self.seed, self.processes = settings, steps, seed, processes
         self.device = processes.device
         self.precision = usable_precision(settings.precision, self.device)
@@ -193,13 +196,13 @@ class Stepper:
         self.dropped = Counter(state["dropped"])
 
 
-def pair_loss(settings: Train, teachers: dict[str, dict]) -> PairLoss:
-    """The loss that `settings` describes, with each teacher's own scale."""
-    biases = {name: card["logit_bias"] for name, card in teachers.items() if card.get("logit_bias") is not None}
+def pair_loss(settings: Train, teachers: Mapping[str, TeacherCard]) -> PairLoss:
+    """The loss that `settings` describes, with each teacher's own scale and, in its sigmoid form, bias."""
+    biases = {name: card.logit_bias for name, card in teachers.items() if card.logit_bias is not None}
     return PairLoss(
         tuple(teachers),
-        {name: card["logit_scale"] for name, card in teachers.items()},
-        {name: card["dimension"] for name, card in teachers.items()},
+        {name: card.logit_scale for name, card in teachers.items()},
+        {name: card.dimension for name, card in teachers.items()},
         settings.distill,
         settings.loss,
         biases if settings.loss == "sigmoid" else {},

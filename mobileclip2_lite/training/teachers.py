@@ -9,12 +9,15 @@ the stored ones up to their storage. Taught by notebooks/40_reinforced_training.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from mobileclip2_lite.models.card import TeacherCard
 from mobileclip2_lite.recipes import Train
 from mobileclip2_lite.work.folder import read_manifest
 
@@ -27,8 +30,8 @@ TUNED = "temperature.json"
 """Beside a manifest: teacher -> logit scale found by `temperature.search`; goes before the manifest's."""
 
 
-def teacher_cards(data: Path, settings: Train) -> dict[str, dict[str, Any]]:
-    """Teacher -> logit scale, dimension, image size, interpolation, for the teachers that `settings` takes from `data`.
+def teacher_cards(data: Path, settings: Train) -> dict[str, TeacherCard]:
+    """Teacher -> what it is, for the teachers that `settings` takes from `data`.
 
     A scale is, first found: that of `settings.logit_scales`, that of the folder's own search (`temperature.json` beside
     the manifest), that of the manifest. `reinforce` writes the teacher's card's into the manifest, also into that of a
@@ -43,7 +46,7 @@ def teacher_cards(data: Path, settings: Train) -> dict[str, dict[str, Any]]:
     found = read_manifest(data).get("teachers") or []
     if isinstance(found, dict):
         found = [{"name": name, **card} for name, card in found.items()]
-    cards = {card["name"]: dict(card) for card in found}
+    cards = {card["name"]: TeacherCard.from_json(card) for card in found}
     names = settings.teachers or tuple(cards)
     tuned = json.loads((data / TUNED).read_text("utf-8")) if (data / TUNED).is_file() else {}
     scales = dict(settings.logit_scales)
@@ -54,8 +57,8 @@ def teacher_cards(data: Path, settings: Train) -> dict[str, dict[str, Any]]:
     if extra := sorted(set(scales) - set(names)):
         raise ValueError(f"logit_scales names {extra}, but the teachers are {sorted(names)}")
     for name in names:
-        cards[name]["logit_scale"] = scales.get(name, tuned.get(name, cards[name].get("logit_scale")))
-        if cards[name]["logit_scale"] is None:
+        cards[name] = replace(cards[name], logit_scale=scales.get(name, tuned.get(name, cards[name].logit_scale)))
+        if cards[name].logit_scale is None:
             raise ValueError(f"{data} knows no logit scale of {name}: set logit_scales=(({name!r}, 70.0),)")
     return {name: cards[name] for name in names}
 
@@ -66,21 +69,21 @@ class LiveTeachers:
     Args:
         cards: as `teacher_cards` gives them.
         device: where they run.
-        ensemble: loaded teachers; None loads them by name.
+        ensemble: loaded teachers; None loads those whose embeddings are stored (`models.teachers.load_live`).
         student: (image size, interpolation) of the student, whose pixels serve the teachers that want the same.
     """
 
     def __init__(
         self,
-        cards: dict[str, dict[str, Any]],
+        cards: Mapping[str, TeacherCard],
         device: torch.device,
         student: tuple[int, str],
         ensemble: TeacherEnsemble | None = None,
     ) -> None:
         if ensemble is None:
-            from mobileclip2_lite.models.teachers import load_teachers
+            from mobileclip2_lite.models.teachers import load_live
 
-            ensemble = load_teachers(tuple(cards))
+            ensemble = load_live(tuple(cards.values()))
         self.ensemble, self.names = ensemble.to(device).eval(), tuple(cards)
         self.wants = {name: (ensemble.image_size(name), ensemble.interpolation(name)) for name in self.names}
         self.sizes = sorted({want for want in self.wants.values() if want != student})

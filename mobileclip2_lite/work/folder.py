@@ -223,5 +223,8 @@ def _changes(old: Any, new: Any, where: str = "") -> Iterator[str]:
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted({*old, *new}):
             yield from _changes(old.get(key), new.get(key), f"{where}.{key}".lstrip("."))
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for place, (mine, other) in enumerate(zip(old, new, strict=True)):
+            yield from _changes(mine, other, f"{where}[{place}]")
     elif old != new:
         yield f"{where}: {str(old)[:60]} there, {str(new)[:60]} asked for"

@@ -154,3 +154,37 @@ def test_a_whole_mobileclip2_exports(tmp_path):
     loaded = create_model("MobileCLIP2-S0")
     rows = export_onnx(loaded, tmp_path, images=list(pictures(2)))
     assert max(row.difference for row in rows) < 1e-4
+
+
+def test_the_tokenizers_settings_travel_into_the_export(monkeypatch):
+    """SigLIP's tokenizer cleans texts otherwise: an export that forgot it would embed other tokens."""
+    import open_clip
+
+    from mobileclip2_lite.deployment.export import _metadata
+    from mobileclip2_lite.deployment.runtime import _tokenizer
+    from mobileclip2_lite.models.tokenizer import tokenizer_of
+
+    loaded = create_model("lite-mci-s")
+    plain, text = loaded.tokenizer, dict(loaded.model.model_cfg["text_cfg"], tokenizer_kwargs={"clean": "canonicalize"})
+    loaded.model.model_cfg = {**loaded.model.model_cfg, "text_cfg": text}
+    metadata = json.loads(_metadata(loaded, "text", "x")["tokenizer"])
+    texts = ["A Photo, of a Cat!"]
+    wanted = tokenizer_of(loaded.model.model_cfg, "x")(texts)
+    assert torch.equal(_tokenizer(metadata)(texts), wanted)
+    assert not torch.equal(plain(texts), wanted)
+
+    asked = []
+    monkeypatch.setattr(open_clip.tokenizer, "HFTokenizer", lambda name, **options: asked.append((name, options)))
+    text |= {"hf_tokenizer_name": "owner/name", "tokenizer_mode": "clips"}
+    _tokenizer(json.loads(_metadata(loaded, "text", "x")["tokenizer"]))
+    tokenizer_of(loaded.model.model_cfg, "x")
+    options = {"context_length": text["context_length"], "tokenizer_mode": "clips", "clean": "canonicalize"}
+    assert asked == [("owner/name", options)] * 2
+
+
+def test_a_sigmoid_models_bias_travels_into_the_export():
+    loaded = create_model("lite-mci-s")
+    from mobileclip2_lite.deployment.export import _metadata
+
+    loaded.model.logit_bias = torch.nn.Parameter(torch.tensor(-12.93))
+    assert float(_metadata(loaded, "image", "x")["logit_bias"]) == pytest.approx(-12.93)

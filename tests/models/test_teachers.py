@@ -158,7 +158,7 @@ def test_embedded_names_load_from_the_data_folder_and_check_their_card(tmp_path,
     pair = load_teachers(names)
     assert pair.names == names
     assert set(pair.logit_scales.values()) == {42.0}
-    assert all(len(card["sha256"]) == 64 and card["dimension"] for card in pair.cards.values())
+    assert all(len(card.sha256) == 64 and card.dimension for card in pair.cards.values())
     weights = tmp_path / "teachers" / names[0] / "model.safetensors"
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1

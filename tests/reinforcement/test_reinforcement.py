@@ -151,7 +151,7 @@ def test_a_scale_tuned_later_is_taken_over_and_embeds_nothing_again(reinforced, 
     assert before.pop("manifest.json") != after.pop("manifest.json")
     assert before == after
     settings = Train(model="tiny", distill=1.0)
-    scales = lambda: {name: card["logit_scale"] for name, card in teacher_cards(out, settings).items()}  # noqa: E731
+    scales = lambda: {name: card.logit_scale for name, card in teacher_cards(out, settings).items()}  # noqa: E731
     assert scales() == tuned.logit_scales
     (out / TUNED).write_text('{"large": 11.0}', "utf-8")  # the folder's own search goes before the card
     reinforce(SETTINGS, pairs, out, ensemble=tuned)

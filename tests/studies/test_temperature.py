@@ -67,12 +67,12 @@ def test_found_scales_are_used_by_default(made, tmp_path):
     result = {"best": 33.0, "metric": "zero_shot", "curve": [], "judged": {}}
     card = tmp_path / "card.json"
     card.write_text('{"name": "first", "logit_scale": 22.0, "seed": 1}', "utf-8")
-    assert teacher_cards(data, settings(model))["first"]["logit_scale"] == 22.0
+    assert teacher_cards(data, settings(model))["first"].logit_scale == 22.0
     temperature.use({"first": result}, data, [card])
     cards = teacher_cards(data, settings(model))
-    assert (cards["first"]["logit_scale"], cards["second"]["logit_scale"]) == (33.0, 30.0)
+    assert (cards["first"].logit_scale, cards["second"].logit_scale) == (33.0, 30.0)
     explicit = settings(model, logit_scales=(("first", 7.0),))
-    assert teacher_cards(data, explicit)["first"]["logit_scale"] == 7.0
+    assert teacher_cards(data, explicit)["first"].logit_scale == 7.0
     written = json.loads(card.read_text("utf-8"))
     assert (written["logit_scale"], written["logit_scale_before"], written["seed"]) == (33.0, 22.0, 1)
     temperature.use({"first": {**result, "best": 44.0}}, None, [card])

@@ -598,7 +598,7 @@ def test_chosen_teacher_and_scale(data, model):
     chosen = settings(model, teachers=("second",), logit_scales=(("second", 55.0),))
     cards = teacher_cards(data, chosen)
     assert list(cards) == ["second"]
-    assert cards["second"]["logit_scale"] == 55.0
+    assert cards["second"].logit_scale == 55.0
 
 
 def test_tensorboard_gets_the_numbers(data, model, tmp_path):
