@@ -222,17 +222,18 @@ def _training(recipe: Recipe, device: torch.device, count: int) -> tuple[int, Ca
     """A step of the recipe's student on one batch: stored views and embeddings, real texts and captions."""
     import torch
 
+    from mobileclip2_lite.models.card import TeacherCard
     from mobileclip2_lite.training.distributed import Processes
     from mobileclip2_lite.training.feeding import Fed, Tokens
     from mobileclip2_lite.training.step import Stepper
 
     settings: Train = dataclasses.replace(recipe.student, batch_size=count, tracker="none")
     teachers = recipe.reinforce.teachers if settings.distill else ()
-    cards = {name: {"logit_scale": 50.0, "dimension": dimension(name)} for name in teachers}
+    cards = {name: TeacherCard(name, logit_scale=50.0, dimension=dimension(name)) for name in teachers}
     stepper = Stepper(settings, cards, 1_000, 0, Processes(device=device))
     tokens = Tokens(stepper.loaded.tokenizer, stepper.cut)([CAPTION] * count).to(device)
     groups = 1 + bool(settings.captioners)
-    rows = {name: torch.randn(count, card["dimension"], device=device) for name, card in cards.items()}
+    rows = {name: torch.randn(count, card.dimension, device=device) for name, card in cards.items()}
     rows = {name: torch.nn.functional.normalize(row, dim=1) for name, row in rows.items()}
     pictures = _pictures(stepper.loaded, count, device)
     fed = Fed([str(i) for i in range(count)], pictures, [tokens] * groups, rows, [rows] * groups)
