@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-TEMPERATURE = "mobileclip2-lite study temperature --record"
+TEMPERATURE = "mobileclip2-lite study temperature --recipe study --record"
 """What measures the curves."""
 
 
@@ -35,7 +35,7 @@ def missing(what: str) -> Figure:
 
 def _repeat(studies: Sequence[Study]) -> str:
     names = [name for name, study in STUDIES.items() if study in studies]
-    return f"mobileclip2-lite study {' '.join(names)} --record"
+    return f"mobileclip2-lite study {' '.join(names)} --recipe study --record"
 
 
 def study_bars(

@@ -1,6 +1,6 @@
 """Train the rows of a study that are not recorded yet, and append a JSON line of each as it ends.
 
-    mobileclip2-lite study baselines --record
+    mobileclip2-lite study baselines --recipe study --record
 
 A line holds everything that a claim needs: row, seed, settings, metrics on the test split with every item's hit, the
 learning curve on the validation split, seconds, machine, versions, the command, and a generation: the hash of the
@@ -118,7 +118,7 @@ def _job(study: str, row: str, seed: int, recipe: recipes.Recipe, out: Path) -> 
         "data": ROWS[row].data,
         "samples": settings.samples,
         "settings": _told(settings),
-        "command": shlex.join(["mobileclip2-lite", "study", study, "--record", "--rows", row]),
+        "command": shlex.join(["mobileclip2-lite", "study", study, "--recipe", recipe.name, "--record", "--rows", row]),
     }
     return Job(row, seed, settings, recipe, out, line)
 
@@ -137,6 +137,8 @@ def _told(settings: recipes.Train) -> dict[str, Any]:
 def run(jobs: Sequence[Job], workers: int, results: Path) -> int:
     """Do the trainings, append a line of each as it ends; how many failed."""
     failed = 0
+    for seed, kind in dict.fromkeys((job.seed, ROWS[job.row].data) for job in jobs):
+        data.prepare(jobs[0].recipe, seed, kind, jobs[0].out)  # before any training: two would wait for one folder
     for number, (job, outcome) in enumerate(_outcomes(jobs, workers), 1):
         where = f"[{number}/{len(jobs)}] {job.row}, seed {job.seed}"
         if isinstance(outcome, Exception):

@@ -11,7 +11,7 @@ import pytest
 from mobileclip2_lite import cli, recipes
 from mobileclip2_lite.shards import samples as shards
 from mobileclip2_lite.studies import data, intervals, record, recorded
-from mobileclip2_lite.studies.rows import CONV, ROWS, SHORT, STUDIES, WEB, Row, Study
+from mobileclip2_lite.studies.rows import CONV, ROWS, SAMPLES, SHORT, STUDIES, WEB, Row, Study
 from mobileclip2_lite.work.folder import Work
 
 LITE = recipes.lite()
@@ -79,7 +79,7 @@ def test_rows_are_trained_once_and_recorded_with_their_hits(toy, tmp_path, capsy
     assert hits.mean() == pytest.approx(plain["metrics"]["zero_shot"], abs=1e-4)
     assert len(plain["curve"]["samples"]) >= 1
     assert set(plain["versions"]) >= {"torch", "timm"}
-    assert plain["command"] == "mobileclip2-lite study toy --record --rows plain"
+    assert plain["command"] == "mobileclip2-lite study toy --recipe tiny --record --rows plain"
     assert str(tmp_path) not in json.dumps([plain, taught])
     assert "| plain |" in capsys.readouterr().out
 
@@ -121,11 +121,10 @@ def test_a_failed_training_does_not_stop_the_others(toy, tmp_path, capsys, monke
 def test_every_row_is_a_training_and_none_is_another():
     seen = {}
     for name, row in ROWS.items():
-        settings = record.train_settings(name, LITE)
-        key = (settings, row.data)
-        twin = seen.setdefault(key, name)
-        assert twin == name or {twin, name} == {"+ ensemble", f"lambda {LITE.student.distill:g}"}, (twin, name)
+        settings = record.train_settings(name, recipes.study())
+        assert seen.setdefault((settings, row.data), name) == name
     assert record.train_settings("control, full", LITE).samples == LITE.control.samples
+    assert recipes.study().control.samples == 2 * SAMPLES, "the full control is the one of twice a row's samples"
     assert record.train_settings("views 1", LITE).max_views == 1
 
 

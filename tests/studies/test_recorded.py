@@ -58,7 +58,7 @@ def test_samples_to_the_controls_end():
 def test_figures_draw_what_is_there_and_name_what_is_missing():
     study = STUDIES["lambda"]
     (said,) = figures_training.study_bars({}, study).axes[0].texts
-    assert "mobileclip2-lite study lambda --record" in said.get_text()
+    assert "mobileclip2-lite study lambda --recipe study --record" in said.get_text()
     (said,) = figures_training.study_curves({}, study).axes[0].texts
     assert "--record" in said.get_text()
     ladder = {row: [line(row, 0, [0.1, 0.2]), line(row, 1, [0.2, 0.4])] for row in ("lambda 0.5", "lambda 1")}
