@@ -33,7 +33,7 @@ import torch
 
 from mobileclip2_lite import emoji_world, recipes
 from mobileclip2_lite.captioning.generation import generate
-from mobileclip2_lite.models.coca import load_captioner
+from mobileclip2_lite.models.embedded import load_captioner
 from mobileclip2_lite.models.teachers import load_teachers
 from mobileclip2_lite.models.zoo import create_model
 from mobileclip2_lite.shards import samples as shards

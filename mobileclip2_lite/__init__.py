@@ -32,7 +32,7 @@ _HOMES = {
     "save_model": "models.zoo",
     "LoadedModel": "models.loaded",
     "load_teachers": "models.teachers",
-    "load_captioner": "models.coca",
+    "load_captioner": "models.embedded",
     "make_pairs": "pairs.collect",
     "filter_pairs": "filtering.stage",
     "caption": "captioning.stage",

@@ -172,8 +172,8 @@ def evaluate_all(recipe: Recipe, folder: Path) -> dict:
     from tqdm.auto import tqdm
 
     from mobileclip2_lite.evaluation.suite import evaluate
+    from mobileclip2_lite.models.embedded import load, pick_device
     from mobileclip2_lite.models.teachers import load_teachers
-    from mobileclip2_lite.models.zoo import create_model
 
     trained = {kind: [folder / f"{kind}-seed{seed}" for seed in recipe.seeds] for kind in ("control", "student")}
     inputs = {path.name: path for paths in trained.values() for path in paths}
@@ -185,9 +185,9 @@ def evaluate_all(recipe: Recipe, folder: Path) -> dict:
         with work.lock(), tqdm(total=len(inputs) - 1 + len(recipe.reinforce.teachers), desc="evaluate") as bar:
             for kind, paths in trained.items():
                 for path in paths:
-                    results[kind].append(evaluate(create_model(path), recipe.world, recipe.evaluate))
+                    results[kind].append(evaluate(load(path), recipe.world, recipe.evaluate))
                     bar.update()
-            ensemble = load_teachers(recipe.reinforce.teachers)
+            ensemble = load_teachers(recipe.reinforce.teachers).to(pick_device())
             results["teachers"] = {}
             for name in ensemble.names:
                 results["teachers"][name] = evaluate(ensemble.loaded(name), recipe.world, recipe.evaluate)

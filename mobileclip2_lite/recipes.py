@@ -244,6 +244,18 @@ class Train:
 
 
 @dataclass(frozen=True)
+class Compute:
+    """On what a stage's models run. Not part of a recipe: only `precision` changes what is made."""
+
+    device: str = "auto"
+    """`cpu`, `cuda`, `cuda:N`, `mps`; `auto` takes the GPU, if the worker's machine has one."""
+    precision: str = "fp32"
+    """`fp32`, or `bf16` for autocast: faster on GPUs; other bytes, so other work."""
+    threads: int = 0
+    """Threads that decode and cut images ahead of the models (reinforce)."""
+
+
+@dataclass(frozen=True)
 class Temperature:
     """How each teacher's logit scale is found: short trainings of the student from that teacher alone."""
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from mobileclip2_lite.models.embedded import Travelling, load
 from mobileclip2_lite.shards import samples as shards
 from mobileclip2_lite.shards.tars import ShardError, count_lost, read_tar, write_tar
 from mobileclip2_lite.views import decoding
@@ -54,6 +55,7 @@ def caption(
     workers: int = 1,
     captioners: Mapping[str, LoadedModel] | None = None,
     precision: str = "fp32",
+    device: str | None = None,
 ) -> dict:
     """Write captions for a folder of pair shards; finished shards of an interrupted run are kept.
 
@@ -66,6 +68,8 @@ def caption(
         engine: `local` or `ray` (`engines.run`), with `workers` actors.
         captioners: loaded already, by the name under which their captions are kept; None loads `settings.captioners`.
         precision: `fp32`, or `bf16` for autocast; part of the work's identity, since it changes captions.
+        device: where each worker puts the captioners (`embedded.pick_device`); None leaves given ones where they are,
+            and takes the GPU, if there is one, for named ones.
 
     Returns:
         The manifest, with `captioners` (a card each: weights' SHA-256, preprocess, decoding), `captions` (number by
@@ -84,14 +88,16 @@ def caption(
     source = read_manifest(pairs)
     _check(settings, precision, pairs, source)
     loaded = _load(settings.captioners) if captioners is None else dict(captioners)
+    device = device or ("auto" if captioners is None else None)
     for item in loaded.values():
         generation.check(settings.generate, item.model)
     cards = [describe(name, loaded[name]) for name in loaded]
     identity = {k: v for k, v in to_json(settings).items() if k not in ("batch_size", "captioners")}
     identity |= {"precision": precision}
     work = Work(out, "caption", VERSION, identity, {"pairs": pairs, "captioners": cards})
+    sent = {name: Travelling(item, device) for name, item in loaded.items()}
     expected = {shard["name"]: shard.get("samples") for shard in source["shards"]}
-    make = functools.partial(ShardCaptioner, settings, pairs, expected, loaded, precision)
+    make = functools.partial(ShardCaptioner, settings, pairs, expected, sent, precision)
     summarise = functools.partial(summary, source=source, cards=[{**card, **identity} for card in cards])
     return make_shards(work, expected, make, summarise, engine, workers)
 
@@ -122,19 +128,10 @@ def captioner_key(name: str | os.PathLike) -> str:
 
 
 def _load(names: Sequence[str]) -> dict[str, LoadedModel]:
-    import torch
-
-    from mobileclip2_lite.models.coca import load_captioner
-    from mobileclip2_lite.models.embedded import check_trained
-
     keys = Counter(captioner_key(name) for name in names)
     if not names or max(keys.values()) > 1:
         raise ValueError(f"captioners must be one or more, of different names (by their last part), not {names}")
-    for name in names:
-        check_trained(name, "captioner")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    loaded = {captioner_key(name): load_captioner(name) for name in names}
-    return {key: item._replace(model=item.model.to(device)) for key, item in loaded.items()}
+    return {captioner_key(name): load(name, "captioner", "cpu") for name in names}  # workers move them
 
 
 def caption_pictures(
@@ -229,11 +226,12 @@ class ShardCaptioner:
         settings: Caption,
         pairs: Path,
         expected: Mapping[str, int | None],
-        captioners: Mapping[str, LoadedModel],
+        captioners: Mapping[str, Travelling],
         precision: str = "fp32",
     ) -> None:
         self.settings, self.pairs, self.expected = settings, pairs, expected
-        self.captioners, self.precision = dict(captioners), precision
+        self.captioners = {name: captioner.here() for name, captioner in captioners.items()}
+        self.precision = precision
         self.gathered = -(-settings.batch_size // PIECE) * PIECE
 
     def __call__(self, target: Path) -> dict:

@@ -27,7 +27,7 @@ from mobileclip2_lite.work.folder import FolderLocked, StageMismatch
 
 Flat = tyro.conf.arg(name="")
 """The fields of a dataclass become options of the command itself."""
-TEMPERATURE = recipes.Temperature()
+TEMPERATURE, COMPUTE = recipes.Temperature(), recipes.Compute()
 
 
 def _take_recipe(arguments: list[str]) -> tuple[recipes.Recipe, list[str]]:
@@ -111,6 +111,7 @@ def _add_stages(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         out: tyro.conf.Positional[Path],
         settings: Annotated[recipes.Reinforce, Flat] = recipe.reinforce,
         engine: str = "local",
+        compute: Annotated[recipes.Compute, Flat] = COMPUTE,
     ) -> None:
         """Store replayable views and the teachers' embeddings with every pair.
 
@@ -119,10 +120,12 @@ def _add_stages(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
             out: folder to write.
             settings: teachers, views, storage.
             engine: `local`, or `ray` for a cluster (the extra `scale`).
+            compute: device and precision of the teachers, threads that cut images ahead of them.
         """
         from mobileclip2_lite.reinforcement.stage import reinforce as reinforce_folder
 
-        _summary(reinforce_folder(settings, pairs, out, engine=engine), out)
+        chosen = {"precision": compute.precision, "device": compute.device, "threads": compute.threads}
+        _summary(reinforce_folder(settings, pairs, out, engine=engine, **chosen), out)
 
     @app.command
     def inspect(path: tyro.conf.Positional[Path], html: Path | None = None, verify: bool = False) -> None:

@@ -12,7 +12,7 @@ from mobileclip2_lite import recipes
 
 Positional = tyro.conf.Positional
 Flat = tyro.conf.arg(name="")
-FILTER, CAPTION = recipes.Filter(), recipes.Caption()
+FILTER, CAPTION, COMPUTE = recipes.Filter(), recipes.Caption(), recipes.Compute()
 
 
 def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
@@ -25,6 +25,7 @@ def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         settings: Annotated[recipes.Filter, Flat] = FILTER,
         html: Path | None = None,
         world: recipes.World = recipe.world,
+        compute: Annotated[recipes.Compute, Flat] = COMPUTE,
     ) -> None:
         """Keep the pairs whose picture and text fit best, as a small CLIP trained on clean pairs sees it.
 
@@ -34,11 +35,12 @@ def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
             settings: the scorer, and how much to keep.
             html: page to write: the scores, and pictures with texts of the best, the border and the worst.
             world: the embedded world, if the pairs come from it: the page then says how often the filter was right.
+            compute: device and precision of the scorer.
         """
         from mobileclip2_lite.filtering.stage import filter_pairs
         from mobileclip2_lite.reports.filter import filter_report
 
-        manifest = filter_pairs(settings, pairs, out)
+        manifest = filter_pairs(settings, pairs, out, precision=compute.precision, device=compute.device)
         _summary(manifest, out)
         print(f"  removed {manifest['removed']:,}: score below {manifest['threshold']:.4f}")
         if html is not None:
@@ -51,6 +53,7 @@ def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         settings: Annotated[recipes.Caption, Flat] = recipe.caption if recipe.caption.captioners else CAPTION,
         engine: str = "local",
         workers: int = 1,
+        compute: Annotated[recipes.Compute, Flat] = COMPUTE,
     ) -> None:
         """Write synthetic captions for every pair, by one captioner or several.
 
@@ -59,11 +62,14 @@ def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
             out: folder to write; `reinforce` takes it.
             settings: captioners and decoding.
             engine: `local`, or `ray` for a cluster (the extra `scale`).
-            workers: processes (ray only).
+            workers: processes of this machine, or Ray's actors.
+            compute: device and precision of the captioners.
         """
         from mobileclip2_lite.captioning.stage import caption as caption_folder
 
-        manifest = caption_folder(settings, pairs, out, engine=engine, workers=workers)
+        manifest = caption_folder(
+            settings, pairs, out, engine, workers, precision=compute.precision, device=compute.device
+        )
         _summary(manifest, out)
         for name, count in manifest["captions"].items():
             print(f"  {name}: {count:,} captions")

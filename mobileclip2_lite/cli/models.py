@@ -31,11 +31,12 @@ def _add_measuring(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> No
         output: Path | None = None,
         settings: Annotated[recipes.Evaluate, tyro.conf.arg(name="")] = recipe.evaluate,
         world: recipes.World = recipe.world,
+        device: str = "auto",
     ) -> None:
         """Zero-shot, retrieval, binding, relations and shifts of a model on the embedded world, or on public test sets.
 
         Args:
-            model: a name, a folder or a checkpoint.
+            model: with trained weights: a folder, a checkpoint, an embedded model, `MODEL@TAG`, `hf-hub:OWNER/NAME`.
             sets: public sets instead: a `wds_*` folder, address or `hf:OWNER/NAME`; a file of Karpathy's splits,
                 SugarCrepe, SugarCrepe++ or DOCCI; a folder of DCI, Urban1k or with a folder a class; `datacomp`.
             split: the split of those sets.
@@ -44,19 +45,20 @@ def _add_measuring(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> No
             output: JSON file for the result on those sets.
             settings: sizes of the embedded test sets.
             world: which names and sizes.
+            device: `cpu`, `cuda`, `cuda:N`, `mps`; `auto` takes the GPU, if there is one.
         """
         from mobileclip2_lite.evaluation.public import evaluate_sets, result_lines
         from mobileclip2_lite.evaluation.suite import evaluate as evaluate_model
-        from mobileclip2_lite.models.zoo import create_model
+        from mobileclip2_lite.models.embedded import load
 
         if sets:
-            loaded, options = create_model(model), {"split": split, "images": images, "templates": templates}
+            loaded, options = load(model, device=device), {"split": split, "images": images, "templates": templates}
             for line in result_lines(evaluate_sets(loaded, sets, output, name=model, **options)):
                 print(line)
             return
         if output or templates or images:
             raise ValueError("--output, --templates and --images go with --set: name a test set")
-        for metric, value in evaluate_model(create_model(model), world, settings).items():
+        for metric, value in evaluate_model(load(model, device=device), world, settings).items():
             print(f"{metric:32} {value:.4f}")
 
     @app.command
@@ -142,7 +144,7 @@ def _add_using(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         """Write both towers as ONNX, folded, checked, with preprocess and tokenizer inside.
 
         Args:
-            model: a name, a folder or a checkpoint.
+            model: with trained weights: a folder, a checkpoint, an embedded model, `MODEL@TAG`, `hf-hub:OWNER/NAME`.
             out: folder to write.
             precisions: of `fp32`, `fp16`, `int8`; int8 measures its ranges on scenes of the embedded world.
             coreml: also write Core ML packages.
@@ -151,9 +153,9 @@ def _add_using(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
 
         from mobileclip2_lite import emoji_world
         from mobileclip2_lite.deployment.export import export_coreml, export_onnx, table
-        from mobileclip2_lite.models.zoo import create_model
+        from mobileclip2_lite.models.embedded import load
 
-        loaded = create_model(model)
+        loaded = load(model, device="cpu")
         scenes = emoji_world.retrieval_set(recipe.world, 32, side=256)
         texts = [captions[0] for captions in scenes.captions]
         pictures = [Image.fromarray(picture) for picture in scenes.images]

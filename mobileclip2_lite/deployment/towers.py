@@ -47,15 +47,12 @@ def _noted(note: Path) -> Path | None:
 def _export(model: str, place: Path, pretrained: str | None) -> tuple[Path, Path]:
     """Export a model below `place`, once for each file of weights; the folder, and the weights."""
     from mobileclip2_lite.deployment.export import export_onnx
-    from mobileclip2_lite.models.embedded import data_folder
+    from mobileclip2_lite.models.embedded import find
     from mobileclip2_lite.models.resolve import resolve
     from mobileclip2_lite.models.zoo import create_model
 
-    embedded = data_folder() / "teachers" / model
-    name = str(embedded) if pretrained is None and embedded.is_dir() else model
+    name, pretrained = find(model) if pretrained is None else (model, pretrained)
     source = resolve(name, pretrained)
-    if source.weights is None:
-        raise ValueError(f"{model} has no trained weights: name a tag with pretrained, a folder or a file")
     towers = place / f"towers-{sha256_file(source.weights)[:16]}"
     if not (towers / "export.json").is_file():  # written last
         export_onnx(create_model(name, pretrained), towers, name=model)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from mobileclip2_lite.models.loaded import GPU_PIECE, PIECE, Queue, inference
+from mobileclip2_lite.models.embedded import Travelling
+from mobileclip2_lite.models.loaded import GPU_PIECE, PIECE, Queue, autocast, inference
 from mobileclip2_lite.shards import samples as shards
 from mobileclip2_lite.shards.tars import ShardError, count_lost, read_tar
 from mobileclip2_lite.views import decoding
@@ -64,9 +65,16 @@ class Scored(NamedTuple):
 class ShardScorer:
     """Scores one shard after another; the passes' shape does not depend on the batch size (see `embedder`)."""
 
-    def __init__(self, loaded: LoadedModel, pairs: Path, expected: Mapping[str, int | None], batch_size: int) -> None:
-        self.loaded, self.pairs, self.expected = loaded, pairs, expected
-        self.device = next(loaded.model.parameters()).device
+    def __init__(
+        self,
+        scorer: Travelling,
+        pairs: Path,
+        expected: Mapping[str, int | None],
+        batch_size: int,
+        precision: str = "fp32",
+    ) -> None:
+        self.loaded, self.pairs, self.expected, self.precision = scorer.here(), pairs, expected, precision
+        self.device = next(self.loaded.model.parameters()).device
         piece = PIECE.get(self.device.type, GPU_PIECE)
         self.images, self.texts = (Queue(embed, piece, batch_size) for embed in (self._images, self._texts))
 
@@ -85,7 +93,7 @@ class ShardScorer:
     def _normal(self, encode: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
         import torch
 
-        with inference(self.loaded.model):
+        with inference(self.loaded.model), autocast(self.precision, self.device):
             return torch.nn.functional.normalize(encode(batch).float(), dim=-1).cpu()
 
     def __call__(self, target: Path) -> dict:

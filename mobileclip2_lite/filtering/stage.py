@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mobileclip2_lite.filtering.scoring import DIGITS, SCORES, Scored, ShardScorer, describe
-from mobileclip2_lite.models.teachers import load_scorer
+from mobileclip2_lite.models.embedded import Travelling, load
 from mobileclip2_lite.shards.tars import read_tar, write_tar
 from mobileclip2_lite.work.files import canonical, sha256_bytes, written_beside
 from mobileclip2_lite.work.folder import Work, read_manifest
@@ -44,6 +44,8 @@ def filter_pairs(
     loaded: LoadedModel | None = None,
     engine: str = "local",
     workers: int = 1,
+    precision: str = "fp32",
+    device: str | None = None,
 ) -> dict:
     """Keep the best pairs of a folder; finished work is found, and a killed run goes on shard by shard.
 
@@ -53,8 +55,11 @@ def filter_pairs(
         settings: scorer, share or threshold (`recipes.Filter`).
         pairs: folder with shards and a manifest.
         out: folder to write; stages that take `pairs` take it.
-        loaded: the scorer, already loaded (`zoo.create_model`); None loads `settings.scorer` by `load_scorer`.
+        loaded: the scorer, already loaded (`zoo.create_model`); None loads `settings.scorer`.
         engine, workers: see `engines.run`.
+        precision: `fp32`, or `bf16` for autocast; part of the work's identity, since it changes scores.
+        device: where each worker puts the scorer (`embedded.pick_device`); None leaves a given one where it is, and
+            takes the GPU, if there is one, for a named one.
 
     Returns:
         The manifest: `source`, `scorer` (name, sha256 over its tensors, preprocess), `samples` (kept), `removed`,
@@ -68,20 +73,23 @@ def filter_pairs(
         FileNotFoundError: `pairs` is unfinished, or the embedded scorer is not there.
         stages.StageMismatch: `out` holds other work. stages.FolderLocked: another process writes `out`.
     """
-    _check(settings)
-    loaded = loaded if loaded is not None else load_scorer(settings.scorer)
+    _check(settings, precision)
+    device = device or ("auto" if loaded is None else None)
+    loaded = loaded if loaded is not None else load(settings.scorer, "scorer", "cpu")
     pairs, out = Path(pairs), Path(out)
     scorer = describe(loaded, settings.scorer)
     chosen = {"keep": float(settings.keep)} if settings.keep else {"threshold": float(settings.threshold)}
-    work = Work(out, "filter", VERSION, chosen, {"pairs": pairs, "scorer": scorer})
+    exact = {} if precision == "fp32" else {"precision": precision}
+    work = Work(out, "filter", VERSION, {**chosen, **exact}, {"pairs": pairs, "scorer": scorer})
     source = read_manifest(pairs)
     names = [shard["name"] for shard in source["shards"]]
 
     def make() -> dict:
         # known by scorer and pairs alone: another share or threshold takes the same scores
-        key = sha256_bytes(canonical([VERSION, source["key"], scorer]))
+        key = sha256_bytes(canonical([VERSION, source["key"], scorer, *exact.values()]))
         expected = {shard["name"]: shard.get("samples") for shard in source["shards"]}
-        make_scorer = functools.partial(ShardScorer, loaded, pairs, expected, settings.batch_size)
+        sent = Travelling(loaded, device)
+        make_scorer = functools.partial(ShardScorer, sent, pairs, expected, settings.batch_size, precision)
         scored = each_shard(out, key, names, make_scorer, engine, workers, suffix=SCORES)
         records = [Scored.of(record) for record in scored]
         kept = choose(settings, records)
@@ -131,7 +139,9 @@ def choose(settings: Filter, records: Sequence[Scored]) -> list[np.ndarray]:
     return kept
 
 
-def _check(settings: Filter) -> None:
+def _check(settings: Filter, precision: str) -> None:
+    if precision not in ("fp32", "bf16"):
+        raise ValueError(f"precision {precision!r} is not fp32 or bf16")
     if not 0 <= settings.keep <= 1:
         raise ValueError(f"Filter.keep = {settings.keep} is no share: 0 (by threshold) to 1")
     if not -1 <= settings.threshold <= 1:

@@ -11,8 +11,6 @@ Shapes: B images or texts, E embedding dimension, Q image tokens, T text tokens,
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,42 +21,10 @@ from mobileclip2_lite.models.trimming import text_lengths
 if TYPE_CHECKING:
     from mobileclip2_lite.models.loaded import LoadedModel
 
-EMBEDDED = "lite-captioner-"
-"""Names of the embedded world's captioners begin so; they lie in `data/captioners/`."""
-
 
 def is_captioner(model: nn.Module) -> bool:
     """Whether a model can write: it has a text decoder."""
     return getattr(model, "text_decoder", None) is not None
-
-
-def load_captioner(name: str | os.PathLike) -> LoadedModel:
-    """A captioner by name: `lite-captioner-...` from `data/captioners/`, all others as `create_model` finds them.
-
-    Open_clip's with their tag: `coca_ViT-L-14@mscoco_finetuned_laion2b_s13b_b90k`.
-
-    Raises:
-        FileNotFoundError: the embedded captioner is not there.
-        ValueError: the weights are not those of the card beside them, or the model has no text decoder.
-    """
-    from mobileclip2_lite.models.card import read_card
-    from mobileclip2_lite.models.embedded import data_folder
-    from mobileclip2_lite.models.zoo import create_model
-
-    place: str | os.PathLike = name
-    if str(name).startswith(EMBEDDED) and not Path(name).is_dir():
-        place = data_folder() / "captioners" / str(name)
-        if not (Path(place) / "model.safetensors").is_file():
-            raise FileNotFoundError(
-                f"the embedded captioner {name} is not in {place}: make it with `python data/train_captioners.py`"
-            )
-    read_card(place)
-    model, _, tag = os.fspath(place).partition("@")
-    tagged = tag and not model.startswith("hf-hub:") and not Path(place).exists()  # a hub's @ is a revision
-    loaded = create_model(model, tag) if tagged else create_model(place)
-    if not is_captioner(loaded.model):
-        raise ValueError(f"{name} has no text decoder, so it cannot write captions: name a CoCa model")
-    return loaded
 
 
 def special_tokens(loaded: LoadedModel) -> tuple[int, int, int]:

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mobileclip2_lite.models import photo_packages
-from mobileclip2_lite.models.embedded import photo_folder
+from mobileclip2_lite.models.folders import photo_folder
 from mobileclip2_lite.models.loaded import LoadedModel, encode_texts
 from mobileclip2_lite.models.preprocess import Preprocess
 from mobileclip2_lite.models.sentence_encoder import WordPiece, from_bert
@@ -103,7 +103,7 @@ def make(name: str, pairs: Iterable[tuple[Any, Sequence[str]]] = (), batch_size:
 
 
 def save(name: str, loaded: LoadedModel, card: dict[str, Any], folder: str | os.PathLike | None = None) -> Path:
-    """Write a teacher where its name finds it (`embedded.photo_folder`), or into `folder`; returns that folder."""
+    """Write a teacher where its name finds it (`folders.photo_folder`), or into `folder`; returns that folder."""
     kind = KINDS[name]
     card = {
         "parts": {part: photo_packages.FILES[part].package for part in (kind.image, kind.text, "wordpiece")},

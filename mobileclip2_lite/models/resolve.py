@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mobileclip2_lite.models.embedded import PHOTO, photo_folder
 from mobileclip2_lite.models.family import FAMILY, family_member
+from mobileclip2_lite.models.folders import PHOTO, photo_folder
 from mobileclip2_lite.models.hub import HUB, WEIGHT_NAMES, pick, snapshot
 from mobileclip2_lite.models.preprocess import Preprocess
 from mobileclip2_lite.models.weights import SUFFIXES, first_line, read_state

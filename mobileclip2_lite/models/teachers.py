@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from mobileclip2_lite import recipes
 from mobileclip2_lite.models.card import TeacherCard, digest, read_card
-from mobileclip2_lite.models.embedded import PHOTO, data_folder, photo_folder
+from mobileclip2_lite.models.folders import PHOTO, data_folder, photo_folder
 from mobileclip2_lite.models.loaded import LoadedModel, many
 from mobileclip2_lite.models.packing import encode_text
 from mobileclip2_lite.models.tokenizer import tokenizer_settings
@@ -306,24 +306,3 @@ def _load_saved(folder: Path) -> TeacherEnsemble:
     teachers = [Teacher(**{key: value for key, value in entry.items() if key != "folder"}) for entry in entries]
     found = [_load(Teacher(entry["name"], str(folder / entry["folder"]))) for entry in entries]
     return TeacherEnsemble(teachers, [loaded for loaded, _ in found], [card for _, card in found])
-
-
-def load_scorer(name: str | os.PathLike) -> LoadedModel:
-    """A scorer by name: an embedded one of `data/scorers/` or `data/teachers/`, a folder, `MODEL@TAG`, or of the hub.
-
-    Raises:
-        FileNotFoundError: the embedded scorer's folder is missing (the message names the command that makes it).
-        ValueError: the name is that of an architecture, whose weights would be random; or the weights are not those of
-            the card beside them.
-    """
-    from mobileclip2_lite.models.embedded import check_trained, data_folder
-
-    name = os.fspath(name)
-    embedded = data_folder() / "scorers" / name
-    if (embedded / "model.safetensors").is_file():
-        name = str(embedded)
-    elif name == "lite-dfn":
-        raise FileNotFoundError(f"the scorer {name} is not in {embedded}: make it with `python data/train_scorer.py`")
-    check_trained(name, "scorer")
-    ensemble = load_teachers((name,))
-    return ensemble.loaded(ensemble.names[0])

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mobileclip2_lite.models.card import TeacherCard
+from mobileclip2_lite.models.embedded import Travelling
 from mobileclip2_lite.reinforcement.embedder import Embedder
 from mobileclip2_lite.shards import embeddings as storage
 from mobileclip2_lite.shards import samples as shards
@@ -51,6 +52,7 @@ def reinforce(
     precision: str = "fp32",
     compile: bool = False,
     threads: int = 0,
+    device: str | None = None,
 ) -> dict:
     """Reinforce a folder of pair shards; finished shards of an interrupted run are kept.
 
@@ -64,6 +66,8 @@ def reinforce(
         precision: `fp32`, or `bf16` for autocast; part of what is stored, so part of the work's identity.
         compile: `torch.compile` the teachers.
         threads: decode and replay ahead in so many threads.
+        device: where each worker puts the teachers (`embedded.pick_device`); None leaves given ones where they are, and
+            takes the GPU, if there is one, for named ones.
 
     Returns:
         The manifest, with `teachers`, `captioners`, `shards` (name, sha256, samples, dropped by reason) and totals.
@@ -74,6 +78,7 @@ def reinforce(
         FileNotFoundError: `pairs` is unfinished.
     """
     _check(settings)
+    device = device or ("auto" if ensemble is None else None)
     ensemble = ensemble if ensemble is not None else _load(settings.teachers)
     pairs, out = Path(pairs), Path(out)
     identity = {k: v for k, v in dataclasses.asdict(settings).items() if k not in ("batch_size", "teachers")}
@@ -82,7 +87,8 @@ def reinforce(
     same = [teacher.embeds() for teacher in teachers]
     work = Work(out, "reinforce", VERSION, identity, {"pairs": pairs, "teachers": same})
     expected = {shard["name"]: shard.get("samples") for shard in read_manifest(pairs)["shards"]}
-    make = functools.partial(ShardReinforcer, settings, pairs, expected, ensemble, precision, compile, threads)
+    sent = Travelling(ensemble, device)
+    make = functools.partial(ShardReinforcer, settings, pairs, expected, sent, precision, compile, threads)
     found = make_shards(work, expected, make, functools.partial(summary, teachers=teachers), engine, workers)
     if found != (manifest := with_scales(found, teachers)):
         with work.lock():
@@ -160,13 +166,13 @@ class ShardReinforcer:
         settings: Reinforce,
         pairs: Path,
         expected: Mapping[str, int | None],
-        ensemble: TeacherEnsemble,
+        ensemble: Travelling,
         precision: str = "fp32",
         compile: bool = False,
         threads: int = 0,
     ) -> None:
-        self.settings, self.pairs, self.expected, self.ensemble = settings, pairs, expected, ensemble
-        self.embed = Embedder(ensemble, settings.batch_size, precision, compile)
+        self.settings, self.pairs, self.expected, self.ensemble = settings, pairs, expected, ensemble.here()
+        self.embed = Embedder(self.ensemble, settings.batch_size, precision, compile)
         self.threads = threads
 
     def __call__(self, target: Path) -> dict:

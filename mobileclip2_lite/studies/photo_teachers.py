@@ -18,7 +18,7 @@ from PIL import Image
 
 from mobileclip2_lite.evaluation.measures import retrieval
 from mobileclip2_lite.models import photo_teachers
-from mobileclip2_lite.models.embedded import photo_folder
+from mobileclip2_lite.models.folders import photo_folder
 from mobileclip2_lite.models.loaded import LoadedModel, encode_images, encode_texts
 from mobileclip2_lite.shards.samples import read_samples, shard_names
 from mobileclip2_lite.work.folder import read_manifest

@@ -301,7 +301,7 @@ def test_one_call_exports_once_and_searches(folder, monkeypatch):
     assert hits[0].score == pytest.approx(1, abs=1e-4)
     assert index.embedded == 0
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="no trained weights"):
+    with pytest.raises(ValueError, match="weights would be random"):
         search.search_folder(folder, "x", model="lite-mci-s")
     with pytest.raises(ValueError, match="a text, an image, or both"):
         search.search_folder(folder)

@@ -15,8 +15,8 @@ from mobileclip2_lite import emoji_world, recipes
 from mobileclip2_lite.filtering import stage as filtering
 from mobileclip2_lite.filtering.scoring import ShardScorer
 from mobileclip2_lite.filtering.stage import filter_pairs, read_scores
+from mobileclip2_lite.models.embedded import load
 from mobileclip2_lite.models.loaded import encode_images, encode_texts
-from mobileclip2_lite.models.teachers import load_scorer
 from mobileclip2_lite.models.zoo import create_model
 from mobileclip2_lite.pairs.collect import make_pairs
 from mobileclip2_lite.recipes import Filter, Reinforce, World
@@ -261,8 +261,8 @@ def test_bad_settings_are_refused(settings, says, pairs, scorer, tmp_path):
 
 def test_a_scorer_needs_weights(tmp_path):
     with pytest.raises(ValueError, match="weights would be random"):
-        load_scorer("lite-mci-s")
-    loaded = load_scorer(write_model(tmp_path / "mine"))
+        load("lite-mci-s", "scorer")
+    loaded = load(write_model(tmp_path / "mine"))
     assert loaded.preprocess.image_size == 16
 
 
@@ -381,7 +381,7 @@ def test_the_committed_scorer_is_what_its_card_says(repository):
     assert (folder / "model.safetensors").stat().st_size < 12e6
     assert card["split"] == "annotated"
     assert card["removal"]["precision"] > 2 * card["removal"]["random"]["precision"]
-    loaded = load_scorer("lite-dfn")
+    loaded = load("lite-dfn")
     world = recipes.lite().world
     scenes = [emoji_world.scene(world, "holdout", index, objects=(1,)) for index in range(24)]
     images = encode_images(loaded, [emoji_world.render(picture, world.image_size) for picture in scenes])

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from mobileclip2_lite.models import photo_packages, photo_teachers
-from mobileclip2_lite.models.embedded import PLACE
+from mobileclip2_lite.models.folders import PLACE
 from mobileclip2_lite.models.loaded import LoadedModel, encode_images, encode_texts
 from mobileclip2_lite.models.photo_teachers import KINDS, best_scale, ridge
 from mobileclip2_lite.models.preprocess import Preprocess

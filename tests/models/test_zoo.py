@@ -458,7 +458,7 @@ def test_stages_refuse_an_architecture_without_weights(stage, tmp_path):
 
 def test_captioner_takes_open_clips_tag(monkeypatch):
     from mobileclip2_lite.models import zoo
-    from mobileclip2_lite.models.coca import load_captioner
+    from mobileclip2_lite.models.embedded import load_captioner
 
     asked = []
     monkeypatch.setattr(
@@ -467,4 +467,4 @@ def test_captioner_takes_open_clips_tag(monkeypatch):
     for name in ("coca_ViT-L-14@mscoco_finetuned_laion2b_s13b_b90k", "hf-hub:apple/some@main"):
         with pytest.raises(OSError, match="hub"):
             load_captioner(name)
-    assert asked == [("coca_ViT-L-14", "mscoco_finetuned_laion2b_s13b_b90k"), ("hf-hub:apple/some@main",)]
+    assert asked == [("coca_ViT-L-14", "mscoco_finetuned_laion2b_s13b_b90k"), ("hf-hub:apple/some@main", None)]

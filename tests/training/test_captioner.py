@@ -13,7 +13,8 @@ from open_clip.loss import CoCaLoss
 from torch.nn import functional as F
 
 from mobileclip2_lite.models import coca
-from mobileclip2_lite.models.coca import image_states, load_captioner, next_token_logits, special_tokens, text_states
+from mobileclip2_lite.models.coca import image_states, next_token_logits, special_tokens, text_states
+from mobileclip2_lite.models.embedded import load_captioner
 from mobileclip2_lite.models.tokenizer import prefix_tokenizer
 from mobileclip2_lite.models.zoo import build, create_model, save_model
 from mobileclip2_lite.training import checkpoints
