@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -90,6 +91,14 @@ class Processes:
         value = value.detach().clone()
         dist.all_reduce(value)
         return value
+
+    def total(self, counter: Mapping[str, int]) -> Counter:
+        """The sum of all processes' counts, by key; every process must ask."""
+        if self.size == 1:
+            return Counter(counter)
+        found: list = [None] * self.size
+        dist.all_gather_object(found, dict(counter), group=self.beside)
+        return sum(map(Counter, found), Counter())
 
     def same(self, module: nn.Module) -> None:
         """Give every process the first one's parameters and buffers."""

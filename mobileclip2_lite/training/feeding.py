@@ -96,6 +96,8 @@ class Tokens:
             tokens = self.tokenizer(new)
             lengths = text_lengths(tokens).tolist()
             self._rows.update((text, (row, n)) for text, row, n in zip(new, tokens, lengths, strict=True))
+        if not texts:  # no sample of the batch can be used
+            return torch.zeros(0, 1, dtype=torch.long)
         rows = [self._rows[text] for text in texts]
         tokens = torch.stack([row for row, _ in rows])
         return tokens[:, : max(n for _, n in rows)].contiguous() if self.cut else tokens

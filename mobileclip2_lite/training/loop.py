@@ -42,7 +42,7 @@ VERSION = 1
 """Of what a training writes."""
 NO_RESULT = ("workers", "checkpoint_every", "log_every", "tracker", "threads")
 """Settings that do not change the trained model."""
-LATER = ("gated", "optimizer")
+LATER = ("gated", "optimizer", "final_learning_rate")
 """Settings that came after trainings had been finished: at their defaults they leave a training's key as it was."""
 
 
@@ -112,8 +112,7 @@ def train(
         run = Run(settings, data, out, seed, processes)
         run.resume()
         run.go(evaluate, progress)
-        if processes.first:
-            run.finish(work)
+        run.finish(work)
         processes.wait()
     return out
 
@@ -124,7 +123,7 @@ class Run:
     def __init__(self, settings: Train, data: Path, out: Path, seed: int, processes: Processes) -> None:
         self.settings, self.data, self.out, self.seed, self.processes = settings, data, out, seed, processes
         self.steps = settings.samples // settings.batch_size
-        self.step, self.seconds = 0, 0.0
+        self.step, self.seconds, self.resumed = 0, 0.0, False
         self.teachers = teacher_cards(data, settings)
         kind = CaptionerStepper if settings.captioning else Stepper
         self.stepper = kind(settings, self.teachers, self.steps, seed, processes)
@@ -163,27 +162,32 @@ class Run:
             fed = feed(self.stream(), tokens, self.processes.device, settings.workers)
             stack.enter_context(contextlib.closing(fed))
             bar = stack.enter_context(contextlib.closing(self.bar(progress)))
-            meter = Meter()
+            meter, found = Meter(), None
             while self.step < self.steps and not self.stopping.enough:
                 with meter.waiting():
                     batches = [next(fed) for _ in range(settings.accumulate)]
-                losses, norm = self.stepper(self.step, batches)
+                found = self.stepper(self.step, batches) or found
                 self.step += 1
                 meter.samples += settings.batch_size
                 bar.update()
                 evaluating, saving = self.due(settings.evaluate_every), self.due(settings.checkpoint_every)
-                if self.due(settings.log_every) or evaluating or saving or self.step in (1, self.steps):
-                    line = self.line(losses, norm, batches, meter)
+                logging = self.due(settings.log_every) or evaluating or saving or self.step in (1, self.steps)
+                if found and logging:
+                    line = self.line(*found, batches, meter)
                     if log:
                         log.write(line)
                         bar.set_postfix(loss=f"{line['loss']:.3f}", refresh=False)
-                elif not self.finite(norm):
-                    self.stop(losses, norm, batches)
+                elif found and self.stepper.looks and not math.isfinite(found[1]):
+                    self.stop(*found, batches)
                 with meter.paused():
                     if evaluate is not None and (evaluating or self.step == self.steps):
                         self.measure(evaluate, log)
                     if saving and self.step < self.steps:
                         self.checkpoint()
+
+            if found is None and self.step and not self.resumed:
+                reasons = dict(self.processes.total(self.stepper.dropped))
+                raise ValueError(f"{self.data}: no batch held a sample that can be used ({reasons})")
 
     def due(self, every: int) -> bool:
         """Whether something that happens every `every` steps (0: never) happens after this one."""
@@ -206,7 +210,7 @@ class Run:
         names = sorted(losses)
         values = self.processes.sum(torch.stack([losses[name].float() for name in names])).tolist()
         found = dict(zip(names, values, strict=True))
-        if not (math.isfinite(found["loss"]) and self.finite(norm)):
+        if not (math.isfinite(found["loss"]) and self.stepper.sound(norm)):
             self.stop(losses, norm, batches)
         seconds, waited, rate = meter.read()
         self.seconds += seconds
@@ -222,11 +226,6 @@ class Run:
             "waiting": round(waited, 3),
             "seconds": round(self.seconds, 3),
         }
-
-    def finite(self, norm: Tensor) -> bool:
-        """Whether the gradients are numbers: looked at where looking is free; fp16's loss scaling has its own way."""
-        free = norm.device.type == "cpu" and not self.stepper.scaler.is_enabled()
-        return not free or math.isfinite(norm)
 
     def stop(self, losses: dict[str, Tensor], norm: Tensor, batches: list[Fed]) -> None:
         """Say what is known about a loss or gradient that is not a number, and raise."""
@@ -264,8 +263,9 @@ class Run:
 
     def checkpoint(self) -> None:
         """Everything needed to go on from here, written by the first process."""
+        dropped = self.processes.total(self.stepper.dropped)
         if self.processes.first:
-            state = self.stepper.state()
+            state = {**self.stepper.state(), "dropped": dict(dropped)}
             state["loader"] = {"batches": self.step * self.settings.accumulate, "seed": self.seed}
             state["random"] = {"seed": self.seed, "step": self.step, "cpu": torch.get_rng_state()}
             state |= {"seconds": self.seconds, "stopping": self.stopping.state()}
@@ -279,11 +279,14 @@ class Run:
             return
         self.stepper.load_state(state)
         torch.set_rng_state(state["random"]["cpu"].cpu())
-        self.step, self.seconds = state["step"], state["seconds"]
+        self.step, self.seconds, self.resumed = state["step"], state["seconds"], True
         self.stopping.load_state(state["stopping"])
 
     def finish(self, work: Work) -> None:
-        """Save the model and its manifest; the checkpoints are not needed any more."""
+        """The first process saves the model and its manifest; the checkpoints are not needed any more."""
+        dropped = self.processes.total(self.stepper.dropped)
+        if not self.processes.first:
+            return
         loaded = self.stepper.current()
         loaded.model.eval()
         facts = {"seed": self.seed, "samples": self.step * self.settings.batch_size, "steps": self.step}
@@ -300,7 +303,7 @@ class Run:
             processes=self.processes.size,
             precision=self.stepper.precision,
             teachers={name: card.to_json() for name, card in self.teachers.items()},
-            dropped=dict(self.stepper.dropped),
+            dropped=dict(sorted(dropped.items())),
         )
         shutil.rmtree(self.out / "checkpoints", ignore_errors=True)
 

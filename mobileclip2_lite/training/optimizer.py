@@ -2,7 +2,8 @@
 
 The training set-up of MobileCLIP2: AdamW, betas 0.9 and 0.95, decay 0.2, clip 1.0, cosine with warm-up. Differs from
 the paper: Muon, with which students of minutes learn in a third of the samples (docs/lab_log.md), and an exponential
-moving average of the weights are offered; a paper's recipe takes neither.
+moving average of the weights are offered; a paper's recipe takes neither. The average's buffers (batch norm's
+statistics) are the raw model's. Which parameters decay: see `decay_groups`.
 Taught by notebooks/40_reinforced_training.ipynb.
 """
 
@@ -45,7 +46,12 @@ def optimizer(
 
 
 def decay_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Trainable parameters with weight decay, and those without: biases, norms, every scale."""
+    """Trainable parameters with weight decay, and those without: biases, norms, every scale.
+
+    Differs from open_clip, whose rule the authors' run has (no decay with fewer than two axes, or "bn", "ln", "bias" or
+    "logit_scale" in the name): layer scales of shape (C, 1, 1) and 1x1 depthwise kernels (C, 1, 1, 1), which are one
+    number a channel, have no decay here and have it there.
+    """
     decayed, free = [], []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -56,12 +62,12 @@ def decay_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Paramete
     return decayed, free
 
 
-def learning_rate(step: int, steps: int, peak: float, warmup: float) -> float:
-    """The rate after `step` of `steps` steps: linear to `peak` over the share `warmup`, then cosine to 0."""
+def learning_rate(step: int, steps: int, peak: float, warmup: float, floor: float = 0.0) -> float:
+    """The rate after `step` of `steps` steps: linear to `peak` over the share `warmup`, then cosine to `floor`."""
     rising = max(1, round(warmup * steps)) if warmup > 0 else 0
     if step < rising:
         return peak * (step + 1) / rising
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+    return floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
 
 
 class Ema:

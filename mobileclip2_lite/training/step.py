@@ -82,29 +82,36 @@ class Stepper:
         self.live = LiveTeachers(teachers, self.device, self.eye) if settings.online and teachers else None
         self.pair_loss = pair_loss(settings, teachers)
         self.dropped: Counter = Counter()
+        """This process's samples that were left out, by reason; `Processes.total` has all processes'."""
+        self.looks = self.device.type == "cpu" and not self.scaler.is_enabled()
+        """Whether to look at every step's norm: it is free on a CPU, and a GPU would have to be waited for."""
 
-    def __call__(self, step: int, batches: list[Fed]) -> tuple[dict[str, Tensor], Tensor]:
-        """Step number `step` (from 0): this process's share of each loss by name, and the gradients' norm."""
+    def __call__(self, step: int, batches: list[Fed]) -> tuple[dict[str, Tensor], Tensor] | None:
+        """Step number `step` (from 0): this process's share of each loss by name, and the gradients' norm.
+
+        A batch of which some process has no usable sample is left out by all; without any other, None: no step.
+        """
         settings = self.settings
-        rate = learning_rate(step, self.steps, settings.learning_rate, settings.warmup)
+        rate = learning_rate(step, self.steps, settings.learning_rate, settings.warmup, settings.final_learning_rate)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         torch.manual_seed(torch_seed(self.seed, "step", step, self.processes.rank))
         self.optimizer.zero_grad(set_to_none=True)
         losses: dict[str, Tensor] = {}
         for fed in batches:
-            for reason, count in fed.dropped.items():
-                if reason not in self.dropped:
-                    warnings.warn(f"samples are left out, counted in the manifest: {reason}", stacklevel=2)
-                self.dropped[reason] += count
-            for name, value in self.backward(fed, 1 / len(batches)).items():
+            self.count(fed.dropped)
+        usable = [fed for fed in batches if all(self.processes.counts(len(fed.uids)))]
+        if not usable:
+            return None
+        for fed in usable:
+            for name, value in self.backward(fed, 1 / len(usable)).items():
                 losses[name] = losses[name] + value if name in losses else value
         self.processes.sum_gradients(self.model.parameters())
         if self.scaler.is_enabled():
             self.scaler.unscale_(self.optimizer)
         norm = clip_(self.model, settings.grad_clip)
-        if self.device.type == "cpu" and not self.scaler.is_enabled() and not math.isfinite(norm):
-            return losses, norm  # the weights stay good; on a GPU the look would cost time
+        if self.looks and not math.isfinite(norm):
+            return losses, norm  # the weights stay good
         self.scaler.step(self.optimizer)
         self.scaler.update()
         with torch.no_grad():
@@ -112,6 +119,21 @@ class Stepper:
         if self.ema:
             self.ema.update(self.model, step + 1)
         return losses, norm
+
+    def count(self, dropped: Mapping[str, int]) -> None:
+        """Count samples that were left out; the first of a reason is said."""
+        for reason, count in dropped.items():
+            if reason not in self.dropped:
+                warnings.warn(f"samples are left out, counted in the manifest: {reason}", stacklevel=3)
+            self.dropped[reason] += count
+
+    def sound(self, norm: Tensor) -> bool:
+        """Whether the weights may be kept after a step whose gradients had this norm.
+
+        fp16's scaler leaves out a step whose gradients overflow, and lowers its scale: they are no numbers at all where
+        that does not help.
+        """
+        return math.isfinite(norm) or (self.scaler.is_enabled() and self.scaler.get_scale() >= 1)
 
     def backward(self, fed: Fed, weight: float = 1.0) -> dict[str, Tensor]:
         """Add `weight` times one contrasted batch's gradients to those there; the weighted losses by name."""
@@ -193,7 +215,7 @@ class Stepper:
         self.scaler.load_state_dict(state["scaler"])
         if self.ema:
             self.ema.model.load_state_dict(state["ema"])
-        self.dropped = Counter(state["dropped"])
+        self.dropped = Counter(state["dropped"] if self.processes.first else {})  # they are all processes'
 
 
 def pair_loss(settings: Train, teachers: Mapping[str, TeacherCard]) -> PairLoss:
@@ -219,7 +241,7 @@ def new_model(settings: Train) -> LoadedModel:
     """
     loaded = create_model(settings.start or settings.model)
     model = loaded.model
-    if settings.start and model.model_cfg != create_model(settings.model).model.model_cfg:
+    if settings.start and _towers(model) != _towers(create_model(settings.model).model):
         raise ValueError(f"start={settings.start} does not hold a {settings.model}: name the model that it holds")
     if settings.loss == "sigmoid" and getattr(model, "logit_bias", None) is None:
         start = {"init_logit_scale": math.log(10), "init_logit_bias": -10.0}  # arXiv 2303.15343
@@ -228,6 +250,11 @@ def new_model(settings: Train) -> LoadedModel:
             model.logit_scale.fill_(start["init_logit_scale"])
         model.logit_bias = nn.Parameter(torch.full_like(model.logit_scale, start["init_logit_bias"]))
     return loaded
+
+
+def _towers(model: nn.Module) -> dict[str, Any]:
+    """A model's config without where its scale and bias once began, which training writes."""
+    return {key: value for key, value in model.model_cfg.items() if key not in ("init_logit_scale", "init_logit_bias")}
 
 
 def stacked(groups: list[Tensor]) -> Tensor:

@@ -1,0 +1,271 @@
+"""What a training must come through: gradients that are no numbers, broken samples, many processes."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from doubles.tiny_training import settings, write_captioner, write_data, write_model
+
+from mobileclip2_lite import recipes
+from mobileclip2_lite.models.zoo import create_model
+from mobileclip2_lite.training import checkpoints
+from mobileclip2_lite.training import step as step_module
+from mobileclip2_lite.training.distributed import Processes, connect
+from mobileclip2_lite.training.feeding import Tokens, feed
+from mobileclip2_lite.training.log import read
+from mobileclip2_lite.training.loop import Diverged, Run, train
+from mobileclip2_lite.training.optimizer import Ema, learning_rate
+from mobileclip2_lite.work.folder import read_manifest
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return write_data(tmp_path_factory.mktemp("data") / "reinforced")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return write_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+def go(*arguments, **keywords) -> Path:
+    return train(*arguments, **{"seed": 0, "device": "cpu", "progress": False, **keywords})
+
+
+def stepper_and_batch(data, model, **changes):
+    run = Run(settings(model, **changes), data, Path("unused"), 0, Processes())
+    fed = feed(run.stream(), Tokens(run.stepper.loaded.tokenizer, run.stepper.cut), torch.device("cpu"))
+    batch = next(fed)
+    fed.close()
+    return run.stepper, batch
+
+
+def break_images(data: Path, shard: int, samples: slice = slice(None)) -> None:
+    """Overwrite the first bytes of a shard's images."""
+    path = data / f"shard-{shard:06d}.tar"
+    content, places = bytearray(path.read_bytes()), []
+    place = content.find(b"\x89PNG")
+    while place >= 0:
+        places.append(place)
+        place = content.find(b"\x89PNG", place + 1)
+    for place in places[samples]:
+        content[place : place + 8] = b"broken.."
+    path.write_bytes(content)
+
+
+# --- numbers that are none ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("log_every", "every", "good"), [(1, 1, [1, 2]), (100, 1, [1, 2]), (100, 2, [2])])
+def test_where_looking_costs_time_a_nan_is_never_kept(data, model, tmp_path, monkeypatch, log_every, every, good):
+    """As on a GPU, where a step's norm is looked at only where it is logged: a gradient NaN, the loss finite."""
+    real, steps = step_module.clip_, []
+
+    def poisoned(module, most):
+        steps.append(1)
+        if len(steps) == 3:
+            next(module.parameters()).grad.view(-1)[0] = torch.nan
+        return real(module, most)
+
+    monkeypatch.setattr(step_module, "clip_", poisoned)
+    chosen = settings(model, samples=16 * 8, checkpoint_every=every, log_every=log_every)
+    run = Run(chosen, data, tmp_path, 0, Processes())
+    run.stepper.looks = False
+    with pytest.raises(Diverged, match=rf"The checkpoint of step {good[-1]} is from before"):
+        run.go(None, False)
+    assert checkpoints.list_steps(tmp_path / "checkpoints") == good
+    kept = checkpoints.load_latest(tmp_path / "checkpoints")
+    assert all(value.isfinite().all() for value in kept["model"].values())
+
+
+def test_fp16_leaves_out_steps_that_overflow_but_no_more(data, model):
+    stepper, batch = stepper_and_batch(data, model, precision="fp16")
+    before = {name: value.clone() for name, value in stepper.model.state_dict().items()}
+    stepper.scaler = torch.amp.GradScaler("cpu", init_scale=1e30)
+    _, norm = stepper(0, [batch])
+    assert not math.isfinite(norm)
+    assert stepper.sound(norm)  # the scaler has left the step out
+    assert all(torch.equal(value, before[name]) for name, value in stepper.model.state_dict().items())
+    stepper.scaler = torch.amp.GradScaler("cpu", init_scale=0.5)
+    stepper.scaler.scale(torch.ones(()))
+    assert not stepper.sound(torch.tensor(torch.nan))  # overflow is not the reason any more
+
+
+# --- samples that cannot be used ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_batches_without_a_usable_sample_do_not_end_a_training(model, tmp_path, accumulate):
+    data = write_data(tmp_path / "data", count=16)
+    break_images(data, 0)
+    chosen = settings(model, samples=16 * 4, batch_size=2 * accumulate, accumulate=accumulate, captioners=("short",))
+    with pytest.warns(UserWarning, match="samples are left out"):
+        out = go(chosen, data, tmp_path / "out")
+    manifest, lines = read_manifest(out), read(tmp_path / "out" / "log.jsonl")
+    assert manifest["dropped"] == {"not_an_image": 32}
+    assert manifest["steps"] == 32 // accumulate
+    assert all(math.isfinite(line["loss"]) for line in lines)
+
+
+def test_a_training_without_any_usable_sample_says_so(model, tmp_path):
+    data = write_data(tmp_path / "data", count=8)
+    for shard in (0, 1):
+        break_images(data, shard)
+    with (
+        pytest.warns(UserWarning, match="left out"),
+        pytest.raises(ValueError, match=r"no batch held a sample.*'not_an_image': 16"),
+    ):
+        go(settings(model, samples=16, batch_size=4), data, tmp_path / "out")
+
+
+# --- starts, schedules, weights ---------------------------------------------------------------------------------------
+
+
+def test_a_sigmoid_trained_model_can_be_started_from(data, model, tmp_path):
+    first = go(settings(model, loss="sigmoid"), data, tmp_path / "first")
+    known = create_model(first).model
+    chosen = settings(model, loss="sigmoid", start=str(first), samples=16, learning_rate=1e-9)
+    again = create_model(go(chosen, data, tmp_path / "second")).model
+    assert again.logit_bias.item() == pytest.approx(known.logit_bias.item(), abs=1e-5)
+    assert again.logit_scale.item() == pytest.approx(known.logit_scale.item(), abs=1e-5)
+    assert again.logit_bias.item() != -10.0
+    other = write_model(tmp_path / "other", layers=2)
+    with pytest.raises(ValueError, match="does not hold a"):
+        go(settings(other, loss="sigmoid", start=str(first)), data, tmp_path / "third")
+
+
+def test_the_cosine_ends_at_its_floor():
+    rates = [learning_rate(step, 1_000, 1e-3, 1 / 30, 1e-6) for step in (32, 33, 999)]
+    assert rates[:2] == pytest.approx([1e-3, 1e-3])
+    assert rates[2] == pytest.approx(1e-6, rel=0.01)
+
+
+def test_paper_recipes_have_the_published_schedule():
+    """run_dfndr12m.sh warms up 1,000 of 30,000; the paper's 2B runs 2k to 10k of 200k, and S0, S2 and B end at 1e-6."""
+    for recipe, warm in ((recipes.paper_12m(), 1_000), (recipes.paper_2b(), 10_000)):
+        for chosen in (recipe.student, recipe.control):
+            assert round(chosen.warmup * (chosen.samples // chosen.batch_size)) == warm
+            assert chosen.final_learning_rate == 1e-6
+    assert recipes.lite().student.final_learning_rate == 0
+
+
+def test_a_step_decays_matrices_and_holds_the_scale(data, model):
+    stepper, batch = stepper_and_batch(data, model, weight_decay=0.2, max_logit_scale=5.0)
+    assert sorted(group["weight_decay"] for group in stepper.optimizer.param_groups) == [0.0, 0.2]
+    name = "text.transformer.resblocks.0.mlp.c_fc.weight"
+    plain, same = stepper_and_batch(data, model, weight_decay=0.0)
+    before = stepper.model.get_parameter(name).detach().clone()
+    stepper(0, [batch])
+    plain(0, [same])
+    rate = stepper.optimizer.param_groups[0]["lr"]
+    difference = plain.model.get_parameter(name) - stepper.model.get_parameter(name)
+    torch.testing.assert_close(difference, 0.2 * rate * before, rtol=0.02, atol=1e-7)
+    assert stepper.model.logit_scale.exp().item() <= 5.0001
+    assert plain.model.logit_scale.exp().item() > 10
+
+
+def test_the_moving_average_has_the_models_buffers():
+    module = torch.nn.BatchNorm1d(3)
+    ema = Ema(module, 0.9)
+    module(torch.randn(8, 3) + 5)
+    ema.update(module, 1)
+    assert torch.equal(ema.model.running_mean, module.running_mean)
+    assert ema.model.num_batches_tracked == 1
+
+
+def test_a_captioners_contrast_has_its_weight(data, tmp_path):
+    write_captioner(tmp_path)
+    losses = {}
+    for weight in (0.0, 1.0, 3.0):
+        changes = {"distill": 0.0, "views": "weak", "captioning": 2.0, "contrast": weight}
+        stepper, batch = stepper_and_batch(data, tmp_path, **changes)
+        losses[weight] = {name: value.item() for name, value in stepper.backward(batch).items()}
+    contrastive = losses[1.0]["contrastive"]
+    assert contrastive > 0.1
+    for weight, found in losses.items():
+        assert found["loss"] == pytest.approx(2 * found["captioning"] + weight * contrastive, rel=1e-5)
+
+
+# --- many processes -------------------------------------------------------------------------------------------------
+
+START = "fork" if sys.platform == "linux" else "spawn"
+
+
+def batch_norm_model(folder: Path) -> Path:
+    """The tiny model with a ResNet, whose batch norms see the samples of one process."""
+    from doubles import tiny_training
+
+    config = tiny_training.model_config()
+    config["vision_cfg"] = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None}
+    from mobileclip2_lite.models.loaded import LoadedModel
+    from mobileclip2_lite.models.preprocess import Preprocess
+    from mobileclip2_lite.models.tokenizer import prefix_tokenizer
+    from mobileclip2_lite.models.zoo import build, save_model
+
+    torch.manual_seed(0)
+    eye = Preprocess(32, (0, 0, 0), (1, 1, 1), "bilinear")
+    return save_model(LoadedModel(build(config), eye, prefix_tokenizer(600, 24)), folder, name="tiny-resnet")
+
+
+def hard(folder: Path, **changes):
+    """A broken sample, accumulation and a chunked loss at once, with a checkpoint after every second step."""
+    chosen = {"accumulate": 2, "loss_chunk": 3, "captioners": ("short",), "checkpoint_every": 2, **changes}
+    return settings(folder / "model", **chosen)
+
+
+def _worker(rank: int, size: int, folder: str) -> None:
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank))
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size)
+    place = Path(folder)
+    with connect("cpu") as processes:
+        module = torch.nn.BatchNorm1d(2)
+        with torch.no_grad():
+            module.weight.fill_(rank)
+            module.running_mean.fill_(rank)
+        processes.same(module)
+        assert not module.weight.any()
+        assert not module.running_mean.any()
+        assert processes.total({"a": rank + 1, f"only {rank}": 1}) == {"a": 3, "only 0": 1, "only 1": 1}
+        go(hard(place), place / "data", place / "two")
+        go(hard(place), place / "data", place / "resumed")
+        go(settings(place / "resnet", views="weak", distill=0.0), place / "data", place / "norms")
+        go(settings(place / "model", batch_size=2, samples=80), place / "half", place / "halved")
+    dist.destroy_process_group()
+
+
+def test_two_processes_come_through_what_one_comes_through(tmp_path, monkeypatch):
+    """A broken sample, accumulation, a chunked loss, batch norm, shares without a sample, and a resume from one."""
+    write_model(tmp_path / "model")
+    batch_norm_model(tmp_path / "resnet")
+    break_images(write_data(tmp_path / "data"), 0, slice(0, 1))
+    break_images(write_data(tmp_path / "half", count=16), 1)
+    with pytest.warns(UserWarning, match="left out"):
+        go(hard(tmp_path), tmp_path / "data", tmp_path / "one")
+    # one process is interrupted after its checkpoint, two go on from it
+    real = checkpoints.save
+
+    def interrupted(folder, step, state, keep=2):
+        real(folder, step, state, keep)
+        if step == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "save", interrupted)
+        with pytest.raises(KeyboardInterrupt), pytest.warns(UserWarning, match="left out"):
+            go(hard(tmp_path), tmp_path / "data", tmp_path / "resumed")
+    torch.multiprocessing.start_processes(_worker, (2, str(tmp_path)), 2, start_method=START)
+    one = [line["loss"] for line in read(tmp_path / "one" / "log.jsonl")]
+    for name in ("two", "resumed"):
+        assert [line["loss"] for line in read(tmp_path / name / "log.jsonl")] == pytest.approx(one, rel=1e-4), name
+        assert read_manifest(tmp_path / name)["dropped"] == read_manifest(tmp_path / "one")["dropped"] != {}
+    assert all(math.isfinite(line["loss"]) for line in read(tmp_path / "norms" / "log.jsonl"))
+    half = read_manifest(tmp_path / "halved")
+    assert half["dropped"] == {"not_an_image": 40}
+    assert half["steps"] == 40
