@@ -23,7 +23,7 @@ ROUNDED = 4
 def is_packable(model: nn.Module) -> bool:
     """Whether the text tower is open_clip's plain causal transformer, with the feature at the end token."""
     text = getattr(model, "text", None)
-    if not is_trimmable(model) or text.attn_mask is None or getattr(text, "use_pad_mask", False):
+    if not is_trimmable(model) or getattr(text, "attn_mask", None) is None or getattr(text, "use_pad_mask", False):
         return False
     blocks = text.transformer.resblocks
     plain = all(type(block) is ResidualAttentionBlock and not hasattr(block, "ln_1_kv") for block in blocks)
