@@ -16,6 +16,7 @@ import functools
 import hashlib
 import json
 import multiprocessing
+import os
 import platform
 import shlex
 import sys
@@ -86,7 +87,8 @@ def train_settings(row: str, recipe: recipes.Recipe) -> recipes.Train:
     base = getattr(recipe, chosen.base)
     samples = chosen.samples or base.samples
     every = max(1, samples // base.batch_size // 6)  # six points of the learning curve
-    return dataclasses.replace(base, tracker="none", samples=samples, evaluate_every=every, **chosen.changes)
+    plain = {"tracker": "none", "workers": 0, "threads": 1}  # another number of threads sums in another order
+    return dataclasses.replace(base, **plain, samples=samples, evaluate_every=every, **chosen.changes)
 
 
 def generation(recipe: recipes.Recipe) -> str:
@@ -129,9 +131,11 @@ def _generation(recipe: recipes.Recipe) -> str:
 
 
 def _told(settings: recipes.Train) -> dict[str, Any]:
-    """The settings that differ from a training's defaults."""
+    """The settings that differ from a training's defaults and count for its result."""
+    from mobileclip2_lite.training.loop import NO_RESULT
+
     new, plain = to_json(settings), to_json(recipes.Train())
-    return {name: value for name, value in new.items() if value != plain[name] and name != "tracker"}
+    return {name: value for name, value in new.items() if value != plain[name] and name not in NO_RESULT}
 
 
 def run(jobs: Sequence[Job], workers: int, results: Path) -> int:
@@ -153,6 +157,8 @@ def run(jobs: Sequence[Job], workers: int, results: Path) -> int:
 
 def _outcomes(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, dict[str, Any] | Exception]]:
     """Each job with its line or what went wrong, as they end."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     with ProcessPoolExecutor(max(1, workers), mp_context=multiprocessing.get_context("spawn")) as pool:
         futures = {pool.submit(one, job): job for job in jobs}
         try:
