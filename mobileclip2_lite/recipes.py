@@ -170,7 +170,15 @@ class Train:
     batch_size: int = 256
     """Samples a step, over all processes (paper: 8,192 in ablations, 65,536 in full runs)."""
     start: str = ""
-    """Folder of a model of the same architecture to start from (fine-tuning); empty for new weights."""
+    """Folder, weights file or `hf-hub:OWNER/NAME` of a model of the same architecture to start from; empty for new
+    weights."""
+    image_size: int = 0
+    """Side of the student's images in pixels; 0 for the model's own."""
+    text_from: str = ""
+    """Model whose text tower, tokenizer and embedding size the student takes over: a teacher by name, a folder, or
+    `MODEL@TAG`; empty for its own."""
+    lock: tuple[str, ...] = ()
+    """Towers that stay as they start: `image` or `text` (LiT)."""
     distill: float = 1.0
     """Lambda: weight of the distillation loss, 1 - lambda of the contrastive loss (paper: 1)."""
     gated: bool = False

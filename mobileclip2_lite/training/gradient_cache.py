@@ -61,7 +61,8 @@ def backward(
             _set_random_state(next(turn), rows.device)  # the same dropout as in the first pass
             features = encode(piece)
             with _statistics_untouched(again):
-                features.backward(gradient)
+                if features.requires_grad:  # else it comes from a locked tower
+                    features.backward(gradient)
     _set_random_state(after, towers[0][1].device)
     return cached
 

@@ -21,7 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mobileclip2_lite.models.embedded import find
 from mobileclip2_lite.models.loaded import DTYPES, LoadedModel
+from mobileclip2_lite.models.resolve import resolve
 from mobileclip2_lite.models.zoo import save_model
 from mobileclip2_lite.recipes import Train
 from mobileclip2_lite.shards.dataset import ReinforcedDataset
@@ -32,6 +34,7 @@ from mobileclip2_lite.training.early_stopping import Stopping
 from mobileclip2_lite.training.feeding import Fed, Stream, Tokens, feed
 from mobileclip2_lite.training.log import Log, Meter
 from mobileclip2_lite.training.optimizer import OPTIMIZERS
+from mobileclip2_lite.training.start import training_mode
 from mobileclip2_lite.training.step import Stepper
 from mobileclip2_lite.training.teachers import teacher_cards
 from mobileclip2_lite.work.files import sha256_file
@@ -42,7 +45,7 @@ VERSION = 1
 """Of what a training writes."""
 NO_RESULT = ("workers", "checkpoint_every", "log_every", "tracker", "threads")
 """Settings that do not change the trained model."""
-LATER = ("gated", "optimizer", "final_learning_rate")
+LATER = ("gated", "optimizer", "final_learning_rate", "image_size", "text_from", "lock")
 """Settings that came after trainings had been finished: at their defaults they leave a training's key as it was."""
 
 
@@ -259,7 +262,7 @@ class Run:
         try:
             return dict(evaluate(loaded))
         finally:
-            self.stepper.model.train()
+            training_mode(self.stepper.model, self.settings.lock)
 
     def checkpoint(self) -> None:
         """Everything needed to go on from here, written by the first process."""
@@ -328,16 +331,14 @@ def _check(settings: Train) -> None:
         raise ValueError(f"samples ({settings.samples}) is less than one batch ({settings.batch_size})")
 
 
-def weights_hash(folder: str | os.PathLike) -> str:
-    """SHA-256 of the weights in a model folder.
+def weights_hash(name: str) -> str:
+    """SHA-256 of the weights file that a name means; see `embedded.find`.
 
     Raises:
-        FileNotFoundError: there are none.
+        ValueError: it is the name of an architecture, without weights.
+        FileNotFoundError: there is no such file or folder.
     """
-    path = Path(folder) / "model.safetensors"
-    if not path.is_file():
-        raise FileNotFoundError(f"start={folder} is not a model folder: {path} does not exist")
-    return sha256_file(path)
+    return sha256_file(resolve(*find(name, "start")).weights)
 
 
 def _divisible(settings: Train, processes: int) -> None:

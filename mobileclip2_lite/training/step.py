@@ -14,14 +14,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from mobileclip2_lite.models.card import TeacherCard
 from mobileclip2_lite.models.loaded import LoadedModel, attention, autocast, usable_precision
 from mobileclip2_lite.models.packing import encode_packed, is_packable
 from mobileclip2_lite.models.trimming import encode_text, is_trimmable
-from mobileclip2_lite.models.zoo import create_model
 from mobileclip2_lite.recipes import Train
 from mobileclip2_lite.training import gradient_cache
 from mobileclip2_lite.training.branches import add_up_branches
@@ -31,6 +30,7 @@ from mobileclip2_lite.training.feeding import Fed
 from mobileclip2_lite.training.grouped_convolutions import speed_up_grouped_convolutions
 from mobileclip2_lite.training.losses import PairLoss, Rows
 from mobileclip2_lite.training.optimizer import Ema, clip_, learning_rate, optimizer
+from mobileclip2_lite.training.start import lock, new_model, training_mode
 from mobileclip2_lite.training.teachers import LiveTeachers
 from mobileclip2_lite.work.randomness import rng
 
@@ -57,7 +57,9 @@ class Stepper:
         self.precision = usable_precision(settings.precision, self.device)
         torch.manual_seed(torch_seed(seed, "weights"))
         self.loaded = new_model(settings)
-        self.model = self.loaded.model.to(self.device, memory_format=torch.channels_last).train()
+        self.model = self.loaded.model.to(self.device, memory_format=torch.channels_last)
+        lock(self.model, settings.lock)
+        training_mode(self.model, settings.lock)
         processes.same(self.model)
         if settings.recompute:
             self.model.set_grad_checkpointing(True)
@@ -231,30 +233,6 @@ def pair_loss(settings: Train, teachers: Mapping[str, TeacherCard]) -> PairLoss:
         settings.loss_chunk,
         settings.gated,
     )
-
-
-def new_model(settings: Train) -> LoadedModel:
-    """A model with new weights or those of `settings.start`, with SigLIP's start of scale and bias for its loss.
-
-    Raises:
-        ValueError: the model to start from is another one.
-    """
-    loaded = create_model(settings.start or settings.model)
-    model = loaded.model
-    if settings.start and _towers(model) != _towers(create_model(settings.model).model):
-        raise ValueError(f"start={settings.start} does not hold a {settings.model}: name the model that it holds")
-    if settings.loss == "sigmoid" and getattr(model, "logit_bias", None) is None:
-        start = {"init_logit_scale": math.log(10), "init_logit_bias": -10.0}  # arXiv 2303.15343
-        model.model_cfg = {**model.model_cfg, **start}
-        with torch.no_grad():
-            model.logit_scale.fill_(start["init_logit_scale"])
-        model.logit_bias = nn.Parameter(torch.full_like(model.logit_scale, start["init_logit_bias"]))
-    return loaded
-
-
-def _towers(model: nn.Module) -> dict[str, Any]:
-    """A model's config without where its scale and bias once began, which training writes."""
-    return {key: value for key, value in model.model_cfg.items() if key not in ("init_logit_scale", "init_logit_bias")}
 
 
 def stacked(groups: list[Tensor]) -> Tensor:
