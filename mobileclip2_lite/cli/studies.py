@@ -61,8 +61,7 @@ def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
             out: file to write.
             results: folder of the recorded lines (default: with the library).
         """
-        from mobileclip2_lite.studies import claims as ledger
-        from mobileclip2_lite.studies import recorded
+        from mobileclip2_lite.studies import ledger, recorded
 
         entries = ledger.write(out, recorded.results_folder(results))
         for entry in entries:

@@ -1,8 +1,6 @@
-"""The ledger: each claim of the papers that can be tested at this size, with effect, interval and verdict.
+"""The papers' claims that can be tested at this size, and the verdict on each from recorded lines.
 
-    mobileclip2-lite claims
-
-reads the recorded lines and writes docs/claims.md; a test makes it again and compares. A claim is a difference of two
+`ledger` writes them down. A claim is a difference of two
 rows in one measure and the direction that the paper gives it. `agrees`: the whole interval lies on the claimed side.
 `disagrees`: it lies on the other side, or, where no difference is claimed, outside the margin. `cannot tell`: neither,
 or fewer seeds than three. `not tested`: the rows are not recorded. Differences are in points of percent.
@@ -10,15 +8,13 @@ or fewer seeds than three. `not tested`: the rows are not recorded. Differences 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mobileclip2_lite.studies import intervals, recorded
-from mobileclip2_lite.studies.rows import CONV, ROWS, SE
+from mobileclip2_lite.studies.rows import CONV, SE
 
 ZERO, I2T, T2I = "zero_shot", "retrieval_i2t_r1", "retrieval_t2i_r1"
 MEASURES = {ZERO: "zero-shot", I2T: "image to text", T2I: "text to image"}
@@ -155,109 +151,17 @@ def entries(lines: Sequence[Mapping[str, Any]], claims: Sequence[Claim] = CLAIMS
     rows = recorded.by_row(lines)
     found = []
     for claim in claims:
-        first, second = (_hits(rows.get(row, ()), claim.measure) for row in (claim.first, claim.second))
+        first, second = (hits_by_seed(rows.get(row, ()), claim.measure) for row in (claim.first, claim.second))
         effect = intervals.difference(first, second, GROUPS.get(claim.measure, 1))
         commands = [rows[row][0]["command"] for row in (claim.first, claim.second) if row in rows]
         found.append(Entry(claim, effect, judge(claim, effect), " and ".join(f"`{text}`" for text in commands)))
     return found
 
 
-def _hits(lines: Sequence[Mapping[str, Any]], measure: str) -> dict[int, np.ndarray]:
+def hits_by_seed(lines: Sequence[Mapping[str, Any]], measure: str) -> dict[int, np.ndarray]:
+    """Seed -> the hits of one measure."""
     return {
         line["seed"]: intervals.unpack(line["hits"][measure], line["items"][measure])
         for line in lines
         if measure in line["hits"]
     }
-
-
-def ledger(lines: Sequence[Mapping[str, Any]]) -> str:
-    """The text of docs/claims.md."""
-    found = entries(lines)
-    counts = {
-        verdict: sum(entry.verdict == verdict for entry in found)
-        for verdict in ("agrees", "disagrees", "cannot tell", "not tested")
-    }
-    summary = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-    out = [
-        "# What the papers claim, and what was measured here",
-        "",
-        "Made by `mobileclip2-lite claims` from `mobileclip2_lite/studies/results/`; a test makes it again. Measured",
-        "on the test split of the embedded world, which no search saw, with captions in a wording that no model was",
-        "trained on. Effects are points of percent with 95 % intervals over seeds and test items, paired by seed;",
-        "every seed has pairs, views, captions and weights of its own. Fewer than three seeds are never agreement.",
-        "",
-        f"{len(found)} claims: {summary}.",
-        "",
-        "| claim | source | measure | effect | seeds | verdict |",
-        "|---|---|---|---|---|---|",
-    ]
-    for claim, effect, verdict, _ in found:
-        out.append(
-            f"| {claim.text} | {claim.source} | {MEASURES[claim.measure]} | {_shown(effect)} | "
-            f"{effect.seeds if effect else ''} | {verdict} |"
-        )
-    out += ["", *_row_table(lines), "", *_clean_data()]
-    return "\n".join(out) + "\n"
-
-
-def _shown(effect: intervals.Interval | None) -> str:
-    if effect is None:
-        return ""
-    if effect.low is None or effect.high is None:
-        return f"{100 * effect.mean:+.1f}"
-    return f"{100 * effect.mean:+.1f} ({100 * effect.low:+.1f} to {100 * effect.high:+.1f})"
-
-
-def _row_table(lines: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Every recorded row with its means."""
-    rows = recorded.by_row(lines)
-    header = ["row", "samples", *MEASURES.values(), "seeds", "CPU seconds", "command"]
-    out = ["## The rows", "", "| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
-    for row in [row for row in ROWS if row in rows]:
-        some = rows[row]
-        means = [np.mean([line["metrics"][measure] for line in some]) for measure in MEASURES]
-        cells = [row, f"{some[0]['samples']:,}", *(f"{100 * mean:.1f}" for mean in means), str(len(some))]
-        cells += [f"{np.mean([line['seconds'] for line in some]):.0f}", f"`{some[0]['command']}`"]
-        out.append("| " + " | ".join(cells) + " |")
-    return out
-
-
-def _clean_data() -> list[str]:
-    """What clean data each embedded model saw, from the cards."""
-    from mobileclip2_lite.models.embedded import data_folder
-
-    out = [
-        "## What clean data entered where",
-        "",
-        "A student sees none of it, but its targets and synthetic captions come from models that did.",
-        "",
-        "| model | clean captions that it was trained on | wording |",
-        "|---|---|---|",
-    ]
-    for path in sorted(data_folder().glob("*/*/card.json")):
-        card = json.loads(path.read_text("utf-8"))
-        out.append(f"| {card['name']} | {_clean(card)} | {_wording(card)} |")
-    return out
-
-
-def _clean(card: Mapping[str, Any]) -> str:
-    if "captions" in card:  # a teacher
-        parts = [card, *([card["start"]] if isinstance(card.get("start"), dict) else [])]
-        seen = sum(part["samples"] for part in parts)
-        return f"{100 * card['captions']:.0f} % of {seen:,} scenes, each seen once"
-    if "scenes" in card:  # the scorer
-        return f"{card['scenes']:,} annotated scenes, {', '.join(card['styles'])}"
-    return card["data"] if "annotated" in card.get("data", "") else "none"
-
-
-def _wording(card: Mapping[str, Any]) -> str:
-    if card.get("worded"):
-        return f"plain, then {100 * card['worded']:.0f} % learned"
-    return card.get("wording", "plain")
-
-
-def write(path: Path, results: Path) -> list[Entry]:
-    """Write the ledger and return its entries."""
-    lines = recorded.all_lines(results)
-    path.write_text(ledger(lines), "utf-8")
-    return entries(lines)

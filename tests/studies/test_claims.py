@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from mobileclip2_lite.studies import claims, intervals, recorded
-from mobileclip2_lite.studies.claims import CLAIMS, Claim, entries, judge, ledger
+from mobileclip2_lite.studies.claims import CLAIMS, Claim, entries, judge
 from mobileclip2_lite.studies.intervals import Interval
+from mobileclip2_lite.studies.ledger import ledger
 from mobileclip2_lite.studies.rows import ROWS, STUDIES
 
 BETTER, WORSE, SAME = (Claim("c", "ours", "a", "b", sign=sign) for sign in (1, -1, 0))
