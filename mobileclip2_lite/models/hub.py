@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mobileclip2_lite.models.weights import SUFFIXES, first_line
+from mobileclip2_lite.models.weights import PART, SUFFIXES, first_line
 
 HUB = "hf-hub:"
 """How the name of a hub repository begins."""
@@ -48,7 +48,18 @@ def snapshot(repository: str) -> Path:
         missing = first_line(error)
     try:
         files = HfApi().list_repo_files(name, revision=revision or None)
-        wanted = [file for file in files if "/" not in file and (file.endswith(".json") or file == pick(files))]
+        weights = pick(files)
+        alike = PART.fullmatch(weights or "")  # of weights in parts, all parts
+        wanted = [
+            file
+            for file in files
+            if "/" not in file
+            and (
+                file.endswith(".json")
+                or file == weights
+                or (alike and (other := PART.fullmatch(file)) and other[1] == alike[1])
+            )
+        ]
         local = [hf_hub_download(name, file, revision=revision or None) for file in wanted]
         return Path(local[0]).parent
     except Exception as error:  # the hub client, requests and the cache each have their own

@@ -22,7 +22,7 @@ from mobileclip2_lite.models.family import FAMILY, family_member
 from mobileclip2_lite.models.folders import PHOTO, photo_folder
 from mobileclip2_lite.models.hub import HUB, WEIGHT_NAMES, pick, snapshot
 from mobileclip2_lite.models.preprocess import Preprocess
-from mobileclip2_lite.models.weights import SUFFIXES, first_line, read_state
+from mobileclip2_lite.models.weights import PART, SUFFIXES, TRANSFORMERS, first_line, read_state
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -57,14 +57,16 @@ def resolve(name_or_path: str | os.PathLike, pretrained: str | os.PathLike | Non
         ValueError: nothing of that name or tag exists, or a folder's config is broken.
         FileNotFoundError: a path that looks like one does not exist, or the hub's files can't be had.
     """
-    text = os.fspath(name_or_path)
+    text = os.path.expanduser(os.fspath(name_or_path))
     path = Path(text)
     if text.startswith(HUB):
         _no_pretrained(text, pretrained)
         repository = text[len(HUB) :]
         return _from_folder(snapshot(repository), repository.partition("@")[0])
     if text.startswith("local-dir:"):
-        path = Path(text.removeprefix("local-dir:"))
+        path = Path(os.path.expanduser(text.removeprefix("local-dir:")))
+        if not path.is_dir():
+            raise FileNotFoundError(f"{path} is not a folder ({text})")
     if text.startswith(PHOTO) and not path.is_dir():
         path = photo_folder(text)
         if not path.is_dir():
@@ -75,10 +77,12 @@ def resolve(name_or_path: str | os.PathLike, pretrained: str | os.PathLike | Non
     if path.is_dir():
         _no_pretrained(text, pretrained)
         return _from_folder(path, path.resolve().name)
-    if path.suffix in SUFFIXES:
+    if path.suffix.lower() in SUFFIXES:
         _no_pretrained(text, pretrained)
         return _from_file(path)
-    return _from_name(text, None if pretrained is None else os.fspath(pretrained))
+    if pretrained is None and "@" in text:  # MODEL@TAG, as the stages take it
+        text, _, pretrained = text.partition("@")
+    return _from_name(text, None if pretrained is None else os.path.expanduser(os.fspath(pretrained)))
 
 
 def _no_pretrained(name: str, pretrained: Any) -> None:
@@ -96,7 +100,7 @@ def _from_name(name: str, pretrained: str | None) -> Source:
         return _with_tag(source, name, pretrained, tag)
     if path.is_dir():
         source.weights, source.folder = _weights_in(path), path
-    elif path.suffix in SUFFIXES:
+    elif path.suffix.lower() in SUFFIXES:
         if not path.is_file():
             raise FileNotFoundError(f"{path} does not exist (weights for {name})")
         source.weights = path
@@ -120,6 +124,10 @@ def _built_in(name: str) -> Source:
     config = open_clip.get_model_config(name)
     if config is None:
         hint = " (its text tower is a hybrid that open_clip does not have)" if name == "MobileCLIP-S0" else ""
+        if open_clip.get_model_config(name.replace("/", "-")) is not None:
+            hint = f" (open_clip calls it {name.replace('/', '-')!r})"
+        elif name.startswith(("/", ".", "~")) or os.sep in name:
+            hint = " (and there is nothing at that path)"
         raise ValueError(
             f"no model {name!r}{hint}: neither a folder nor a weights file, nor a name of the lite family "
             f"({', '.join(lite_names())}), of MobileCLIP ({', '.join(FAMILY)}) or of open_clip "
@@ -205,6 +213,8 @@ def _from_folder(folder: Path, called: str, weights: Path | None = None) -> Sour
     """A folder of ours (`config.json`), of open_clip (`open_clip_config.json`), or with only a known weights file."""
     config_path = _config_in(folder)
     if config_path is None:
+        if _is_transformers(folder):
+            raise ValueError(f"{folder}: {TRANSFORMERS}")
         weights = weights or _weights_in(folder)
         name = family_member(weights.stem) or family_member(called) or _recognise(weights)
         if name is None:
@@ -251,6 +261,13 @@ def _config_in(folder: Path) -> Path | None:
     return None
 
 
+def _is_transformers(folder: Path) -> bool:
+    """Whether the folder's `config.json` is one of the library transformers."""
+    path = folder / "config.json"
+    content = path.read_bytes() if path.is_file() else b""
+    return b'"model_type"' in content and (b'"architectures"' in content or b'"vision_config"' in content)
+
+
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text("utf-8"))
@@ -291,10 +308,16 @@ def _weights_in(folder: Path) -> Path:
     name = pick(here)
     if name is None:
         raise FileNotFoundError(f"{folder} has no weights file ({', '.join(SUFFIXES)})")
-    alike = sorted(other for other in here if Path(other).suffix == Path(name).suffix)
+    alike = sorted({_whole(other) for other in here if Path(other).suffix == Path(name).suffix})
     if name not in WEIGHT_NAMES and len(alike) > 1:
         raise ValueError(f"{folder} has several weights files ({', '.join(alike)}): name one of them")
     return folder / name
+
+
+def _whole(name: str) -> str:
+    """A file's name, or what all its parts have in common."""
+    match = PART.fullmatch(name)
+    return match[1] if match else name
 
 
 def say(source: Source) -> None:
