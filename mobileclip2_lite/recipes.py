@@ -203,6 +203,8 @@ class Train:
     """(teacher, logit scale) that differ from the teacher's card."""
     loss: str = "softmax"
     """`softmax` (paper) or `sigmoid` (SigLIP with soft targets)."""
+    nested: tuple[int, ...] = ()
+    """First dimensions on which the loss is taken too, so that embeddings may be cut to them (Matryoshka; ours)."""
     optimizer: str = "adamw"
     """`adamw` (paper), or `nmuon`: timm's Muon for matrices and dense kernels, NAdamW for the rest (ours)."""
     learning_rate: float = 1e-3

@@ -140,6 +140,7 @@ def _add_using(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         out: Positional[Path],
         precisions: tuple[str, ...] = ("fp32",),
         coreml: bool = False,
+        litert: bool = False,
     ) -> None:
         """Write both towers as ONNX, folded, checked, with preprocess and tokenizer inside.
 
@@ -147,12 +148,13 @@ def _add_using(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
             model: with trained weights: a folder, a checkpoint, an embedded model, `MODEL@TAG`, `hf-hub:OWNER/NAME`.
             out: folder to write.
             precisions: of `fp32`, `fp16`, `int8`; int8 measures its ranges on scenes of the embedded world.
-            coreml: also write Core ML packages.
+            coreml: also write Core ML packages (the extra `coreml`), with fixed and with flexible batch.
+            litert: also write LiteRT files (the extra `litert`).
         """
         from PIL import Image
 
         from mobileclip2_lite import emoji_world
-        from mobileclip2_lite.deployment.export import export_coreml, export_onnx, table
+        from mobileclip2_lite.deployment.export import export_onnx, table
         from mobileclip2_lite.models.embedded import load
 
         loaded = load(model, device="cpu")
@@ -161,8 +163,14 @@ def _add_using(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         pictures = [Image.fromarray(picture) for picture in scenes.images]
         print(table(export_onnx(loaded, out, precisions=precisions, images=pictures, texts=texts, name=model)))
         if coreml:
-            for path in export_coreml(loaded, out, name=model):
+            from mobileclip2_lite.deployment.mobile import export_coreml
+
+            for path in export_coreml(loaded, out, name=model, flexible=True):
                 print(path)
+        if litert:
+            from mobileclip2_lite.deployment.mobile import export_litert
+
+            print(table(export_litert(loaded, out, name=model)))
 
     @app.command
     def search(

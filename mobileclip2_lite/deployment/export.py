@@ -1,7 +1,7 @@
-"""Export the image and the text tower to ONNX and Core ML, and check them against PyTorch.
+"""Export the image and the text tower to ONNX, and check them against PyTorch.
 
-Paper: MobileCLIP2 is measured as re-parameterised Core ML models on a phone; here ONNX is the main road and Core ML an
-extra (it converts on Linux and macOS and predicts only on macOS). Writes one folder: `image.onnx`, `text.onnx`,
+Paper: MobileCLIP2 is measured as re-parameterised Core ML models on a phone; here ONNX is the main road, and `mobile`
+has Core ML and LiteRT. Writes one folder: `image.onnx`, `text.onnx`,
 variants such as `image.int8.onnx`, and `export.json` with sizes, differences and milliseconds. Every file carries the
 model's preprocess or tokenizer in its metadata, so that it can be used without this package: inputs are `pixels`
 float32 (N, 3, S, S), normalised as the metadata says, and `tokens` int64 (N, L); outputs are L2-normalised `features`
@@ -119,10 +119,10 @@ def export_onnx(
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for tower in TOWERS:
-        module, inputs = _prepare(loaded, tower, images, texts)
+        module, inputs = prepare_tower(loaded, tower, images, texts)
         with torch.no_grad():
             wanted = torch.cat([module(inputs[row : row + 32]) for row in range(0, len(inputs), 32)]).numpy()
-        metadata = _metadata(loaded, tower, name)
+        metadata = tower_metadata(loaded, tower, name)
         whole = folder / f"{tower}.onnx"
         write_onnx(module, inputs[:2], whole, "pixels" if tower == "image" else "tokens", metadata)
         for precision in ("fp32", *(p for p in PRECISIONS[1:] if p in precisions)):
@@ -136,7 +136,7 @@ def export_onnx(
     return rows
 
 
-def _prepare(
+def prepare_tower(
     loaded: LoadedModel, tower: str, images: Sequence[Any], texts: Sequence[str]
 ) -> tuple[nn.Module, torch.Tensor]:
     """The tower in eval mode with its norm, and inputs for the check: random ones first, then real ones."""
@@ -149,7 +149,7 @@ def _prepare(
     return _ImageTower(model).eval(), torch.cat(pixels).contiguous()
 
 
-def _metadata(loaded: LoadedModel, tower: str, name: str) -> dict[str, str]:
+def tower_metadata(loaded: LoadedModel, tower: str, name: str) -> dict[str, str]:
     text = loaded.model.model_cfg["text_cfg"]
     facts: dict[str, Any] = {
         "model": name or getattr(loaded.model, "architecture", ""),
@@ -285,35 +285,3 @@ def table(rows: Sequence[ExportRow]) -> str:
         for row in rows
     ]
     return "\n".join(lines)
-
-
-def export_coreml(loaded: LoadedModel, folder: str | os.PathLike, name: str = "") -> list[Path]:
-    """Write `image.mlpackage` and `text.mlpackage` (ML program, half precision, iOS 17), metadata as in ONNX.
-
-    Works on Linux and macOS; only macOS can run the result, so it is not checked here.
-
-    Raises:
-        ModuleNotFoundError: coremltools is missing (it has no wheels for Windows).
-    """
-    require("coremltools")
-    import coremltools
-
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for tower in TOWERS:
-        module, inputs = _prepare(loaded, tower, (), ())
-        example = inputs[:1] if tower == "image" else inputs[:1].to(torch.int32)
-        program = torch.export.export(module, (example,)).run_decompositions({})
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # versions of torch that it was not tested with
-            converted = coremltools.convert(
-                program,
-                outputs=[coremltools.TensorType(name="features")],
-                minimum_deployment_target=coremltools.target.iOS17,
-            )
-        for key, value in _metadata(loaded, tower, name).items():
-            converted.user_defined_metadata[key] = value
-        paths.append(folder / f"{tower}.mlpackage")
-        converted.save(str(paths[-1]))
-    return paths

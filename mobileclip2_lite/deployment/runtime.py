@@ -111,12 +111,12 @@ def runner(session: Any) -> Callable[[np.ndarray], np.ndarray]:
     return lambda inputs: session.run(None, {name: inputs})[0]
 
 
-def require(*packages: str) -> None:
-    """Raise ModuleNotFoundError with the remedy where a package of the extra `export` is missing."""
+def require(*packages: str, extra: str = "export") -> None:
+    """Raise ModuleNotFoundError with the remedy where a package of an extra is missing."""
     import importlib.util
 
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
     if missing:
         raise ModuleNotFoundError(
-            f'export needs {", ".join(missing)}: pip install "mobileclip2_lite[export]"', name=missing[0]
+            f'export needs {", ".join(missing)}: pip install "mobileclip2_lite[{extra}]"', name=missing[0]
         )

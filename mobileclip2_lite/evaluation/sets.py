@@ -96,7 +96,7 @@ def evaluate_set(
     measure = {"classification": _classification, "retrieval": _retrieval, "hard_negatives": _hard_negatives}
     if test_set.kind not in measure:
         raise ValueError(f"{test_set.source}: kind {test_set.kind!r} is not measured; one of {', '.join(KINDS)} is")
-    pixels = _readable(test_set, kept, dropped)
+    pixels = readable(test_set, kept, dropped)
     first = next(pixels, None)
     if first is None:
         raise ValueError(f"{test_set.source}: no image of {test_set.name} could be read ({dict(dropped) or 'none'})")
@@ -118,7 +118,7 @@ def _chain(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
     yield from rest
 
 
-def _readable(test_set: TestSet, kept: list[Example], dropped: Counter[str]) -> Iterator[Any]:
+def readable(test_set: TestSet, kept: list[Example], dropped: Counter[str]) -> Iterator[Any]:
     """Images that decode; their examples go to `kept` without the bytes, the others are counted."""
     for example in test_set.examples():
         try:

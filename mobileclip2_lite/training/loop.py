@@ -45,7 +45,7 @@ VERSION = 1
 """Of what a training writes."""
 NO_RESULT = ("workers", "checkpoint_every", "log_every", "tracker", "threads")
 """Settings that do not change the trained model."""
-LATER = ("gated", "optimizer", "final_learning_rate", "image_size", "text_from", "lock")
+LATER = ("gated", "optimizer", "final_learning_rate", "image_size", "text_from", "lock", "nested")
 """Settings that came after trainings had been finished: at their defaults they leave a training's key as it was."""
 
 

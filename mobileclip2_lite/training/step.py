@@ -29,6 +29,7 @@ from mobileclip2_lite.training.distributed import Processes
 from mobileclip2_lite.training.feeding import Fed
 from mobileclip2_lite.training.grouped_convolutions import speed_up_grouped_convolutions
 from mobileclip2_lite.training.losses import PairLoss, Rows
+from mobileclip2_lite.training.nested import nested_loss
 from mobileclip2_lite.training.optimizer import Ema, clip_, learning_rate, optimizer
 from mobileclip2_lite.training.start import lock, new_model, training_mode
 from mobileclip2_lite.training.teachers import LiveTeachers
@@ -180,7 +181,8 @@ class Stepper:
             for name, group, embeddings in zip(("", "_captions"), groups, teacher_texts, strict=False):
                 text_targets = self.processes.embeddings(embeddings, counts)
                 texts = self.processes.rows(group, counts)
-                one = self.pair_loss(images, texts, scale, image_targets, text_targets, bias, ids)
+                others = scale, image_targets, text_targets, bias, ids
+                one = nested_loss(lambda i, t, o=others: self.pair_loss(i, t, *o), images, texts, self.settings.nested)
                 value = value + weight * one.total
                 losses.update({f"{part}{name}": weight * share for part, share in one.parts.items()})
             return value

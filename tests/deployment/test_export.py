@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from mobileclip2_lite import emoji_world, recipes
-from mobileclip2_lite.deployment.export import export_coreml, export_onnx, table
+from mobileclip2_lite.deployment.export import export_onnx, table
+from mobileclip2_lite.deployment.mobile import export_coreml, export_litert
 from mobileclip2_lite.deployment.runtime import load_exported
 from mobileclip2_lite.models.embedded import data_folder
 from mobileclip2_lite.models.zoo import create_model
@@ -140,13 +141,45 @@ def test_a_wrong_export_is_not_kept(exported, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_core_ml_carries_the_metadata(exported, tmp_path):
-    coremltools = pytest.importorskip("coremltools")
+def test_core_ml_has_fixed_and_flexible_shapes_and_carries_the_metadata(exported, tmp_path):
+    coremltools = pytest.importorskip("coremltools", reason="needs the extra `coreml`")
     loaded, _, _ = exported
-    image, text = export_coreml(loaded, tmp_path, "test")
-    meta = coremltools.utils.load_spec(str(image)).description.metadata.userDefined
+    paths = export_coreml(loaded, tmp_path, "test", flexible=True)
+    assert [path.name for path in paths] == [
+        f"{tower}{suffix}.mlpackage" for tower in ("image", "text") for suffix in ("", ".flexible")
+    ]
+    for path in paths:
+        description = coremltools.utils.load_spec(str(path)).description
+        assert description.metadata.userDefined["model"] == "test"
+        (given,) = description.input
+        assert given.name == ("pixels" if path.name.startswith("image") else "tokens")
+        batch = given.type.multiArrayType.shapeRange.sizeRanges
+        wanted = [(1, 64)] if "flexible" in path.name else []
+        assert [(one.lowerBound, one.upperBound) for one in batch[:1]] == wanted
+        assert given.type.multiArrayType.shape[0] == 1
+    meta = coremltools.utils.load_spec(str(paths[0])).description.metadata.userDefined
     assert json.loads(meta["preprocess"]) == loaded.preprocess.to_config()
-    assert coremltools.utils.load_spec(str(text)).description.input[0].name == "tokens"
+
+
+@pytest.mark.slow
+def test_litert_equals_pytorch(exported, tmp_path):
+    pytest.importorskip("litert_torch", reason="needs the extra `litert`")
+    loaded, _, _ = exported
+    rows = export_litert(loaded, tmp_path, "test")
+    assert [(row.tower, row.precision, row.file) for row in rows] == [
+        ("image", "litert", "image.tflite"),
+        ("text", "litert", "text.tflite"),
+    ]
+    assert max(row.difference for row in rows) < 1e-5
+    facts = json.loads((tmp_path / "litert.json").read_text("utf-8"))
+    assert json.loads(facts["image"]["preprocess"]) == loaded.preprocess.to_config()
+
+
+def test_a_missing_converter_names_its_extra(exported, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for export, extra in ((export_coreml, "coreml"), (export_litert, "litert")):
+        with pytest.raises(ModuleNotFoundError, match=rf"mobileclip2_lite\[{extra}\]"):
+            export(exported[0], tmp_path)
 
 
 @pytest.mark.slow

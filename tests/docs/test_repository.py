@@ -165,7 +165,8 @@ def test_extras_agree_with_environment_yml_and_makefile():
         for nested in re.findall(r"mobileclip2_lite\[([^\]]+)\]", " ".join(wanted)):
             assert set(nested.split(",")) <= set(extras), f"extra {name} names one that does not exist"
     (everything,) = extras["all"]
-    assert set(re.search(r"\[(.+)\]", everything)[1].split(",")) == set(extras) - {"all"}
+    alone = {"litert", "eval"}  # converters and judges whose packages want older versions of others
+    assert set(re.search(r"\[(.+)\]", everything)[1].split(",")) == set(extras) - {"all"} - alone
     environment = yaml.safe_load(read("environment.yml"))
     (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
     (python,) = [entry for entry in environment["dependencies"] if str(entry).startswith("python=")]
