@@ -79,7 +79,7 @@ def make_data(recipe: Recipe, folder: str | os.PathLike, say: Callable[[str], No
     from mobileclip2_lite.pairs.collect import make_pairs
     from mobileclip2_lite.reinforcement.stage import reinforce
 
-    folder = Path(folder)
+    folder, (workers, precision) = Path(folder), crew(recipe)
     folder.mkdir(parents=True, exist_ok=True)
     with _timed(folder, "pairs", ["pairs/manifest.json"], say):
         make_pairs(recipe.pairs, folder / "pairs", world=recipe.world)
@@ -90,11 +90,27 @@ def make_data(recipe: Recipe, folder: str | os.PathLike, say: Callable[[str], No
         source = folder / "filtered"
     if recipe.caption.captioners:
         with _timed(folder, "caption", ["captioned/manifest.json"], say):
-            caption(recipe.caption, source, folder / "captioned")
+            caption(recipe.caption, source, folder / "captioned", workers=workers)
         source = folder / "captioned"
     with _timed(folder, "reinforce", ["reinforced/manifest.json"], say):
-        reinforce(recipe.reinforce, source, folder / "reinforced")
+        reinforce(recipe.reinforce, source, folder / "reinforced", workers=workers, precision=precision)
     return folder / "reinforced"
+
+
+def crew(recipe: Recipe) -> tuple[int, str]:
+    """How captioners and teachers run here: processes side by side, and the teachers' precision.
+
+    A process a core, since models this small do not keep two cores busy; one for few pairs, which are done before a
+    second process has started, and one where a GPU does the work.
+    """
+    import torch
+
+    from mobileclip2_lite.models.loaded import usable_precision
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    few = 0 < recipe.pairs.count < 1_000
+    workers = 1 if few or device.type == "cuda" else min(os.cpu_count() or 1, 4)
+    return workers, usable_precision(recipe.precision, device)
 
 
 def train_all(recipe: Recipe, folder: Path, jobs: int = 0) -> None:

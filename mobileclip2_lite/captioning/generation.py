@@ -29,12 +29,14 @@ from mobileclip2_lite.recipes import Generate
 if TYPE_CHECKING:
     from mobileclip2_lite.models.loaded import LoadedModel
 
-PICTURES = {"cpu": 4}
+PICTURES = {"cpu": 32}
 """Images in one pass of the image tower, always filled up to this number (see `embedder`)."""
 GPU_PICTURES = 64
 KEPT = {"cpu": 1 << 30}
 """Most bytes of keys and values of the images whose captions are written side by side; more side by side are faster."""
 GPU_KEPT = 8 << 30
+SIDE_BY_SIDE = 128
+"""Most images whose captions are written side by side: as many as the stage gathers."""
 _THIN = 0.75
 """When fewer than this share of the rows are still written, the finished ones leave."""
 
@@ -88,7 +90,7 @@ def generate(
     if sampled and (rngs is None or len(rngs) != count):
         raise ValueError(f"generate: sampling needs a random generator for each of the {count} images in `rngs`")
     device, was_training, out = model.logit_scale.device.type, model.training, []
-    group = max(1, min(64, KEPT.get(device, GPU_KEPT) // _kept_bytes(model, settings, length)))
+    group = max(1, min(SIDE_BY_SIDE, KEPT.get(device, GPU_KEPT) // _kept_bytes(model, settings, length)))
     model.eval()
     try:
         with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):

@@ -8,9 +8,11 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 
 from mobileclip2_lite import cli, pipeline, recipes
 from mobileclip2_lite.evaluation.suite import chance
+from mobileclip2_lite.models import loaded
 from mobileclip2_lite.shards.samples import read_pairs, read_samples
 from mobileclip2_lite.work.folder import StageMismatch, read_manifest
 
@@ -164,3 +166,15 @@ def test_a_training_that_fails_beside_others_is_an_error(tiny_run, tmp_path, mon
     wrong = dataclasses.replace(recipe, student=dataclasses.replace(recipe.student, model="no-such-model"))
     with pytest.raises(ValueError, match="no-such-model"):
         pipeline.train_all(wrong, tmp_path / "run", jobs=2)
+
+
+def test_captioners_and_teachers_get_a_process_a_core_and_few_pairs_one(monkeypatch):
+    monkeypatch.setattr(loaded, "cpu_has_bf16", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(pipeline.os, "cpu_count", lambda: 2)
+    assert pipeline.crew(recipes.lite()) == (2, "bf16")
+    assert pipeline.crew(recipes.tiny()) == (1, "bf16")
+    monkeypatch.setattr(loaded, "cpu_has_bf16", lambda: False)
+    assert pipeline.crew(recipes.lite()) == (2, "fp32")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert pipeline.crew(recipes.lite()) == (1, "bf16")
