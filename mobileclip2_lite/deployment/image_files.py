@@ -7,21 +7,14 @@ keep their meaning. Reads only. Taught by notebooks/60_deploy.ipynb.
 
 from __future__ import annotations
 
-import io
 import os
-import struct
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mobileclip2_lite.views.decoding import BadImage, decode
-
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-SUFFIXES += (".avif", ".heic", ".heif", ".jp2")
-"""Files that count as images."""
-_ORIENTATION = 0x0112
-"""EXIF's tag."""
+from mobileclip2_lite.views.decoding import SUFFIXES, BadImage
+from mobileclip2_lite.views.images import read_image
 
 
 class Entry(NamedTuple):
@@ -74,35 +67,9 @@ def open_image(path: str | os.PathLike) -> Any:
     """A file as an upright RGB PIL image.
 
     Raises:
-        BadImage: it does not decode, or cannot be read at all (`unreadable_file`).
+        BadImage: it does not decode, or cannot be read at all (`unreadable_file`, `no_image`).
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise BadImage("unreadable_file", str(error)) from error
-    return turned(decode(data), data)
-
-
-def turned(image: Any, data: bytes) -> Any:
-    """A decoded image, turned or mirrored as its file's EXIF says; EXIF that cannot be read says nothing."""
-    from PIL import Image
-
-    if b"Exif" not in data[:65_536] and b"eXIf" not in data and b"EXIF" not in data:
-        return image
-    try:
-        orientation = Image.open(io.BytesIO(data)).getexif().get(_ORIENTATION, 1)
-    except (OSError, ValueError, TypeError, KeyError, SyntaxError, EOFError, ZeroDivisionError, struct.error):
-        return image
-    moves = {
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_270,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_90,
-    }
-    return image.transpose(moves[orientation]) if orientation in moves else image
+    return read_image(Path(path), upright=True)
 
 
 def images_of(folder: Path, entries: list[Entry], dropped: Counter[str]) -> Iterator[tuple[Entry, Any]]:

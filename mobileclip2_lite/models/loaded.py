@@ -100,13 +100,12 @@ def encode_images(loaded: LoadedModel, images: Iterable[Any], batch_size: int = 
         batch_size: images a forward pass; it does not change the result.
 
     Raises:
-        ValueError: `images` is empty.
+        ValueError: `images` is empty; BadImage: one of them cannot be read.
     """
-    from PIL import Image
+    from mobileclip2_lite.views.images import read_image
 
     def pixels(image: Any) -> Tensor:
-        image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
-        return torch.from_numpy(np.array(loaded.preprocess.resize(image.convert("RGB")))).permute(2, 0, 1)
+        return torch.from_numpy(np.array(loaded.preprocess.resize(read_image(image)))).permute(2, 0, 1)
 
     features = []
     with inference(loaded.model) as device:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import io
 import json
 import os
 from collections import Counter
@@ -20,18 +19,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mobileclip2_lite.pairs.sources import Record, Source, open_source
+from mobileclip2_lite.pairs.sources import Record, Source, open_source, split_asked
 from mobileclip2_lite.recipes import Pairs, World
 from mobileclip2_lite.shards.samples import Pair, write_shard
-from mobileclip2_lite.views.decoding import BadImage, decode
+from mobileclip2_lite.views.decoding import BadImage
+from mobileclip2_lite.views.images import image_bytes, storable
 from mobileclip2_lite.work.files import sha256_bytes, to_json, write_atomic
 from mobileclip2_lite.work.folder import Work
 from mobileclip2_lite.work.randomness import stable_uid
 from mobileclip2_lite.work.shardwise import each_shard, find_or_make
+from mobileclip2_lite.work.texts import NoText, texts_of
 
 VERSION = 1
 """Raise it when this stage, or what the embedded world draws, changes what is written."""
-_UNTOUCHED = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 _OURS = ("uid", "schema", "source", "width", "height", "sha256")
 
 
@@ -69,8 +69,8 @@ def make_pairs(
     out = Path(out)
     if settings.samples_per_shard < 1 or settings.count < 0:
         raise ValueError(f"samples_per_shard must be 1 or more and count 0 or more, not {settings}")
-    if dataset is None and Path(settings.source).is_dir():
-        inside = Path(settings.source).resolve()
+    if dataset is None and (path := split_asked(settings.source)[0]).is_dir():
+        inside = path.resolve()
         if inside == out.resolve() or inside in out.resolve().parents:
             raise ValueError(f"{out} lies in the source {settings.source}, which stays as it is: name another folder")
     source = open_source(settings, world, seed, dataset)
@@ -222,15 +222,20 @@ def check(record: Record, decoded: dict[str, tuple] | None = None) -> Pair:
     Raises:
         Dropped: it makes none; `reason` is one of the source's own (`no_text`, `no_image`, `bad_row`, `bad_json`,
             `damaged_tar`, `image_is_url`, `unreadable_file`), or `empty_text`, `text_not_string`, `text_not_utf8`,
-            `unknown_image_form`, `empty_image`, `not_an_image`, `broken_image`, `image_bomb`.
+            or one of `views.images.image_bytes` and `views.decoding.pixels`.
     """
     if record.problem:
         raise Dropped(record.problem, record.detail)
     text = _text(record)
-    given, decoded = _bytes(record), {} if decoded is None else decoded
-    if (key := sha256_bytes(given)) not in decoded:
-        decoded.clear()
-        decoded[key] = _image(given)
+    decoded = {} if decoded is None else decoded
+    try:
+        given = image_bytes(record.image)
+        if (key := sha256_bytes(given)) not in decoded:
+            decoded.clear()
+            decoded[key] = storable(given)
+    except BadImage as error:
+        detail = record.detail if record.image is None and record.detail else str(error)
+        raise Dropped(error.reason, detail.removeprefix(f"{error.reason}: ")) from error
     data, ext, size, changed = decoded[key]
     digest = sha256_bytes(data)
     uid = record.uid or stable_uid(record.name if record.name is not None else f"{digest}\n{text}")
@@ -241,76 +246,14 @@ def check(record: Record, decoded: dict[str, tuple] | None = None) -> Pair:
 
 def _text(record: Record) -> str:
     """The text without the white space around it; of a list the first that is not empty, and all of them in `meta`."""
-    values = record.text if isinstance(record.text, (list, tuple)) else [record.text]
-    if not [value for value in values if value is not None]:
-        raise Dropped("no_text", record.detail or "the text is missing")
-    texts = []
-    for value in values:
-        try:
-            text = value.decode("utf-8-sig") if isinstance(value, bytes) else value
-            if text is None:
-                continue
-            if not isinstance(text, str):
-                raise Dropped("text_not_string", f"the text is of type {type(text).__name__}")
-            text.encode()
-        except UnicodeError as error:
-            raise Dropped("text_not_utf8", str(error)) from error
-        if text.strip():
-            texts.append(text.strip())
-    if not texts:
-        raise Dropped("empty_text", "the text is empty")
+    try:
+        texts = texts_of(record.text)
+    except NoText as error:
+        detail = record.detail if error.reason == "no_text" and record.detail else str(error)
+        raise Dropped(error.reason, detail) from error
     if len(texts) > 1:
         record.meta["texts"] = texts
     return texts[0]
-
-
-def _bytes(record: Record) -> bytes:
-    image = record.image
-    if isinstance(image, dict) and ("bytes" in image or "path" in image):  # the undecoded form of datasets.Image
-        image = image.get("bytes") if image.get("bytes") is not None else image.get("path")
-    if image is None or (isinstance(image, str) and not image):
-        raise Dropped("no_image", record.detail or "the image is missing")
-    if isinstance(image, str) and "://" in image:
-        raise Dropped("image_is_url", f"{image}: download it first, with img2dataset for example")
-    if isinstance(image, (str, os.PathLike)):
-        try:
-            return Path(image).read_bytes()
-        except FileNotFoundError as error:
-            raise Dropped("no_image", f"{Path(image).name} does not exist") from error
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-            raise Dropped("unreadable_file", f"{getattr(error, 'strerror', None) or error}") from error
-    if hasattr(image, "save") and hasattr(image, "mode"):  # a PIL.Image: pixels without a file
-        return _png(image)
-    if isinstance(image, (bytes, bytearray, memoryview)):
-        return bytes(image)
-    raise Dropped("unknown_image_form", f"a {type(image).__name__}; bytes, a file name or a PIL.Image is expected")
-
-
-def _image(data: bytes) -> tuple[bytes, str, tuple[int, int], dict]:
-    """Bytes to keep, extension, (width, height), and what the meta should say if the bytes had to change."""
-    from PIL import Image
-
-    try:
-        pixels = decode(data)  # whole, as it will be read later: half an image is found here
-        with Image.open(io.BytesIO(data)) as image:
-            form = image.format or ""
-    except BadImage as error:
-        # PIL's words hold an address, and the record must be the same in every run.
-        detail = f"{len(data)} bytes, the first are {data[:8]!r}" if error.reason == "not_an_image" else str(error)
-        raise Dropped(error.reason, detail.removeprefix(f"{error.reason}: ")) from error
-    except Exception as error:  # on damaged bytes PIL's plugins raise errors of their own (AVIF a RuntimeError)
-        raise Dropped("broken_image", f"{type(error).__name__}: {error}") from error
-    if form in _UNTOUCHED:
-        return data, _UNTOUCHED[form], pixels.size, {}
-    return _png(pixels), "png", pixels.size, {"original_format": form, "original_sha256": sha256_bytes(data)}
-
-
-def _png(image: Any) -> bytes:
-    if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
-        image = image.convert("RGB")
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=3)
-    return buffer.getvalue()
 
 
 def _left_over(out: Path) -> list[Path]:

@@ -1,20 +1,21 @@
-"""Folders and tables as sources of pairs: a `.txt` beside each image, or rows of CSV, TSV or JSON Lines.
+"""Folders and tables as sources of pairs: a text beside each image, or rows of a table.
 
-Reads the user's files and writes nothing. Nested folders and links to folders are followed; names that begin with a dot
-are not looked at. Taught by notebooks/00_start_here.ipynb.
+Beside `cat.jpg` a text may be `cat.txt`, `cat.caption` or the caption in `cat.json` (img2dataset). Reads the user's
+files and writes nothing. Nested folders and links to folders are followed; names that begin with a dot are not looked
+at. Taught by notebooks/00_start_here.ipynb.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mobileclip2_lite.pairs import splits
 from mobileclip2_lite.pairs.records import (
     IMAGE_COLUMNS,
     TEXT_COLUMNS,
@@ -22,27 +23,16 @@ from mobileclip2_lite.pairs.records import (
     Source,
     drawn_order,
     find_column,
+    uid_of,
     user_meta,
 )
+from mobileclip2_lite.pairs.tables import read_rows
+from mobileclip2_lite.views.decoding import SUFFIXES
+from mobileclip2_lite.views.images import from_base64, is_url, local_path
 from mobileclip2_lite.work.files import canonical, sha256_bytes, sha256_file
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".jpe", ".jfif", ".ppm", ".pgm")
-IMAGE_SUFFIXES += (".avif", ".heic", ".heif", ".jp2")
-TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
-
-
-def scan(folder: Path) -> list[str]:
-    """All files below `folder`, relative and with forward slashes, sorted; broken links are among them."""
-    found, seen = [], set()
-    for here, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(here)
-        if real in seen:  # a link that leads back up
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(here, name).relative_to(folder).as_posix() for name in files if not name.startswith(".")]
-    return sorted(found)
+BESIDE = (".txt", ".caption")
+"""Ends of the names of files that hold the text of an image."""
 
 
 def quick_digest(path: Path) -> str:
@@ -56,58 +46,117 @@ def quick_digest(path: Path) -> str:
     return digest.hexdigest()[:32]
 
 
-def beside_source(folder: Path, names: Sequence[str], count: int, seed: int) -> Source:
-    """Images with a `.txt` of the same name beside each."""
-    images = [name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
-    texts = {name for name in names if name.lower().endswith(".txt")}
-    by_stem = {os.path.splitext(name)[0]: name for name in sorted(texts, reverse=True)}
+def has_texts(folder: Path, names: Sequence[str], text_key: str | None) -> bool:
+    """Whether a folder's images have their texts beside them."""
+    stems = {os.path.splitext(name)[0] for name in names if name.lower().endswith(SUFFIXES)}
+    if any(name.lower().endswith(BESIDE) and os.path.splitext(name)[0] in stems for name in names):
+        return True
+    told = (name for name in names if name.lower().endswith(".json") and os.path.splitext(name)[0] in stems)
+    return any(_text_name(_object(folder / name), text_key) for name, _ in zip(told, range(100), strict=False))
+
+
+def beside_source(folder: Path, names: Sequence[str], settings: Any, seed: int) -> Source:
+    """Images with a text of the same name beside each: `.txt` before `.caption` before the caption in `.json`."""
+    images = [name for name in names if Path(name).suffix.lower() in SUFFIXES]
+    texts = {name for name in names if name.lower().endswith(BESIDE)}
+    by_stem = {os.path.splitext(name)[0]: name for name in sorted(texts, key=_preferred, reverse=True)}
+    bare = {os.path.splitext(name)[0] for name in images} - set(by_stem)
+    by_stem |= {
+        os.path.splitext(n)[0]: n for n in names if n.lower().endswith(".json") and os.path.splitext(n)[0] in bare
+    }
     items: list[tuple[str, str | None]] = [(name, by_stem.get(os.path.splitext(name)[0])) for name in images]
     used = {text for _, text in items if text}
-    items += [(name, name) for name in sorted(texts - used)]
+    items += [
+        (name, name) for name in sorted(texts - {os.path.splitext(n)[0] + e for n in used for e in BESIDE} - used)
+    ]
+    texts |= used
     known = [[name, _size(folder / name)] for name in images]
     known += [[name, sha256_file(folder / name) if (folder / name).is_file() else None] for name in sorted(texts)]
-    order = drawn_order(len(items), count, seed)
+    order = drawn_order(len(items), settings.count, seed)
 
     def records(start: list[int]) -> Iterator[Record]:
         for k in range(start[0] if start else 0, len(items)):
             name, text = items[order[k]]
-            record = Record(key=name, position=[k + 1], image=folder / name, name=name)
-            if text is None:
-                record.problem, record.detail = "no_text", f"no {os.path.splitext(name)[0]}.txt beside it"
-            elif text == name:
-                record.problem, record.detail = "no_image", "a text without an image beside it"
-            else:
-                try:
-                    record.text = (folder / text).read_bytes()
-                except OSError as error:
-                    record.problem, record.detail = "unreadable_file", f"{text}: {error.strerror or error}"
-            yield record
+            yield _beside_record(folder, name, text, [k + 1], settings.text_key)
 
     identity = {"kind": "folder", "files": len(items), "digest": sha256_bytes(canonical(known))}
     return Source(identity, records, len(items), _ignored(names, {*images, *texts}))
 
 
-def table_source(folder: Path, tables: Sequence[str], names: Sequence[str] | None, settings: Any, seed: int) -> Source:
+def _preferred(name: str) -> tuple[int, str]:
+    return BESIDE.index(os.path.splitext(name)[1].lower()), name
+
+
+def _beside_record(folder: Path, name: str, text: str | None, position: list[int], text_key: str | None) -> Record:
+    record = Record(key=name, position=position, image=folder / name, name=name)
+    if text is None:
+        record.problem, record.detail = "no_text", f"no {os.path.splitext(name)[0]}.txt beside it"
+    elif text == name:
+        record.problem, record.detail = "no_image", "a text without an image beside it"
+    else:
+        try:
+            record.text = (folder / text).read_bytes()
+        except OSError as error:
+            record.problem, record.detail = "unreadable_file", f"{text}: {error.strerror or error}"
+        if not record.problem and text.lower().endswith(".json"):
+            _take_json(record, text, _object(folder / text), text_key)
+    return record
+
+
+def _take_json(record: Record, name: str, row: Mapping | str, text_key: str | None) -> None:
+    """Text, uid and the rest from the `.json` beside an image."""
+    if isinstance(row, str):
+        record.problem, record.detail = "bad_json", f"{name}: {row}"
+        return
+    column = _text_name(row, text_key)
+    record.text = row.get(column)
+    record.uid = uid_of(row.get("uid"))
+    record.meta = user_meta(row, without=(column, "schema", *(("uid",) if record.uid else ())))
+    if record.text is None:
+        record.detail = f"{name} holds no caption; it has {list(row)}"
+
+
+def _text_name(row: Mapping | str, text_key: str | None) -> str | None:
+    """The key of an object that holds a text."""
+    if isinstance(row, str):
+        return None
+    return next((name for name in ([text_key] if text_key else TEXT_COLUMNS) if row.get(name) is not None), None)
+
+
+def _object(path: Path) -> Mapping | str:
+    """The JSON object of a file, or what is wrong with it."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        return str(getattr(error, "strerror", None) or error)
+    return value if isinstance(value, dict) else f"a {type(value).__name__}, not an object"
+
+
+def table_source(
+    folder: Path, tables: Sequence[str], names: Sequence[str] | None, settings: Any, seed: int, asked: str | None = None
+) -> Source:
     """Rows of one table or several, each of which names its images relative to its own folder.
 
     Args:
         names: the other files of the folder: images that no row names are counted; None does not look.
+        asked: the split to take, where a column `split` or the images' folders name several.
     """
     items: list[tuple[str, str, dict | str, tuple[str, str] | None]] = []  # key, image, row or what is wrong, columns
     known, listed = [], set()
     for table in tables:
         known.append([table, sha256_file(folder / table)])
-        rows = list(read_rows(folder / table))
+        rows = list(read_rows(folder / table, (settings.image_key, settings.text_key)))
         columns = _columns([row for _, row in rows if isinstance(row, dict)], settings, folder / table)
         for line, row in rows:
-            image = row.get(columns[0]) if isinstance(row, dict) else None
-            name = (Path(table).parent / image).as_posix() if isinstance(image, str) and image.strip() else ""
+            name = _image_name(folder, table, row.get(columns[0])) if isinstance(row, dict) else ""
             items.append((f"{table}:{line}", name, row, columns))
             listed.add(name)
-    images = [name for name in names or () if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+    chosen, notes = splits.choose([_row_split(name, row) for _, name, row, _ in items], asked, str(folder / tables[0]))
+    items = [items[k] for k in chosen]
+    images = [name for name in names or () if Path(name).suffix.lower() in SUFFIXES]
     unlisted = [name for name in images if name not in listed]
     items += [(name, name, "", None) for name in unlisted]
-    known += [[name, _size(folder / name)] for name in sorted({*listed, *unlisted} - {""})]
+    known += [[name, _size(folder / name)] for name in sorted({*(name for _, name, _, _ in items)} - {""})]
     groups = _groups([name for _, name, _, _ in items], settings.group)
     order = [k for group in drawn_order(len(groups), settings.count, seed) for k in groups[group]]
 
@@ -116,7 +165,25 @@ def table_source(folder: Path, tables: Sequence[str], names: Sequence[str] | Non
             yield _row_record(folder, *items[order[k]], [k + 1])
 
     identity = {"kind": "table", "rows": len(items), "digest": sha256_bytes(canonical(known))}
-    return Source(identity, records, len(groups), _ignored(names or (), {*images, *tables}))
+    return Source(identity, records, len(groups), _ignored(names or (), {*images, *tables}) | notes)
+
+
+def _row_split(name: str, row: dict | str) -> str | None:
+    """The split of a table's row, by its column `split` or its image's folder."""
+    if isinstance(row, str):
+        return None
+    return splits.named(row.get("split")) or (splits.split_of(name) if name and not is_url(name) else None)
+
+
+def _image_name(folder: Path, table: str, image: Any) -> str:
+    """The image's file below `folder`, or where else it lies; empty if it is no file name."""
+    if not isinstance(image, str) or not image.strip() or from_base64(image) is not None:
+        return ""
+    beside = Path(table).parent
+    if "\\" in image or image.startswith("~") or image.lower().startswith("file://"):
+        found = local_path(image, folder / beside)
+        return (found.relative_to(folder) if found.is_relative_to(folder) else found).as_posix()
+    return (beside / image).as_posix()
 
 
 def _groups(names: Sequence[str], together: bool) -> list[list[int]]:
@@ -146,72 +213,24 @@ def _row_record(
     if isinstance(row, str):
         record.problem, record.detail = "bad_row", row
         return record
-    image, text = columns
+    column, text = columns
+    image = row.get(column)
     record.text = row.get(text)
-    if not name:
-        record.problem, record.detail = "no_image", f"column {image!r} is empty or no file name"
-    elif "://" in str(row[image]):
-        record.problem, record.detail = "image_is_url", f"{row[image]}: download it first, with img2dataset for example"
-    else:
+    record.name = f"{image}\n{record.text}"  # one image may have several rows, each with another caption
+    record.uid = uid_of(row.get("uid"))
+    record.meta = user_meta(row, without=(column, text, *(("uid",) if record.uid else ())))
+    if image is None or (isinstance(image, str) and not image.strip()):
+        record.problem, record.detail = "no_image", f"column {column!r} is empty"
+    elif isinstance(image, str) and is_url(image):
+        record.problem, record.detail = "image_is_url", f"{image}: download it first, with img2dataset for example"
+    elif name:
         record.image = folder / name
-        record.name = f"{row[image]}\n{record.text}"  # one image may have several rows, each with another caption
-        record.uid = row["uid"] if isinstance(row.get("uid"), str) and row["uid"] else None
-        record.meta = user_meta(row, without=(image, text, "uid")) | {"file": str(row[image])}
+        record.meta |= {"file": str(image)}
+    elif isinstance(image, (int, float)):
+        record.problem, record.detail = "no_image", f"column {column!r} holds {image!r}, which is no file name"
+    else:
+        record.image = image  # bytes, base64, or a row of datasets.Image
     return record
-
-
-def read_rows(path: Path) -> Iterator[tuple[int, dict | str]]:
-    """(line, row) of a table, or (line, what is wrong with it).
-
-    Raises:
-        ValueError: the table is empty.
-    """
-    rows = _csv_rows(path) if path.suffix.lower() in (".csv", ".tsv") else _json_rows(path)
-    empty = True
-    for line, row in rows:
-        empty = False
-        yield line, row
-    if empty:
-        raise ValueError(f"{path} has no rows")
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[int, dict | str]]:
-    # What is not UTF-8 passes here as lone surrogates, so that one bad text does not end the table.
-    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        first = file.readline()
-        file.seek(0)
-        delimiter = "\t" if path.suffix.lower() == ".tsv" else next((d for d in ",;\t" if d in first), ",")
-        reader = csv.reader(file, delimiter=delimiter)
-        header = next(reader, [])
-        while True:
-            line = reader.line_num + 1
-            try:
-                row = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                yield line, str(error)
-                continue
-            if len(row) > len(header):
-                wrong = (
-                    f"{len(row)} fields, the header has {len(header)}: a text with {delimiter!r} needs quotes around it"
-                )
-                yield line, wrong
-            elif row:
-                yield line, {**dict.fromkeys(header), **dict(zip(header, row, strict=False))}
-
-
-def _json_rows(path: Path) -> Iterator[tuple[int, dict | str]]:
-    with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
-        for line, text in enumerate(file, 1):
-            if not text.strip():
-                continue
-            try:
-                row = json.loads(text)
-            except ValueError as error:
-                yield line, f"not JSON: {error}"
-                continue
-            yield line, row if isinstance(row, dict) else f"a {type(row).__name__}, not an object"
 
 
 def _size(path: Path) -> int | None:

@@ -7,12 +7,14 @@ itself caches. Taught by notebooks/00_start_here.ipynb.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
+from mobileclip2_lite.pairs import splits
 from mobileclip2_lite.pairs.files import quick_digest
 from mobileclip2_lite.pairs.records import (
     IMAGE_COLUMNS,
@@ -21,6 +23,7 @@ from mobileclip2_lite.pairs.records import (
     Source,
     drawn_order,
     find_column,
+    uid_of,
     user_meta,
 )
 from mobileclip2_lite.work.files import canonical, sha256_bytes
@@ -60,15 +63,22 @@ def hub_source(name: str, settings: Any, seed: int) -> Source:
     return _late(load, {"kind": "hub", "name": name}, settings, seed, name)
 
 
-def saved_source(folder: Path, settings: Any, seed: int) -> Source:
-    """A folder written by `save_to_disk`; of a dict of splits, `train` or the only one."""
+def saved_source(folder: Path, settings: Any, seed: int, asked: str | None = None) -> Source:
+    """A folder written by `save_to_disk`; of a dict of splits, the one asked for, `train` or the only one."""
     import datasets
 
     known = [[path.relative_to(folder).as_posix(), quick_digest(path)] for path in sorted(folder.rglob("*.arrow"))]
     identity = {"kind": "saved", "digest": sha256_bytes(canonical(known))}
-    return _late(
-        lambda: _split(datasets.load_from_disk(str(folder)), str(folder)), identity, settings, seed, str(folder)
-    )
+    notes, where = {}, str(folder)
+    if (folder / "dataset_dict.json").is_file():
+        there = json.loads((folder / "dataset_dict.json").read_text("utf-8"))["splits"]
+        chosen = splits.choose_name(there, asked, where)
+        notes = {"split": chosen, "left_out": sorted(set(there) - {chosen})} if len(there) > 1 else {}
+    if asked is not None:
+        identity["split"] = asked
+    source = _late(lambda: _split(datasets.load_from_disk(where), where, asked), identity, settings, seed, where)
+    source.notes |= notes
+    return source
 
 
 def parquet_source(folder: Path, names: Sequence[str], settings: Any, seed: int) -> Source:
@@ -93,7 +103,8 @@ def parquet_source(folder: Path, names: Sequence[str], settings: Any, seed: int)
         import datasets
 
         try:
-            return datasets.Dataset.from_parquet([str(folder / name) for name in names])
+            features = _common_features([folder / name for name in names])
+            return datasets.Dataset.from_parquet([str(folder / name) for name in names], features=features)
         except (datasets.exceptions.DatasetGenerationError, pyarrow.ArrowException) as error:
             cause = error.__cause__ or error
             raise ValueError(
@@ -101,6 +112,20 @@ def parquet_source(folder: Path, names: Sequence[str], settings: Any, seed: int)
             ) from error
 
     return _late(load, identity, settings, seed, str(folder / names[0]), folder)
+
+
+def _common_features(paths: Sequence[Path]) -> Any:
+    """What all files hold together, where they differ: a column that is empty in one, or missing, has no type there."""
+    import datasets
+    import pyarrow
+    import pyarrow.parquet
+
+    schemas = [pyarrow.parquet.read_schema(path) for path in paths]
+    if all(schema.equals(schemas[0]) for schema in schemas):
+        return None
+    described = next((schema.metadata for schema in schemas if b"huggingface" in (schema.metadata or {})), None)
+    common = pyarrow.unify_schemas([schema.remove_metadata() for schema in schemas], promote_options="permissive")
+    return datasets.Features.from_arrow_schema(common.with_metadata(described))
 
 
 def given_source(dataset: Any, settings: Any, seed: int) -> Source:
@@ -141,14 +166,14 @@ def _late(load: Any, identity: dict, settings: Any, seed: int, where: str, folde
         image = find_column(columns, settings.image_key or _image_feature(dataset), IMAGE_COLUMNS, "image", where)
         text = find_column(columns, settings.text_key, TEXT_COLUMNS, "text", where)
         for number, key, row in _rows(_undecoded(dataset, image), start[0] if start else 0, settings.count, seed):
-            uid = row.get("uid")
+            uid = uid_of(row.get("uid"))
             yield Record(
                 key=f"row {key}",
                 position=[number + 1],
                 image=_located(row[image], folder),
                 text=row[text],
-                uid=str(uid) if isinstance(uid, (str, int)) and uid != "" else None,
-                meta=user_meta(row, without=(image, text, "uid")),
+                uid=uid,
+                meta=user_meta(row, without=(image, text, *(("uid",) if uid else ()))),
             )
 
     return Source(identity, records)
@@ -170,7 +195,17 @@ def _rows(dataset: Any, start: int, count: int, seed: int) -> Iterator[tuple[int
 
 
 def _image_feature(dataset: Any) -> str | None:
-    return next((name for name, kind in (dataset.features or {}).items() if type(kind).__name__ == "Image"), None)
+    return next((name for name, kind in (dataset.features or {}).items() if _is_image(kind) or _is_images(kind)), None)
+
+
+def _is_image(feature: Any) -> bool:
+    return type(feature).__name__ == "Image"
+
+
+def _is_images(feature: Any) -> bool:
+    """Whether a column holds a list of images, in any of the ways in which `datasets` has said so."""
+    inner = feature[0] if isinstance(feature, list) and feature else getattr(feature, "feature", None)
+    return _is_image(inner)
 
 
 def _undecoded(dataset: Any, image: str | None) -> Any:
@@ -180,8 +215,11 @@ def _undecoded(dataset: Any, image: str | None) -> Any:
     image = image or _image_feature(dataset)
     if isinstance(dataset, datasets.Dataset) and dataset.format["type"] not in (None, "custom"):
         dataset = dataset.with_format(None)
-    if type((dataset.features or {}).get(image)).__name__ == "Image":
-        dataset = dataset.cast_column(image, datasets.Image(decode=False))
+    feature, plain = (dataset.features or {}).get(image), datasets.Image(decode=False)
+    if _is_image(feature):
+        dataset = dataset.cast_column(image, plain)
+    elif _is_images(feature):
+        dataset = dataset.cast_column(image, [plain] if isinstance(feature, list) else type(feature)(plain))
     return dataset
 
 
@@ -190,11 +228,4 @@ def _located(image: Any, folder: Path | None) -> Any:
 
 
 def _split(loaded: Any, name: str, asked: str | None = None) -> Any:
-    if not isinstance(loaded, dict):
-        return loaded
-    splits = list(loaded)
-    chosen = asked or ("train" if "train" in splits else splits[0] if len(splits) == 1 else None)
-    if chosen not in splits:
-        missing = f"has no split {asked!r}" if asked else "has several splits and none is `train`"
-        raise ValueError(f"{name} {missing}: choose one of {splits} with ?split=NAME")
-    return loaded[chosen]
+    return loaded[splits.choose_name(loaded, asked, name)] if isinstance(loaded, dict) else loaded

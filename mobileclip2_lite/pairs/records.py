@@ -14,7 +14,8 @@ from typing import Any
 from mobileclip2_lite.work.randomness import rng
 
 IMAGE_COLUMNS = ("image", "images", "img", "picture", "photo", "jpg", "jpeg", "png", "webp", "file_name", "filename")
-IMAGE_COLUMNS += ("image_path", "image_file", "filepath", "file_path", "file", "path")
+IMAGE_COLUMNS += ("image_path", "image_file", "filepath", "file_path", "file", "path", "image_name", "img_path")
+IMAGE_COLUMNS += ("image_bytes", "image_base64", "img_base64", "image_b64", "base64")
 TEXT_COLUMNS = (
     "text",
     "texts",
@@ -27,6 +28,8 @@ TEXT_COLUMNS = (
     "sentence",
     "sentences",
 )
+TEXT_COLUMNS += ("title", "comment", "prompt", "alttext", "raw")
+_URL_COLUMNS = ("url", "urls", "image_url", "img_url", "imageurl")
 
 
 @dataclass
@@ -91,9 +94,20 @@ def find_column(columns: Iterable[str], asked: str | None, known: tuple[str, ...
     for name in known:
         if name in by_lower:
             return by_lower[name]
+    if url := next((by_lower[name] for name in _URL_COLUMNS if name in by_lower), None) if what == "image" else None:
+        raise ValueError(
+            f"{where} names its images by URL (column {url!r}): download them first, with img2dataset for example"
+        )
     raise ValueError(
         f"{where} has no column that looks like the {what}; it has {columns}: set {what}_key to the right one"
     )
+
+
+def uid_of(value: Any) -> str | None:
+    """The source's own uid: a string or a whole number."""
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        return None
+    return str(value) or None
 
 
 def user_meta(row: Mapping[str, Any], without: Iterable[str]) -> dict:

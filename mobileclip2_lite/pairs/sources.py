@@ -8,25 +8,49 @@ Taught by notebooks/00_start_here.ipynb.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from mobileclip2_lite.pairs import files
+from mobileclip2_lite.pairs import files, splits
 from mobileclip2_lite.pairs import hf_datasets as hub
 from mobileclip2_lite.pairs import webdataset as tars
 from mobileclip2_lite.pairs.records import Record, Source
+from mobileclip2_lite.pairs.tables import TABLE_SUFFIXES, read_rows
 from mobileclip2_lite.recipes import Pairs, World
-from mobileclip2_lite.work.files import to_json
+from mobileclip2_lite.views.decoding import SUFFIXES
+from mobileclip2_lite.views.images import local_path
+from mobileclip2_lite.work.files import scan, to_json
 
 __all__ = ["Record", "Source", "open_source"]
 
 ACCEPTED = (
     "emoji_world, a folder, a .csv, .tsv, .jsonl or .parquet file, WebDataset tars (path/{000..003}.tar), or hf:NAME"
 )
+_FOREIGN = {
+    ".tfrecord": "TFRecord: write img2dataset's output with output_format=webdataset",
+    ".arrow": "an Arrow cache without its state.json: write it with save_to_disk, or pass the data set itself",
+    ".zip": "a zip file: unpack it",
+    ".7z": "an archive: unpack it",
+    ".rar": "an archive: unpack it",
+    ".zst": "compressed with zstd: unpack it",
+    ".h5": "HDF5: write its rows as parquet",
+    ".hdf5": "HDF5: write its rows as parquet",
+    ".mdb": "LMDB: write its rows as WebDataset tars",
+    ".npy": "arrays: write them as images, or as a data set",
+    ".npz": "arrays: write them as images, or as a data set",
+    ".beton": "FFCV: give the data set that it was made of",
+    ".rec": "RecordIO: write its rows as WebDataset tars",
+}
+"""What else people have, and what to do with it."""
 
 
 def open_source(settings: Pairs, world: World | None = None, seed: int = 0, dataset: Any = None) -> Source:
     """The source that `settings.source` names, or `dataset`.
+
+    Of a source with several splits `train` is taken, or the one asked for as in `FOLDER?split=test` (see `splits`).
 
     Raises:
         FileNotFoundError: a file or folder does not exist.
@@ -40,18 +64,27 @@ def open_source(settings: Pairs, world: World | None = None, seed: int = 0, data
         return _world_source(settings, world or World(), seed)
     if name.startswith("hf:"):
         return hub.hub_source(name, settings, seed)
-    path = Path(name)
+    path, asked = split_asked(name)
     if path.is_dir():
-        return _folder_source(path, settings, seed)
-    if name.lower().endswith(tars.SUFFIXES):
-        return tars.tar_source(tars.expand(name), settings.image_key, settings.text_key)
+        return _folder_source(path, settings, seed, asked)
+    if str(path).lower().endswith(tars.SUFFIXES):
+        return _tars_source(path, settings, asked)
     if not path.is_file():
         raise FileNotFoundError(f"the source {name!r} does not exist; a source is {ACCEPTED}")
-    if path.suffix.lower() in files.TABLE_SUFFIXES:
-        return files.table_source(path.parent, [path.name], None, settings, seed)
+    if path.suffix.lower() in (*TABLE_SUFFIXES, ".json"):
+        return files.table_source(path.parent, [path.name], None, settings, seed, asked)
     if path.suffix.lower() == ".parquet":
+        splits.choose([splits.split_of(path.name)], asked, str(path))
         return hub.parquet_source(path.parent, [path.name], settings, seed)
-    raise ValueError(f"the source {name!r} is of no known kind; a source is {ACCEPTED}")
+    raise ValueError(f"the source {name!r} is of no known kind{_foreign([name])}; a source is {ACCEPTED}")
+
+
+def split_asked(name: str) -> tuple[Path, str | None]:
+    """The path of a source and the split asked for behind it, `PATH?split=NAME`; `~` and `file://` are understood."""
+    path, mark, query = name.rpartition("?")
+    if not mark or not query.startswith("split=") or Path(name).exists():
+        return local_path(name), None
+    return local_path(path), query.removeprefix("split=")
 
 
 def _world_source(settings: Pairs, world: World, seed: int) -> Source:
@@ -68,29 +101,102 @@ def _world_source(settings: Pairs, world: World, seed: int) -> Source:
     return source
 
 
-def _folder_source(folder: Path, settings: Pairs, seed: int) -> Source:
-    """What kind of folder it is, by what lies in it; what is named on purpose (`metadata.*`) goes first."""
+def _tars_source(pattern: Path, settings: Pairs, asked: str | None) -> Source:
+    """Tars by name, braces or wildcards; of those that a wildcard finds, one split."""
+    found = tars.expand(str(pattern))
+    if not asked and "*" not in str(pattern) and "?" not in str(pattern):
+        return tars.tar_source(found, settings.image_key, settings.text_key)
+    folder = Path(os.path.commonpath([path.absolute().parent for path in found]))
+    of = [splits.split_of(path.absolute().relative_to(folder).as_posix()) for path in found]
+    chosen, notes = splits.choose(of, asked, str(pattern))
+    source = tars.tar_source([found[k] for k in chosen], settings.image_key, settings.text_key)
+    source.notes |= notes
+    return source
+
+
+def _folder_source(folder: Path, settings: Pairs, seed: int, asked: str | None) -> Source:
+    """A folder's split that is wanted, read as the kind that it is.
+
+    Where files lie in splits and the tables do not, the tables' rows are sorted by the images that they name.
+    """
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
-        return hub.saved_source(folder, settings, seed)
-    names = files.scan(folder)
-    tables = [name for name in names if Path(name).suffix.lower() in files.TABLE_SUFFIXES]
-    if named := [name for name in tables if Path(name).stem == "metadata"]:
-        return files.table_source(folder, named, names, settings, seed)
-    images = {name.rpartition(".")[0] for name in names if Path(name).suffix.lower() in files.IMAGE_SUFFIXES}
-    if any(name[:-4] in images for name in names if name.lower().endswith(".txt")):
-        return files.beside_source(folder, names, settings.count, seed)
+        return hub.saved_source(folder, settings, seed, asked)
+    names = scan(folder)
+    of = dict(zip(names, map(splits.split_of, names), strict=True))
+    tables = [
+        name for name in names if Path(name).suffix.lower() in TABLE_SUFFIXES or name.endswith("metadata.parquet")
+    ]
+    by_rows = bool(tables) and not any(of[name] for name in tables)
+    data = (*SUFFIXES, *splits.CONTAINERS, *files.BESIDE, ".json")
+    told = [name for name in names if name.lower().endswith(data) and not (by_rows and name in tables)]
+    if by_rows and not any(of.values()):
+        return _kind_source(folder, names, settings, seed, asked)
+    chosen, notes = splits.choose([of[name] for name in told], asked, str(folder))
+    taken = {told[k] for k in chosen} | (set(names) - set(told))  # the rest is read by no split, or by the rows
+    source = _kind_source(
+        folder, [name for name in names if name in taken], settings, seed, asked if by_rows else "all"
+    )
+    source.notes = {**notes, **source.notes}
+    return source
+
+
+def _kind_source(folder: Path, names: list[str], settings: Pairs, seed: int, asked: str | None) -> Source:
+    """What kind of folder it is, by what lies in it; what is named on purpose (`metadata.*`) goes first.
+
+    Images beside tars, parquet or a table that names none of them (a README's banner) do not make it another kind.
+
+    Args:
+        asked: the split to take of a table's rows.
+    """
+    tables = [name for name in names if Path(name).suffix.lower() in TABLE_SUFFIXES]
+    parquet = [name for name in names if name.lower().endswith(".parquet")]
+    if named := [name for name in (*tables, *parquet) if Path(name).stem == "metadata"]:
+        return files.table_source(folder, named, names, settings, seed, asked)
+    if asked not in (None, "all") and not tables:
+        splits.choose([], asked, str(folder))  # nothing here is of any split
+    if files.has_texts(folder, names, settings.text_key):
+        return files.beside_source(folder, names, settings, seed)
+    images = {name for name in names if Path(name).suffix.lower() in SUFFIXES}
+    top = _top(tables)
     found = [name for name in names if name.lower().endswith(tars.SUFFIXES)]
-    if found and not images:  # a table or parquet beside tars says how they were made
-        return tars.tar_source([folder / name for name in found], settings.image_key, settings.text_key)
-    if top := [name for name in tables if "/" not in name]:
+    if found and not (
+        images and _names_one(folder, top, images, settings)
+    ):  # a table beside tars says how they were made
+        source = tars.tar_source([folder / name for name in found], settings.image_key, settings.text_key)
+    elif top:
         if len(top) > 1:
             raise ValueError(f"{folder} holds several tables, {top}: name one of them as the source")
-        return files.table_source(folder, top, names, settings, seed)
-    if parquet := [name for name in names if name.lower().endswith(".parquet") and not images]:
-        return hub.parquet_source(folder, parquet, settings, seed)
-    if images:
+        return files.table_source(folder, top, names, settings, seed, asked)
+    elif parquet:
+        source = hub.parquet_source(folder, parquet, settings, seed)
+    elif images:
         raise ValueError(
             f"{folder} holds {len(images)} images and no texts: put NAME.txt beside each image, or add a metadata.csv "
             f"with the columns file_name and text"
         )
-    raise ValueError(f"{folder} holds nothing to read; a source is {ACCEPTED}")
+    else:
+        raise ValueError(f"{folder} holds nothing to read{_foreign(names)}; a source is {ACCEPTED}")
+    if images:
+        source.notes |= {"ignored_images": len(images)}
+    return source
+
+
+def _top(tables: list[str]) -> list[str]:
+    """The tables that lie in the folder itself, or in that of its split."""
+    return [name for name in tables if "/" not in name or (name.count("/") == 1 and splits.split_of(name))]
+
+
+def _names_one(folder: Path, tables: list[str], images: set[str], settings: Pairs) -> bool:
+    """Whether a table is about the images that lie beside it."""
+    for table in tables:
+        rows = islice((row for _, row in read_rows(folder / table) if isinstance(row, dict)), 100)
+        values = {str(value) for row in rows for value in row.values() if isinstance(value, str)}
+        if any(name in values or Path(name).name in values for name in images):
+            return True
+    return False
+
+
+def _foreign(names: Iterable[str]) -> str:
+    """What a file of a kind that is not read is, and what to do."""
+    words = next((_FOREIGN[end] for name in names if (end := Path(name).suffix.lower()) in _FOREIGN), "")
+    return f" ({words})" if words else ""

@@ -1,25 +1,33 @@
 """WebDataset tars as a source of pairs: one key, one record; a damaged tar is a record too.
 
-Reads tars (also gzipped ones) member by member and writes nothing; unlike the `webdataset` package it never unpickles a
-member, and it tells a tar that was cut short from one that ended. Taught by notebooks/00_start_here.ipynb.
+Reads tars and writes nothing (a compressed one is unpacked into a nameless temporary file); unlike the `webdataset`
+package it never unpickles a member, and it tells a tar that was cut short from one that ended. How members become
+samples: `shards.tar_members`. Taught by notebooks/00_start_here.ipynb.
 """
 
 from __future__ import annotations
 
+import bz2
 import glob
+import gzip
 import json
+import lzma
+import mmap
 import os
-import tarfile
+import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mobileclip2_lite.pairs.files import IMAGE_SUFFIXES, quick_digest
-from mobileclip2_lite.pairs.records import TEXT_COLUMNS, Record, Source, user_meta
+from mobileclip2_lite.pairs.files import quick_digest
+from mobileclip2_lite.pairs.records import TEXT_COLUMNS, Record, Source, uid_of, user_meta
+from mobileclip2_lite.shards.tar_members import IMAGES, ShardError, list_samples
+from mobileclip2_lite.shards.tars import mapped
 
-SUFFIXES = (".tar", ".tar.gz", ".tgz")
+SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 """Ends of file names that are read as WebDataset tars."""
-_IMAGES = tuple(suffix[1:] for suffix in IMAGE_SUFFIXES)
+_PACKED = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
+"""How a compressed tar is opened, by its first two bytes."""
 _Group = dict[str, bytes]
 
 
@@ -81,21 +89,20 @@ def _record(tar: str, key: str, group: _Group | str, position: list[int], image_
     if "json" in group:
         try:
             meta = json.loads(group["json"])
-        except ValueError as error:  # UnicodeDecodeError is one too
+        except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
             record.problem, record.detail = "bad_json", f"member json: {error}"
             return record
         if not isinstance(meta, dict):
             record.problem, record.detail = "bad_json", f"member json is a {type(meta).__name__}, not an object"
             return record
-    image = image_key or next((name for name in group if name in _IMAGES), None)
+    image = image_key or next((name for name in group if name in IMAGES), None)
     record.image = group.get(image)
     column = text_key or next((name for name in ("txt", *TEXT_COLUMNS) if name in group or name in meta), None)
     record.text = group.get(column, meta.get(column))
     if record.image is None or record.text is None:
         record.detail = f"members: {', '.join(group) or 'none that counts'}"
         record.detail += f"; json: {', '.join(meta)}" if meta else ""
-    if isinstance(uid := meta.get("uid"), (str, int)):
-        record.uid = str(uid)
+    record.uid = uid_of(meta.get("uid"))
     record.name = f"{tar}/{key}"
     record.meta = user_meta(meta, without=("uid", "schema") if column in group else ("uid", "schema", column))
     return record
@@ -103,34 +110,59 @@ def _record(tar: str, key: str, group: _Group | str, position: list[int], image_
 
 def _groups(path: Path, image_key: str | None, text_key: str | None) -> Iterator[tuple[str, _Group | str]]:
     """(key, members) in the order of the tar; at last (key, what is wrong) if it is damaged."""
-    key, group = "", None
+    read = {"txt", "json", image_key, text_key, *IMAGES, *TEXT_COLUMNS}
     try:
-        with tarfile.open(path, "r:*") as tar:
-            while (entry := tar.next()) is not None:
-                if not entry.isreg():
-                    continue
-                folder, _, name = entry.name.rpartition("/")
-                stem, _, extension = name.partition(".")
-                this, extension = f"{folder}/{stem}" if folder else stem, extension.lower()
-                if group is None or this != key or extension in group:  # a repeated member begins another sample
-                    if group is not None:
-                        yield key, group
-                    key, group = this, {}
-                if extension in ("txt", "json", image_key, text_key, *_IMAGES, *TEXT_COLUMNS):
-                    group[extension] = tar.extractfile(entry).read()
-            tar.fileobj.seek(tar.offset)
-            mark = tar.fileobj.read(tarfile.BLOCKSIZE)
-            if mark.strip(b"\0") or not mark:  # tarfile takes both for the end
-                what = "header is corrupt: what follows is lost" if mark else "end mark is missing: it was cut short"
-                damage = f"byte {tar.offset}: the {what}"
-            else:
-                damage = None
-    except FileNotFoundError:
-        raise
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        yield key, f"{error or type(error).__name__} after key {key!r}: this sample and what follows it are lost"
+        data, cut = _unpacked(path)
+    except ShardError as error:
+        yield "", _words(error, path)
         return
-    if group is not None:
-        yield key, group
+    with data:
+        listing = list_samples(data, path.name)
+        damage = _words(cut or listing.damage, path) if cut or listing.damage else ""
+        half = ""
+        for number, (key, members) in enumerate(listing.samples):
+            group = {name: data[at : at + size] for name, (at, size) in members.items() if name in read}
+            if damage and number == listing.last and not _complete(group):
+                half = key  # what it lacks is lost in the damage
+                continue
+            yield key, group
     if damage:
-        yield "", damage
+        yield half, damage
+
+
+def _complete(group: _Group) -> bool:
+    return any(name in IMAGES for name in group) and any(name in ("json", *TEXT_COLUMNS) for name in group)
+
+
+def _words(error: Exception | str, path: Path) -> str:
+    """What is wrong, without the folder, which is another in another run."""
+    words = str(error).removeprefix(f"{path}: ").removeprefix(f"{path.name}: ")
+    return f"{words}: what follows is lost"
+
+
+def _unpacked(path: Path) -> tuple[mmap.mmap, str]:
+    """A tar's bytes, unpacked where it is compressed, and what is wrong with the compression.
+
+    Raises:
+        ShardError: there are too few bytes for a tar.
+    """
+    with open(path, "rb") as file:
+        opener = _PACKED.get(file.read(2))
+    if opener is None:
+        return mapped(path), ""
+    cut = ""
+    with tempfile.TemporaryFile() as plain:
+        with opener(path) as packed:
+            while True:
+                try:
+                    block = packed.read1(1 << 16)
+                except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+                    cut = str(error)
+                    break
+                if not block:
+                    break
+                plain.write(block)
+        plain.flush()
+        if plain.tell() < 1024:
+            raise ShardError(f"{path.name}: not a tar or empty, once unpacked{': ' * bool(cut)}{cut}")
+        return mmap.mmap(plain.fileno(), 0, access=mmap.ACCESS_READ), cut

@@ -136,13 +136,12 @@ def _sample(
     sample: Sample, index: int, title: str, samples: Sequence[Sample], images: dict, texts: dict, scales: dict
 ) -> list[page.Block]:
     """The source, its stored views, its texts, and which texts of the shard each teacher finds most alike."""
-    from PIL import Image
-
     from mobileclip2_lite.emoji_world import ATTRIBUTION
+    from mobileclip2_lite.views.decoding import decode
     from mobileclip2_lite.views.replay import replay
 
     kind = title.split()[-1]
-    source = Image.open(io.BytesIO(sample.image)).convert("RGB")
+    source = decode(sample.image)
     shown = [page.Picture(f"stored-{kind}-source", as_png(source.resize((128, 128))), "the source", "source")]
     for number, view in enumerate(sample.views[:7]):
         does = ", ".join(name for name, _ in view.operations if name != "Identity") or "crop only"

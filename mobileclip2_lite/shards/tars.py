@@ -18,12 +18,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from mobileclip2_lite.shards.tar_members import Listing, ShardError, list_samples
 from mobileclip2_lite.work.files import written_beside
 from mobileclip2_lite.work.place import place_of
-
-
-class ShardError(ValueError):
-    """A shard, or a member of one of its samples, is not what its schema says; names shard, key and member."""
 
 
 class ShardInfo(NamedTuple):
@@ -83,24 +80,22 @@ def read_tar(path: str | os.PathLike, dropped: Counter | None = None) -> Iterato
         ShardError: the tar cannot be read to its end and `dropped` is None; names the file and the byte.
         FileNotFoundError: there is no such file.
     """
-    key, parts = None, {}
     try:
-        with _mapped(path) as data:
-            for name, offset, size in _walk(data, str(path)):
-                this, extension = split_name(name)
-                if this != key:
-                    if parts:
-                        yield key, parts
-                    key, parts = this, {}
-                if extension:
-                    parts[extension] = data[offset : offset + size]
+        data = mapped(path)
     except ShardError:
         if dropped is None:
             raise
         dropped["damaged_tar"] += 1
-        return  # the sample that was being read may be incomplete: it goes with the rest
-    if parts:
-        yield key, parts
+        return
+    with data:
+        listing = list_samples(data, str(path))
+        if listing.damage is not None:
+            if dropped is None:
+                raise listing.damage
+            dropped["damaged_tar"] += 1
+            del listing.samples[listing.last : listing.last + 1]  # it may be incomplete: it goes with the rest
+        for key, members in listing.samples:
+            yield key, {name: data[offset : offset + size] for name, (offset, size) in members.items()}
 
 
 def count_lost(dropped: Counter, expected: int | None, used: int) -> None:
@@ -115,14 +110,13 @@ def count_lost(dropped: Counter, expected: int | None, used: int) -> None:
         dropped["damaged_tar"] = expected - used - sum(n for why, n in dropped.items() if why != "damaged_tar")
 
 
-def split_name(name: str) -> tuple[str, str]:
-    """WebDataset's key and extension of a member's name: folders belong to the key, the first dot ends it."""
-    folder, slash, base = name.rpartition("/")
-    stem, _, extension = base.partition(".")
-    return folder + slash + stem, extension.lower()
+def mapped(path: str | os.PathLike) -> mmap.mmap:
+    """A tar as bytes that are read when they are touched.
 
-
-def _mapped(path: str | os.PathLike) -> mmap.mmap:
+    Raises:
+        ShardError: it is too small for a tar.
+        FileNotFoundError: there is no such file.
+    """
     with open(path, "rb") as file:
         if os.fstat(file.fileno()).st_size < 1024:
             raise ShardError(f"{path}: not a tar or empty; copy or make this shard again")
@@ -140,34 +134,26 @@ class TarIndex:
             FileNotFoundError: there is no such file.
         """
         self.path = str(path)
-        self._map = _mapped(path)
+        self._map = mapped(path)
         self.keys: list[str] = []
         self._members: list[tuple[tuple[str, ...], int]] = []
         self._places = array("Q")
-        self._build(_walk(self._map, self.path))
+        listing = list_samples(self._map, self.path)
+        if listing.damage is not None:
+            raise listing.damage
+        self._build(listing)
         self.verified = bytearray(len(self))
         """1 for each sample whose picture has been found to be the one that its views were drawn for."""
 
-    def _build(self, entries) -> None:
-        """Group (name, offset, size) by key; samples with the same members share one tuple of names."""
+    def _build(self, listing: Listing) -> None:
+        """Samples with the same members share one tuple of names."""
         shared: dict[tuple[str, ...], tuple[str, ...]] = {}
-        key, names, start = None, [], 0
-
-        def close() -> None:
-            if names:
-                group = tuple(names)
-                self.keys.append(key)
-                self._members.append((shared.setdefault(group, group), start))
-
-        for name, offset, size in entries:
-            this, extension = split_name(name)
-            if this != key:
-                close()
-                key, names, start = this, [], len(self._places) // 2
-            if extension:
-                names.append(extension)
-                self._places.extend((offset, size))
-        close()
+        for key, members in listing.samples:
+            names = tuple(members)
+            self.keys.append(key)
+            self._members.append((shared.setdefault(names, names), len(self._places) // 2))
+            for span in members.values():
+                self._places.extend(span)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -188,44 +174,3 @@ class TarIndex:
         """A member's bytes, unread until they are touched; None if the sample lacks it."""
         span = self.span(sample, extension)
         return None if span is None else memoryview(self._map)[span[0] : span[0] + span[1]]
-
-
-def _walk(data: mmap.mmap, path: str):
-    """(name, offset, size) of the regular files of a tar; plain headers are read here, others by tarfile."""
-    at, end = 0, len(data)
-    while True:
-        head = data[at : at + 512]
-        if len(head) < 512:
-            raise ShardError(f"{path}: cut short at byte {end}; copy or make this shard again")
-        if head[0] == 0 and not any(head):
-            return
-        kind = head[156:157]
-        try:
-            if kind not in b"0\0" or head[345] or head[124] & 128:
-                yield from _walk_any(data, path, at)
-                return
-            size = int(head[124:136].strip(b" \0") or b"0", 8)
-            if 8 * 32 + sum(head) - sum(head[148:156]) != int(head[148:156].strip(b" \0") or b"0", 8):
-                raise ValueError("checksum")
-            name = head[:100].split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
-        except ValueError as error:
-            raise ShardError(f"{path}: no tar header at byte {at}; copy or make this shard again") from error
-        if at + 512 + size > end:
-            raise ShardError(f"{path}: {name} is cut short at byte {end}; copy or make this shard again")
-        yield name, at + 512, size
-        at += 512 + (size + 511) // 512 * 512
-
-
-def _walk_any(data: mmap.mmap, path: str, start: int):
-    """The rest of a tar from byte `start`, with long names and folders."""
-    try:
-        data.seek(start)
-        with tarfile.open(fileobj=data, mode="r:") as tar:
-            for entry in tar:
-                if entry.isreg():
-                    yield entry.name, entry.offset_data, entry.size
-            stop = tar.offset
-        if any(data[stop : stop + 512]):  # tarfile takes a broken header for the end
-            raise tarfile.ReadError(f"no tar header at byte {stop}")
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise ShardError(f"{path}: damaged ({error}); copy or make this shard again") from error

@@ -2,11 +2,15 @@
 
 Paper: none; the official trainer opens pictures with PIL. JPEG goes through simplejpeg, a quarter faster and equal to
 PIL's bit for bit (tested), all else through PIL. Reads bytes, writes nothing. docs/faults.md says what becomes of
-broken and odd pictures. Taught by notebooks/00_start_here.ipynb.
+broken and odd pictures. Only the formats named here are opened: PIL's other plugins read formats that nobody trains on,
+and one of them starts a program (Ghostscript). Taught by notebooks/00_start_here.ipynb.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import importlib
 import io
 import struct
 from typing import NamedTuple
@@ -14,6 +18,16 @@ from typing import NamedTuple
 import numpy as np
 import simplejpeg
 from PIL import Image
+
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF", "ICO", "QOI")
+"""PIL's names of the formats that are opened, whatever a file's own name says."""
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".jpe", ".jfif", ".ppm", ".pgm")
+SUFFIXES += (".avif", ".heic", ".heif", ".jp2", ".j2k", ".pnm", ".pbm", ".dib", ".ico", ".qoi", ".apng")
+"""Ends of file names that are taken for images, in every command."""
+_BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"hevc": "HEIC", b"mif1": "HEIC"}
+_REMEDY = {"AVIF": "install Pillow 11.3 or newer", "HEIC": "pip install pillow-heif"}
+_DEPTHS = (8, 10, 12, 14, 16)
+"""Bits that grey levels are stored with, in files of 16 bits and more."""
 
 
 class BadImage(ValueError):
@@ -28,7 +42,7 @@ def pixels(data: bytes | memoryview, rows: int = 0, header: JpegHeader | None = 
     """The RGB pixels of an encoded image, uint8 (H, W, 3).
 
     Pixels are taken as stored: EXIF rotation is not applied (nor is it by the official trainer or open_clip), an
-    animation gives its first frame, transparency is dropped, 16-bit grey is scaled to 8 bits.
+    animation gives its first frame, transparency is dropped, deep grey is scaled to 8 bits (`as_rgb`).
 
     Args:
         rows: the first so many rows are enough, and fewer than H may come where that saves decoding (a JPEG's last
@@ -36,7 +50,8 @@ def pixels(data: bytes | memoryview, rows: int = 0, header: JpegHeader | None = 
         header: `jpeg_header(data)`, if it is at hand.
 
     Raises:
-        BadImage: the bytes are empty, no image, cut short, or more pixels than PIL's guard against bombs allows.
+        BadImage: the bytes are empty, no image, cut short, or more pixels than PIL's guard against bombs allows;
+            nothing else, whatever the bytes are.
     """
     header = header or jpeg_header(data)
     if header is not None and header.components in (1, 3) and _small(header.width, header.height):
@@ -60,8 +75,8 @@ def _jpeg_pixels(data: bytes | memoryview, header: JpegHeader, rows: int) -> np.
     return simplejpeg.decode_jpeg(lower, "RGB", strict=False)  # strict, the data behind the last row would be an error
 
 
-def decode(data: bytes) -> Image.Image:
-    """`pixels` as a PIL picture."""
+def decode(data: bytes | memoryview) -> Image.Image:
+    """`pixels` as a PIL picture; raises as `pixels`."""
     return Image.fromarray(pixels(data))
 
 
@@ -109,23 +124,102 @@ def _open(data: bytes | memoryview) -> Image.Image:
     if not data:
         raise BadImage("empty_image", "0 bytes")
     try:
-        image = Image.open(io.BytesIO(data))
-        if not _small(*image.size):
-            raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
-        if image.mode == "P" and "transparency" in image.info:
-            image = image.convert("RGBA")  # PIL warns otherwise; the colours are the same
-        if image.mode.startswith("I"):
-            return _grey16(image)
-        return image.convert("RGB")
-    except Image.DecompressionBombError as error:
+        with Image.open(io.BytesIO(data), formats=_registered()) as image:
+            if not _small(*image.size):
+                raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
+            return as_rgb(image)
+    except BadImage:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
         raise BadImage("image_bomb", str(error)) from error
     except Image.UnidentifiedImageError as error:
-        raise BadImage("not_an_image", str(error)) from error
-    except (OSError, ValueError, SyntaxError, EOFError, struct.error) as error:
-        raise BadImage("broken_image", str(error)) from error
+        raise _unidentified(data) from error
+    except Exception as error:  # on damaged bytes PIL's plugins raise whatever their code runs into
+        raise BadImage("broken_image", str(error) or type(error).__name__) from error
 
 
-def _grey16(image: Image.Image) -> Image.Image:
-    """PIL clips 16-bit grey to white; the high byte is the picture."""
-    pixels = np.asarray(image).astype(np.int64)
-    return Image.fromarray((np.clip(pixels, 0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+def format_of(data: bytes) -> str:
+    """PIL's name of the format of bytes that `pixels` has read."""
+    with Image.open(io.BytesIO(data), formats=_registered()) as image:
+        return image.format or ""
+
+
+def orientation_of(data: bytes) -> int:
+    """The orientation (1 to 8) in an image's EXIF; 1 (upright) if there is none, or it cannot be read."""
+    try:
+        with Image.open(io.BytesIO(data), formats=_registered()) as image:
+            return int(image.getexif().get(0x0112, 1))
+    except Exception:  # PIL's reader of EXIF raises whatever its code runs into; such an EXIF turns nothing
+        return 1
+
+
+@functools.cache
+def _registered() -> list[str]:
+    """`FORMATS` as far as this PIL, and pillow-heif where it is installed, can open them."""
+    with contextlib.suppress(ImportError):
+        importlib.import_module("pillow_heif").register_heif_opener()
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _unidentified(data: bytes | memoryview) -> BadImage:
+    """What the bytes are, if no format fits; without PIL's words, which hold an address and so differ in every run."""
+    name = _BRANDS.get(bytes(data[8:12])) if bytes(data[4:8]) == b"ftyp" else None
+    if name:
+        return BadImage("unsupported_format", f"{name}: {_REMEDY[name]}, or turn such files into JPEG first")
+    return BadImage("not_an_image", f"{len(data)} bytes, the first are {bytes(data[:8])!r}")
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """A PIL picture of any mode as RGB; modes of more than 8 bits are scaled, where PIL would clip them.
+
+    16-bit, 32-bit and float grey: white is the smallest of 1 (floats only) and 2^8 - 1, 2^10 - 1, 2^12 - 1, 2^14 - 1,
+    2^16 - 1 that no pixel exceeds. Where the brightest pixel has less than a quarter of that, or more than all of them,
+    it is white itself; where levels are negative, the darkest pixel is black.
+
+    Raises:
+        BadImage: the picture has no finite pixel, a mode that has no RGB, or 16 bits a channel of which PIL keeps none.
+    """
+    if image.mode == "F" or image.mode.startswith("I"):
+        return Image.fromarray(_grey8(_levels(image))).convert("RGB")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # PIL warns otherwise; the colours are the same
+    bits = _channel_bits(image)  # before the pixels are read: then PIL forgets it
+    try:
+        rgb = image.convert("RGB")
+    except ValueError as error:
+        raise BadImage("unsupported_format", f"mode {image.mode}: {error}") from error
+    if bits == 16 and 0 < max(high for _, high in rgb.getextrema()) < 64:
+        raise BadImage("deep_image", "16 bits a channel of which fewer are used: scale it to 8 bits first")
+    return rgb
+
+
+def _channel_bits(image: Image.Image) -> int:
+    """16 for a colour picture that is stored with 16 bits a channel, of which PIL keeps the higher 8."""
+    return 16 if any(";16" in repr(tile[3]) for tile in getattr(image, "tile", ())) else 8
+
+
+def _levels(image: Image.Image) -> np.ndarray:
+    """The grey levels as numbers (H, W); PIL reads unsigned 32-bit TIFF as signed."""
+    levels = np.asarray(image)
+    if levels.dtype == np.int32 and image.format == "TIFF" and image.tag_v2.get(339, (1,))[0] == 1:
+        levels = levels.view(np.uint32)
+    return levels
+
+
+def _grey8(levels: np.ndarray) -> np.ndarray:
+    """Grey levels of any type as uint8; the rule stands in `as_rgb`. What is not finite becomes black."""
+    finite = np.isfinite(levels)
+    if not finite.any():
+        raise BadImage("no_finite_pixel", f"{levels.size} pixels, all of them infinite or not numbers")
+    low, high = levels[finite].min().item(), levels[finite].max().item()
+    whole = levels.dtype.kind in "iu"
+    bits = next((bits for bits in _DEPTHS if high <= 2**bits - 1), None)
+    if low >= 0 and bits is not None and high >= 2**bits // 4:
+        if whole:
+            return (levels.astype(np.int64) >> (bits - 8)).astype(np.uint8)
+        low, high = 0.0, 2.0**bits - 1
+    elif low >= 0:
+        low, high = 0.0, 1.0 if not whole and 0.25 <= high <= 1 else high
+    scaled = (np.where(finite, levels, low).astype(np.float64) - low) / ((high - low) or 1.0)
+    return np.clip(np.rint(255 * scaled), 0, 255).astype(np.uint8)

@@ -33,6 +33,23 @@ def sha256_file(path: str | os.PathLike) -> str:
     return digest.hexdigest()
 
 
+def scan(folder: str | os.PathLike) -> list[str]:
+    """All files below `folder`, relative and with forward slashes, sorted; broken links are among them.
+
+    Links to folders are followed, each real folder once; names that begin with a dot are not looked at.
+    """
+    found, seen = [], set()
+    for here, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(here)
+        if real in seen:  # a link that leads back up
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [Path(here, name).relative_to(folder).as_posix() for name in files if not name.startswith(".")]
+    return sorted(found)
+
+
 @contextlib.contextmanager
 def written_beside(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """A file to fill that takes the name `path` when the block ends, on disk and whole, or vanishes if it fails.
@@ -112,9 +129,14 @@ def to_json(value: Any) -> Any:
 
 def canonical(value: Any) -> bytes:
     """The one JSON text of `value`, for hashing."""
-    return json.dumps(to_json(value), sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+    return _encoded(json.dumps(to_json(value), sort_keys=True, ensure_ascii=False, separators=(",", ":")))
 
 
 def pretty(value: Any) -> bytes:
     """JSON for people, ending in a newline."""
-    return (json.dumps(to_json(value), indent=2, ensure_ascii=False) + "\n").encode()
+    return _encoded(json.dumps(to_json(value), indent=2, ensure_ascii=False) + "\n")
+
+
+def _encoded(text: str) -> bytes:
+    """JSON text as UTF-8; the lone surrogates that stand for a file name's odd bytes become JSON's own escapes."""
+    return text.encode("utf-8", "backslashreplace")

@@ -351,5 +351,5 @@ def test_a_page_shows_names_that_are_no_utf8(tmp_path):
     index = search.Index(tmp_path, Towers().model, [], np.zeros((0, 0), np.float32))
     hit = search.Hit(tmp_path / os.fsdecode(b"caf\xe9 <b>.png"), 0.5)
     page = write_search_page(tmp_path / "page.html", index, [hit], "x").read_text("utf-8")
-    assert "caf\\xe9 &lt;b&gt;.png (unreadable_file)" in page
+    assert "caf\\xe9 &lt;b&gt;.png (no_image)" in page
     assert 'href="caf%E9%20%3Cb%3E.png"' in page

@@ -1,11 +1,11 @@
 """Measures against double loops, hand-made features with known answers, and chance."""
 
 import itertools
-import types
 
 import numpy as np
 import pytest
 import torch
+from doubles.colour_clip import COLOURS, colour_clip, plain
 from PIL import Image
 
 from mobileclip2_lite import emoji_world
@@ -28,41 +28,6 @@ from mobileclip2_lite.evaluation.suite import (
 )
 from mobileclip2_lite.models.loaded import encode_images, encode_texts
 from mobileclip2_lite.recipes import Evaluate, World
-
-COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
-
-
-class ColourClip(torch.nn.Module):
-    """A CLIP by hand: an image is its mean colour, a text the colours that it names."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.eye(3))
-        self.batches = []
-
-    def encode_image(self, images, normalize=False):
-        assert not self.training
-        self.batches.append(len(images))
-        features = images.mean(dim=(2, 3)) @ self.weight
-        return torch.nn.functional.normalize(features, dim=-1) if normalize else features
-
-    def encode_text(self, tokens, normalize=False):
-        self.batches.append(len(tokens))
-        features = tokens.float() @ self.weight
-        return torch.nn.functional.normalize(features, dim=-1) if normalize else features
-
-
-def colour_clip():
-    preprocess = types.SimpleNamespace(resize=lambda image: image.resize((4, 4)), normalize=lambda batch: batch / 255)
-
-    def tokenizer(texts):
-        return torch.tensor([[int(colour in text) for colour in COLOURS] for text in texts]) + 1e-3
-
-    return types.SimpleNamespace(model=ColourClip(), preprocess=preprocess, tokenizer=tokenizer)
-
-
-def plain(colour, size=8):
-    return np.full((size, size, 3), COLOURS[colour], dtype=np.uint8)
 
 
 def random_unit(*shape, seed=0):
