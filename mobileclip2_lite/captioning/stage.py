@@ -152,13 +152,12 @@ def caption_pictures(
             stands for its own.
     """
     import torch
-    from PIL import Image
 
     from mobileclip2_lite.captioning import generation
+    from mobileclip2_lite.views.images import read_image
 
-    images = [one if isinstance(one, Image.Image) else Image.fromarray(one) for one in pictures]
-    pixels = np.stack([np.asarray(loaded.preprocess.resize(image.convert("RGB"))) for image in images])
-    uids = [str(place) for place in range(len(images))] if uids is None else uids
+    pixels = np.stack([np.asarray(loaded.preprocess.resize(read_image(one))) for one in pictures])
+    uids = [str(place) for place in range(len(pixels))] if uids is None else uids
     chances = [rng(seed, "caption", name, uid) for uid in uids]
     return generation.generate(loaded, torch.from_numpy(pixels).permute(0, 3, 1, 2), settings, rngs=chances)
 

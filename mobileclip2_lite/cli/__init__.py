@@ -103,7 +103,13 @@ def _add_stages(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         """
         from mobileclip2_lite.pairs.collect import make_pairs
 
-        _summary(make_pairs(settings, out, world=world), out)
+        manifest = make_pairs(settings, out, world=world)
+        _summary(manifest, out)
+        if "split" in manifest:
+            print(f"  taken: split {manifest['split']}; left out: {manifest['left_out']} (SOURCE?split=NAME chooses)")
+        for what in ("ignored_files", "ignored_images"):
+            if what in manifest:
+                print(f"  {what.replace('_', ' ')}: {manifest[what]}")
 
     @app.command
     def reinforce(
@@ -221,6 +227,9 @@ def _summary(manifest: dict, out: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of `mobileclip2-lite`."""
+    for stream in (sys.stdout, sys.stderr):  # a file's name that the terminal cannot show must not end a command
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
         recipe, rest = _take_recipe(sys.argv[1:] if arguments is None else list(arguments))
         app = tyro.extras.SubcommandApp()

@@ -93,6 +93,8 @@ def zero_shot_hits(
     labels = torch.as_tensor(np.asarray(labels), dtype=torch.long)
     if len(labels) != len(image_features):
         raise ValueError(f"{len(image_features)} images but {len(labels)} labels")
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(classifier):
+        raise ValueError(f"labels {labels.min():d} to {labels.max():d} are not all rows of {len(classifier)} classes")
     return _ranked(
         image_features, classifier, lambda rows: labels[rows, None] == torch.arange(len(classifier)), ks, "top"
     )

@@ -30,7 +30,8 @@ from mobileclip2_lite.evaluation.measures import (
 )
 from mobileclip2_lite.evaluation.suite import flatten_captions
 from mobileclip2_lite.models.loaded import encode_images, encode_texts
-from mobileclip2_lite.views.decoding import BadImage, decode
+from mobileclip2_lite.views.decoding import BadImage
+from mobileclip2_lite.views.images import read_image
 
 if TYPE_CHECKING:
     from mobileclip2_lite.models.zoo import LoadedModel
@@ -122,13 +123,9 @@ def readable(test_set: TestSet, kept: list[Example], dropped: Counter[str]) -> I
     """Images that decode; their examples go to `kept` without the bytes, the others are counted."""
     for example in test_set.examples():
         try:
-            data = example.image if isinstance(example.image, bytes) else example.image.read_bytes()
-            image = decode(data)
+            image = read_image(example.image)
         except BadImage as error:
             dropped[error.reason] += 1
-            continue
-        except FileNotFoundError:
-            dropped["no_image"] += 1
             continue
         kept.append(example._replace(image=b""))
         yield image

@@ -129,7 +129,7 @@ def _centre(image: Image.Image, side: int, scaled: int, resample: Image.Resampli
     """The centre of a long picture, as if it had been resized to `side` x `scaled` as a whole and cropped then.
 
     A picture of 1 x 65,500 pixels, 100 bytes as PNG, would take 10 GB as a whole. What is cut off lies beyond the
-    filter's reach. PIL resizes one side after the other and cuts levels off in between, so the order is that of the whole.
+    filter's reach. PIL resizes one side after the other and cuts levels off in between: the order is the whole's.
     """
     tall = image.height > image.width
     short, long, step = min(image.size), max(image.size), max(image.size) / scaled

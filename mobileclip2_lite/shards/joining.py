@@ -17,14 +17,20 @@ from pathlib import Path
 from mobileclip2_lite.shards import samples as shards
 from mobileclip2_lite.shards.datacompdr import SIZE, read_official, with_image
 from mobileclip2_lite.shards.samples import EXTENSIONS, Sample
+from mobileclip2_lite.shards.tar_members import IMAGES
 from mobileclip2_lite.shards.tars import TarIndex
-from mobileclip2_lite.work.files import sha256_file, write_atomic
+from mobileclip2_lite.views.decoding import SUFFIXES
+from mobileclip2_lite.views.images import image_bytes, storable
+from mobileclip2_lite.work.files import scan, sha256_file, write_atomic
 from mobileclip2_lite.work.folder import Work
 from mobileclip2_lite.work.shardwise import make_shards
 
 
 class Pictures:
-    """Pictures by uid: files named `<uid>.jpg` anywhere below a folder, and tars, by key or by the `uid` in `json`."""
+    """Pictures by uid: files named `<uid>.jpg` anywhere below a folder, and tars, by key or by the `uid` in `json`.
+
+    JPEG, PNG and WebP stay as they are; other formats become PNG.
+    """
 
     def __init__(self, folder: str | os.PathLike) -> None:
         """Index the folder.
@@ -35,37 +41,42 @@ class Pictures:
         """
         self._files: dict[str, Path] = {}
         self._members: dict[str, tuple[TarIndex, int]] = {}
-        for path in sorted(Path(folder).rglob("*")):
-            if path.suffix.lower().lstrip(".") in EXTENSIONS:
+        for path in (Path(folder, name) for name in scan(folder)):
+            if path.suffix.lower() in SUFFIXES:
                 self._files.setdefault(path.stem, path)
             elif path.suffix == ".tar":
                 self._add(TarIndex(path))
         if not self._files and not self._members:
-            raise FileNotFoundError(f"{folder} holds neither pictures (jpg, png, webp) nor tars")
+            raise FileNotFoundError(f"{folder} holds neither pictures nor tars")
 
     def _add(self, index: TarIndex) -> None:
         for number, key in enumerate(index.keys):
-            if not any(name in EXTENSIONS for name in index.extensions(number)):
+            if not any(name in IMAGES for name in index.extensions(number)):
                 continue
             self._members.setdefault(key, (index, number))
             if "json" in index.extensions(number):
                 try:
                     uid = json.loads(bytes(index.member(number, "json"))).get("uid")
-                except (ValueError, AttributeError):
+                except (ValueError, AttributeError, RecursionError):
                     continue  # the key still names the picture
-                if uid:
+                if uid is not None:
                     self._members.setdefault(str(uid), (index, number))
 
     def get(self, uid: str) -> tuple[bytes, str] | None:
-        """(bytes, extension) of a picture; None if there is none of that uid."""
-        if uid in self._files:
-            path = self._files[uid]
-            return path.read_bytes(), EXTENSIONS[path.suffix.lower().lstrip(".")]
-        if uid in self._members:
+        """(bytes, extension) of a picture; None if there is none of that uid, or its link leads nowhere.
+
+        Raises:
+            BadImage: it cannot be read, or is of a format that has to be changed and does not decode.
+        """
+        if uid in self._files and self._files[uid].exists():
+            extension, data = self._files[uid].suffix.lower().lstrip("."), image_bytes(self._files[uid])
+        elif uid in self._members:
             index, number = self._members[uid]
-            extension = next(name for name in index.extensions(number) if name in EXTENSIONS)
-            return bytes(index.member(number, extension)), EXTENSIONS[extension]
-        return None
+            extension = next(name for name in index.extensions(number) if name in IMAGES)
+            data = bytes(index.member(number, extension))
+        else:
+            return None
+        return (data, EXTENSIONS[extension]) if extension in EXTENSIONS else storable(data)[:2]
 
 
 def join(
@@ -142,9 +153,8 @@ class ShardJoiner:
         for sample in read_official(path, self.teachers, self.size, dropped):
             reason = ""
             if self.pictures is not None:
-                found = self.pictures.get(sample.uid)
                 try:
-                    if found:
+                    if found := self.pictures.get(sample.uid):
                         sample = with_image(sample, *found, self.size)
                 except ValueError as error:
                     reason = getattr(error, "reason", "other_image")

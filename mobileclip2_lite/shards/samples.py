@@ -209,7 +209,7 @@ def load_json(shard: str, key: str, member: str, parts: dict[str, bytes]) -> dic
     """A JSON member that must be an object."""
     try:
         value = json.loads(decode_text(shard, key, member, parts))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # RecursionError: lists in lists in lists
         if isinstance(error, ShardError):
             raise
         raise sample_error(shard, key, member, "bad_json", f"not JSON ({error})") from error

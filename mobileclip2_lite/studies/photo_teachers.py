@@ -7,7 +7,6 @@ Taught by notebooks/10_teacher_ensemble.ipynb.
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from mobileclip2_lite.models import photo_teachers
 from mobileclip2_lite.models.folders import photo_folder
 from mobileclip2_lite.models.loaded import LoadedModel, encode_images, encode_texts
 from mobileclip2_lite.shards.samples import read_samples, shard_names
+from mobileclip2_lite.views.decoding import decode
 from mobileclip2_lite.work.folder import read_manifest
 
 WITHOUT_CAPTIONS = tuple(name for name, kind in photo_teachers.KINDS.items() if kind.map != "captions")
@@ -31,7 +31,7 @@ def images_with_texts(folder: str | os.PathLike) -> Iterator[tuple[Image.Image, 
     """(PIL image, its real texts) of a folder of pairs."""
     for name in shard_names(folder):
         for sample in read_samples(Path(folder) / name):
-            yield Image.open(io.BytesIO(sample.image)).convert("RGB"), sample.texts
+            yield decode(sample.image), sample.texts
 
 
 def recalls(loaded: LoadedModel, folder: str | os.PathLike, ks: Sequence[int] = (1, 5, 10)) -> dict[str, Any]:

@@ -37,9 +37,16 @@ def scan(folder: str | os.PathLike) -> list[str]:
     """All files below `folder`, relative and with forward slashes, sorted; broken links are among them.
 
     Links to folders are followed, each real folder once; names that begin with a dot are not looked at.
+
+    Raises:
+        OSError: a folder cannot be opened; names it.
     """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
     found, seen = [], set()
-    for here, folders, files in os.walk(folder, followlinks=True):
+    for here, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         real = os.path.realpath(here)
         if real in seen:  # a link that leads back up
             folders.clear()

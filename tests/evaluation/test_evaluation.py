@@ -263,3 +263,9 @@ def test_a_real_model_gives_the_same_features_whatever_the_batches():
     with torch.inference_mode():
         features = loaded.model.encode_image(by_hand, normalize=True)
     assert torch.allclose(encode_images(loaded, images, batch_size=2), features, atol=1e-5)
+
+
+@pytest.mark.parametrize("labels", [[0, -1, 1], [0, 3, 1]])
+def test_labels_outside_the_classes_are_no_errors_of_the_model(labels):
+    with pytest.raises(ValueError, match="not all rows of 3 classes"):
+        zero_shot_accuracy(torch.eye(3), torch.eye(3), labels)

@@ -473,6 +473,17 @@ def test_saved_and_hub_data_sets_follow_the_same_rule(tmp_path, monkeypatch):
         made("hf:a/b", tmp_path / "o5")
 
 
+def test_the_command_says_what_was_taken_and_what_was_not_read(tmp_path, capsys):
+    from mobileclip2_lite.cli import main
+
+    for number, name in enumerate(("train", "test")):
+        tars_of(tmp_path / "s", name, number)
+    write(tmp_path / "s" / "banner.png", picture(9, "PNG"))
+    main(["pairs", str(tmp_path / "out"), "--source", str(tmp_path / "s"), "--count", "0"])
+    said = capsys.readouterr().out
+    assert "taken: split train; left out: {'none': 1, 'test': 1} (SOURCE?split=NAME chooses)" in said
+
+
 def test_a_wildcard_over_tars_follows_the_rule_and_braces_are_a_choice(tmp_path):
     for number, name in enumerate(("train", "test")):
         tars_of(tmp_path, name, number)

@@ -25,6 +25,7 @@ from mobileclip2_lite.shards import samples as shards
 from mobileclip2_lite.shards.dataset import ReinforcedDataset
 from mobileclip2_lite.shards.joining import ShardJoiner, join
 from mobileclip2_lite.shards.tars import ShardError
+from mobileclip2_lite.views import decoding
 from mobileclip2_lite.views.operations import OPERATIONS
 from mobileclip2_lite.views.replay import replay
 from mobileclip2_lite.views.view import SourceMismatch
@@ -260,6 +261,28 @@ def test_join_with_pictures_by_uid(tmp_path):
     assert sorted(batch.uids) == ["uid0", "uid1"]
     assert batch.image_embeddings["second"].shape == (2, 4)
     assert manifest == join(tmp_path / "published", tmp_path / "out", TEACHERS, tmp_path / "images", {"first": 70.0})
+
+
+def test_join_reads_pictures_of_every_kind_or_counts_them(tmp_path):
+    """A bitmap and a TIFF in a tar become PNG; a broken link is missing; a page under a picture's name is no image."""
+    made = {f"uid{i}": official_sample(i, image=False)[0] for i in range(4)}
+    write_tar(tmp_path / "published" / "00000000.tar", made)
+    folder = tmp_path / "images" / "sub"
+    folder.mkdir(parents=True)
+    (tmp_path / "images" / "._uid0.bmp").write_bytes(b"mac")
+    bitmap, tiff = (io.BytesIO() for _ in range(2))
+    Image.open(io.BytesIO(picture(0))).save(bitmap, "BMP")
+    Image.open(io.BytesIO(picture(1))).save(tiff, "TIFF")
+    (folder / "uid0.bmp").write_bytes(bitmap.getvalue())
+    write_tar(tmp_path / "images" / "x.tar", {"uid1": {"tif": tiff.getvalue()}})
+    (folder / "uid2.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (folder / "uid3.png").write_bytes(b"<html>404</html>")
+    manifest = join(tmp_path / "published", tmp_path / "out", TEACHERS, tmp_path / "images")
+    assert manifest["dropped"] == {"missing_image": 1, "not_an_image": 1}
+    found = {sample.uid: sample for sample in shards.read_samples(tmp_path / "out" / "00000000.tar")}
+    assert {uid: sample.ext for uid, sample in found.items()} == {"uid0": "png", "uid1": "png"}
+    for number in range(2):
+        assert np.array_equal(decoding.pixels(found[f"uid{number}"].image), decoding.pixels(picture(number)))
 
 
 def test_joining_goes_on_after_a_kill_and_can_be_spread(tmp_path, monkeypatch):
