@@ -48,7 +48,8 @@ def quick_digest(path: Path) -> str:
 
 def has_texts(folder: Path, names: Sequence[str], text_key: str | None) -> bool:
     """Whether a folder's images have their texts beside them."""
-    stems = {os.path.splitext(name)[0] for name in names if name.lower().endswith(SUFFIXES)}
+    images = [name for name in names if name.lower().endswith(SUFFIXES)]
+    stems = {os.path.splitext(name)[0] for name in images} | set(images)
     if any(name.lower().endswith(BESIDE) and os.path.splitext(name)[0] in stems for name in names):
         return True
     told = (name for name in names if name.lower().endswith(".json") and os.path.splitext(name)[0] in stems)
@@ -56,7 +57,10 @@ def has_texts(folder: Path, names: Sequence[str], text_key: str | None) -> bool:
 
 
 def beside_source(folder: Path, names: Sequence[str], settings: Any, seed: int) -> Source:
-    """Images with a text of the same name beside each: `.txt` before `.caption` before the caption in `.json`."""
+    """Images with a text of the same name beside each: `.txt` before `.caption` before the caption in `.json`.
+
+    `cat.jpg.txt` is the text of `cat.jpg`, too, where there is no `cat.txt`.
+    """
     images = [name for name in names if Path(name).suffix.lower() in SUFFIXES]
     texts = {name for name in names if name.lower().endswith(BESIDE)}
     by_stem = {os.path.splitext(name)[0]: name for name in sorted(texts, key=_preferred, reverse=True)}
@@ -64,7 +68,9 @@ def beside_source(folder: Path, names: Sequence[str], settings: Any, seed: int) 
     by_stem |= {
         os.path.splitext(n)[0]: n for n in names if n.lower().endswith(".json") and os.path.splitext(n)[0] in bare
     }
-    items: list[tuple[str, str | None]] = [(name, by_stem.get(os.path.splitext(name)[0])) for name in images]
+    items: list[tuple[str, str | None]] = [
+        (name, by_stem.get(os.path.splitext(name)[0]) or by_stem.get(name)) for name in images
+    ]
     used = {text for _, text in items if text}
     items += [
         (name, name) for name in sorted(texts - {os.path.splitext(n)[0] + e for n in used for e in BESIDE} - used)
@@ -148,7 +154,7 @@ def table_source(
         rows = list(read_rows(folder / table, (settings.image_key, settings.text_key)))
         columns = _columns([row for _, row in rows if isinstance(row, dict)], settings, folder / table)
         for line, row in rows:
-            name = _image_name(folder, table, row.get(columns[0])) if isinstance(row, dict) else ""
+            name = _image_name(folder, table, _lone(row.get(columns[0]))) if isinstance(row, dict) else ""
             items.append((f"{table}:{line}", name, row, columns))
             listed.add(name)
     chosen, notes = splits.choose([_row_split(name, row) for _, name, row, _ in items], asked, str(folder / tables[0]))
@@ -173,6 +179,15 @@ def _row_split(name: str, row: dict | str) -> str | None:
     if isinstance(row, str):
         return None
     return splits.named(row.get("split")) or (splits.split_of(name) if name and not is_url(name) else None)
+
+
+def _lone(image: Any) -> Any:
+    """The image in a list of one, and the path in a row of `datasets.Image` without bytes."""
+    if isinstance(image, list) and len(image) == 1 and not isinstance(image[0], (int, list)):
+        image = image[0]
+    if isinstance(image, dict) and image.get("bytes") is None and isinstance(image.get("path"), str):
+        image = image["path"]
+    return image
 
 
 def _image_name(folder: Path, table: str, image: Any) -> str:
@@ -214,7 +229,7 @@ def _row_record(
         record.problem, record.detail = "bad_row", row
         return record
     column, text = columns
-    image = row.get(column)
+    image = _lone(row.get(column))
     record.text = row.get(text)
     record.name = f"{image}\n{record.text}"  # one image may have several rows, each with another caption
     record.uid = uid_of(row.get("uid"))

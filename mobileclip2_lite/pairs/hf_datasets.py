@@ -26,6 +26,7 @@ from mobileclip2_lite.pairs.records import (
     uid_of,
     user_meta,
 )
+from mobileclip2_lite.views.images import from_base64, is_url, local_path
 from mobileclip2_lite.work.files import canonical, sha256_bytes
 
 _OPTIONS = ("split", "config", "revision", "streaming")
@@ -224,7 +225,18 @@ def _undecoded(dataset: Any, image: str | None) -> Any:
 
 
 def _located(image: Any, folder: Path | None) -> Any:
-    return folder / image if isinstance(image, str) and image and folder is not None else image
+    """The image, its file's name made relative to `folder`."""
+    if isinstance(image, dict) and image.get("bytes") is None and isinstance(image.get("path"), str):
+        image = image["path"]
+    if (
+        not isinstance(image, str)
+        or not image.strip()
+        or folder is None
+        or is_url(image)
+        or from_base64(image) is not None
+    ):
+        return image
+    return local_path(image, folder)
 
 
 def _split(loaded: Any, name: str, asked: str | None = None) -> Any:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mobileclip2_lite.views.decoding import SUFFIXES
 from mobileclip2_lite.work.randomness import rng
 
 IMAGE_COLUMNS = ("image", "images", "img", "picture", "photo", "jpg", "jpeg", "png", "webp", "file_name", "filename")
@@ -98,6 +99,8 @@ def find_column(columns: Iterable[str], asked: str | None, known: tuple[str, ...
         raise ValueError(
             f"{where} names its images by URL (column {url!r}): download them first, with img2dataset for example"
         )
+    if any(column.lower().endswith(SUFFIXES) for column in columns):
+        raise ValueError(f"{where} has no header, its first line is {columns}: add one, file_name and text for example")
     raise ValueError(
         f"{where} has no column that looks like the {what}; it has {columns}: set {what}_key to the right one"
     )

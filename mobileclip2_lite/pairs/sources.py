@@ -9,6 +9,7 @@ Taught by notebooks/00_start_here.ipynb.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
@@ -164,16 +165,18 @@ def _kind_source(folder: Path, names: list[str], settings: Pairs, seed: int, ask
     ):  # a table beside tars says how they were made
         source = tars.tar_source([folder / name for name in found], settings.image_key, settings.text_key)
     elif top:
-        if len(top) > 1:
+        if len({re.sub(r"\d+", "0", name) for name in top}) > 1:  # parts of one table are numbered
             raise ValueError(f"{folder} holds several tables, {top}: name one of them as the source")
         return files.table_source(folder, top, names, settings, seed, asked)
     elif parquet:
         source = hub.parquet_source(folder, parquet, settings, seed)
-    elif images:
+    elif images and len(tables) != 1:
         raise ValueError(
             f"{folder} holds {len(images)} images and no texts: put NAME.txt beside each image, or add a metadata.csv "
             f"with the columns file_name and text"
         )
+    elif len(tables) == 1:
+        return files.table_source(folder, tables, names, settings, seed, asked)
     else:
         raise ValueError(f"{folder} holds nothing to read{_foreign(names)}; a source is {ACCEPTED}")
     if images:

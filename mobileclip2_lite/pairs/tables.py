@@ -75,6 +75,9 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 def _csv_rows(path: Path, keys: Sequence[str | None]) -> Iterator[tuple[int, _Row]]:
     lines = _lines(path)
     head = [line for _, line in islice(_lines(path), 20)]
+    if head and head[0].lower().startswith("sep=") and len(head[0].strip()) <= 5:  # Excel's
+        head = head[1:]
+        next(lines)
     if not head or not head[0].strip():
         return
     delimiter, header, spaced = _header(path, head, keys)
@@ -114,7 +117,7 @@ def _fields(text: str, delimiter: str, spaced: bool) -> list[str] | str | None:
     except csv.Error as error:
         if "unexpected end of data" in str(error):
             return None
-        return f"{error}: a quote within quotes is written twice"
+        return f"{error}: a quote within quotes is written twice" if "expected after" in str(error) else str(error)
     finally:
         csv.field_size_limit(before)
     return rows[0] if rows else []

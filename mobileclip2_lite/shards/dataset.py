@@ -146,7 +146,7 @@ class ReinforcedDataset:
         self.dropped: Counter = Counter()
         self._start, self._asked = 0, set()
         self._index = lru_cache(maxsize=2 * POOL)(self._open)
-        shards = manifest.get("shards") or [{"samples": len(self._index(name))} for name in self.names]
+        shards = manifest.get("shards") or [{"samples": len(self._shard(name))} for name in self.names]
         self.order = Order([shard["samples"] for shard in shards], seed)
 
     def __getstate__(self) -> dict:
@@ -156,8 +156,18 @@ class ReinforcedDataset:
         self.__dict__.update(state)
         self._index = lru_cache(maxsize=2 * POOL)(self._open)
 
-    def _open(self, name: str) -> TarIndex:
-        return TarIndex(self.folder / name)
+    def _open(self, name: str) -> TarIndex | ShardError:
+        """A shard's index, or why it has none: a damaged tar is walked once, and not again for each of its samples."""
+        try:
+            return TarIndex(self.folder / name)
+        except ShardError as error:
+            return error
+
+    def _shard(self, name: str) -> TarIndex:
+        found = self._index(name)
+        if isinstance(found, ShardError):
+            raise found
+        return found
 
     def _teachers_of_first_sample(self) -> list[str]:
         member = TarIndex(self.folder / self.names[0]).member(0, "emb.safetensors")
@@ -251,7 +261,7 @@ class ReinforcedDataset:
 
     def _plan(self, place: tuple[int, int]) -> Item:
         """Choose view and caption of a sample, and read what is small."""
-        index, number = self._index(self.names[place[0]]), place[1]
+        index, number = self._shard(self.names[place[0]]), place[1]
         path, key, names = index.path, index.keys[number], index.extensions(number)
         if not any(name in EXTENSIONS for name in names):
             raise sample_error(path, key, "jpg|png|webp", "no_image", "missing; join the shards with images first")

@@ -82,6 +82,7 @@ def list_samples(data: mmap.mmap, label: str) -> Listing:
             listing.samples[number][1][extension] = offset, size
             listing.last = number
     except ShardError as error:
+        error.reason = "damaged_tar"
         listing.damage = error
     if any(_parts_of(tuple(members)) for _, members in listing.samples):
         _divide(listing)

@@ -119,7 +119,9 @@ def mapped(path: str | os.PathLike) -> mmap.mmap:
     """
     with open(path, "rb") as file:
         if os.fstat(file.fileno()).st_size < 1024:
-            raise ShardError(f"{path}: not a tar or empty; copy or make this shard again")
+            error = ShardError(f"{path}: not a tar or empty; copy or make this shard again")
+            error.reason = "damaged_tar"
+            raise error
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 

@@ -114,7 +114,9 @@ def local_path(name: str | os.PathLike, folder: str | os.PathLike | None = None)
     text = os.fspath(name)
     if text.lower().startswith("file://"):
         text = urllib.request.url2pathname(urlsplit(text).path)
-    path = Path(folder or "", Path(text).expanduser())
+    if text.startswith(("~/", "~\\")):  # `~x.jpg` is a file's name like any other
+        text = os.path.expanduser(text)
+    path = Path(folder or "", text)
     if "\\" in text and os.sep == "/" and not os.path.lexists(path):
         return Path(folder or "", text.replace("\\", "/"))
     return path
@@ -143,7 +145,12 @@ def to_png(image: Image.Image) -> bytes:
 
 
 def _single(image: Any) -> Any:
-    """The image in a list of one, and the bytes or the path in the undecoded form of `datasets.Image`."""
+    """The image in a list of one, and the bytes or the path in the undecoded form of `datasets.Image`.
+
+    Numbers in lists are bytes, or the levels of an array.
+    """
+    if isinstance(image, (list, tuple)) and image and isinstance(image[0], (int, list)):
+        return _from_numbers(image)
     if isinstance(image, (list, tuple)) or (isinstance(image, np.ndarray) and image.dtype == object):
         images = [one for one in image if one is not None]
         if len(images) > 1:
@@ -152,6 +159,13 @@ def _single(image: Any) -> Any:
     if isinstance(image, Mapping) and ("bytes" in image or "path" in image):
         return image.get("bytes") if image.get("bytes") is not None else image.get("path")
     return image
+
+
+def _from_numbers(numbers: list | tuple) -> bytes | np.ndarray:
+    try:
+        return bytes(numbers) if isinstance(numbers[0], int) else np.array(numbers, dtype=np.uint8)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise BadImage("unknown_image_form", f"a list of {len(numbers)}: {error}") from error
 
 
 def _file_bytes(path: Path) -> bytes:

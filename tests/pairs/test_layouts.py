@@ -172,6 +172,7 @@ def test_texts_beside_images_may_be_utf16(images, tmp_path):
         "image_name| comment_number| comment\n{}| 0| a title, with a comma\n",
         "file_name;text;notes (a, b)\n{};a title, with a comma;x\n",
         "Image\tCaption\n{}\ta title, with a comma\n",
+        "sep=;\nfile_name;text\n{};a title, with a comma\n",
         'title,filepath\n"a title, with a comma",{}\n',
     ],
 )
@@ -227,6 +228,7 @@ def test_a_json_array_is_a_table(images, tmp_path, name):
         ("t.json", '{"images": [], "annotations": []}', r"one object with \['images', 'annotations'\]: write a list"),
         ("t.jsonl", "[" * 100_000, "line 1: not JSON"),
         ("t.csv", "url,caption\nhttp://e.org/a.jpg,x\n", "names its images by URL.*img2dataset"),
+        ("t.csv", "0.jpg,a dog\n1.jpg,a cat\n", r"no header, its first line is \['0.jpg', 'a dog'\]: add one"),
         ("t.tfrecord", "x", "output_format=webdataset"),
         ("t.zip", "PK", "unpack it"),
     ],
@@ -306,6 +308,46 @@ def test_captions_beside_images_in_caption_files(images, tmp_path):
     found, dropped, _ = made(images, tmp_path / "out")
     assert found == {"the .txt goes first": picture(0), **numbered(11, 1)}
     assert dropped == {"no_image": 1}
+
+
+def test_texts_named_after_the_whole_name_of_an_image(images, tmp_path):
+    for k in range(12):
+        write(images / f"{k}.jpg.txt", f"text {k}")
+    write(images / "0.txt", "the shorter name goes first")
+    assert made(images, tmp_path / "out")[0] == {"the shorter name goes first": picture(0), **numbered(11, 1)}
+
+
+def test_numbered_parts_of_a_table_are_one(images, tmp_path):
+    for part in range(2):
+        rows = [{"file_name": f"../{k}.jpg", "text": f"text {k}"} for k in range(6 * part, 6 * part + 6)]
+        write(images / "train" / f"train-{part:05d}-of-00002.jsonl", "\n".join(map(json.dumps, rows)))
+    write(images / "test" / "test-00000-of-00001.jsonl", '{"file_name": "../0.jpg", "text": "a test"}')
+    assert made(images, tmp_path / "out")[0] == numbered(12)
+
+
+def test_images_in_parquet_in_every_form(images, tmp_path):
+    forms = {
+        "bytes": [picture(k) for k in range(3)],
+        "names": [f"{k}.jpg" for k in range(3)],
+        "rows": [{"bytes": None, "path": f"{k}.jpg"} for k in range(3)],
+        "base64": [base64.b64encode(picture(k)).decode() for k in range(3)],
+        "lists": [[{"bytes": picture(k), "path": None}] for k in range(3)],
+        "numbers": [list(picture(k)) for k in range(3)],
+    }
+    for name, column in forms.items():
+        table = pyarrow.table({"image": column, "text": [f"text {k}" for k in range(3)]})
+        pyarrow.parquet.write_table(table, images / f"{name}.parquet")
+        assert made(images / f"{name}.parquet", tmp_path / name)[:2] == (numbered(3), {}), name
+
+
+def test_images_in_json_lines_in_every_form(images, tmp_path):
+    forms = ["0.jpg", ["1.jpg"], {"path": "2.jpg", "bytes": None}, base64.b64encode(picture(3)).decode()]
+    forms += [{"bytes": base64.b64encode(picture(4)).decode(), "path": None}, ["5.jpg", "6.jpg"], [], "~7.jpg"]
+    (images / "7.jpg").rename(images / "~7.jpg")
+    rows = [json.dumps({"image": form, "text": f"text {k}"}) for k, form in enumerate(forms)]
+    found, dropped, _ = made(write(images / "t.jsonl", "\n".join(rows)), tmp_path / "out")
+    assert found == {f"text {k}": picture(k) for k in (0, 1, 2, 3, 4, 7)}
+    assert dropped == {"no_image": 1, "several_images": 1}
 
 
 def test_metadata_parquet(images, tmp_path):

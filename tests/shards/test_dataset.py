@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import pickle
+import shutil
 import warnings
 from collections import Counter
 
@@ -16,13 +17,14 @@ from PIL import Image
 
 from mobileclip2_lite.recipes import Reinforce
 from mobileclip2_lite.reinforcement.stage import reinforce
+from mobileclip2_lite.shards import dataset as dataset_module
 from mobileclip2_lite.shards import embeddings as storage
 from mobileclip2_lite.shards import order as order_module
 from mobileclip2_lite.shards import samples as shards
 from mobileclip2_lite.shards.dataset import ReinforcedDataset
 from mobileclip2_lite.shards.order import Order
 from mobileclip2_lite.shards.shrinking import ShardShrinker, shrink
-from mobileclip2_lite.shards.tars import ShardError
+from mobileclip2_lite.shards.tars import ShardError, TarIndex
 from mobileclip2_lite.views import decoding
 from mobileclip2_lite.views.decoding import pixels
 from mobileclip2_lite.views.replay import replay
@@ -285,3 +287,17 @@ def test_shrinking_goes_on_after_a_kill_and_can_be_spread(tmp_path, monkeypatch)
         assert shrink(tmp_path / "full", tmp_path / "cut", side=32) == whole
     assert made == ["shard-000000.tar", "shard-000001.tar", "shard-000002.tar"], "each once"
     assert files(tmp_path / "cut") == files(tmp_path / "whole")
+
+
+def test_a_damaged_shard_is_walked_once_and_counted_as_what_it_is(folder, tmp_path, monkeypatch):
+    shutil.copytree(folder, tmp_path / "copy")
+    path = tmp_path / "copy" / "shard-000000.tar"
+    path.write_bytes(path.read_bytes()[:3_000])
+    walked = []
+    monkeypatch.setattr(dataset_module, "TarIndex", lambda path: walked.append(path.name) or TarIndex(path))
+    dataset = ReinforcedDataset(tmp_path / "copy", 16, 24, on_mismatch="warn", drop_last=False)
+    with pytest.warns(UserWarning, match="damaged_tar"):
+        [batch] = list(dataset)
+    assert len(batch.uids) == 13
+    assert dataset.dropped == {"damaged_tar": 11}
+    assert walked.count(path.name) == 1
