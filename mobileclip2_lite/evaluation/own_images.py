@@ -22,7 +22,7 @@ from mobileclip2_lite.evaluation.measures import (
 )
 from mobileclip2_lite.evaluation.suite import flatten_captions
 from mobileclip2_lite.models.loaded import encode_images, encode_texts
-from mobileclip2_lite.views.decoding import BadImage
+from mobileclip2_lite.views.decoding import SUFFIXES, BadImage
 from mobileclip2_lite.views.images import read_image
 from mobileclip2_lite.work.files import scan
 from mobileclip2_lite.work.texts import NoText, texts_of
@@ -68,10 +68,8 @@ def evaluate_zero_shot(
     classnames = list(classnames or found or ())
     if not classnames:
         raise ValueError("the data names no classes: pass classnames=[...] in the order of the labels")
-    if getattr(data, "column_names", None) and hasattr(data, "select_columns") and hasattr(data, "__len__"):
-        key = label_key or _label_column(data)
-        for row, value in enumerate(data[key]):  # before hours of work, not after
-            _label(value, classnames, row)
+    for row, value in enumerate(_labels_alone(data, label_key or _label_column(data))):
+        _label(value, classnames, row)  # before hours of work, not after
     labels: list[int] = []
     dropped: Counter[str] = Counter()
     features = encode_images(
@@ -84,11 +82,11 @@ def evaluate_zero_shot(
 def evaluate_retrieval(
     loaded: LoadedModel, data: Iterable[dict], image_key: str = "image", text_key: str = "text", batch_size: int = 256
 ) -> dict[str, Any]:
-    """Retrieval over a user's own pairs: rows with an image and its text, or its texts: a list, a string
-    that is a list, or rows that hold each text under `raw`, `text` or `caption` (`work.texts`).
+    """Retrieval over a user's own pairs: rows with an image and its text, or its texts.
 
     Args:
-        data: a `datasets.Dataset`, or any iterable of rows like it.
+        data: a `datasets.Dataset`, or any iterable of rows like it. Texts are a list, a string that is one, or rows
+            that hold each text under `raw`, `text` or `caption` (`work.texts`).
 
     Returns:
         recalls as `retrieval` gives them, `images`, `texts` and `dropped`: rows lost, by reason.
@@ -129,7 +127,7 @@ def _folder_rows(folder: Path) -> tuple[Iterator[tuple[Path, int]], list[str]]:
     folders = _folders(folder)
     if not folders:
         raise ValueError(f"{folder} has no folders: one folder of images a class is expected")
-    deeper = {path: _folders(path) for path in folders if not any(_files(path))}
+    deeper = {path: _folders(path) for path in folders if not _has_images(path)}
     if len(deeper) == len(folders) and any(len(below) > 1 for below in deeper.values()):
         if len(folders) == 1:
             return _folder_rows(folders[0])
@@ -143,8 +141,8 @@ def _folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.iterdir() if not path.is_dir() and not path.name.startswith("."))
+def _has_images(folder: Path) -> bool:
+    return any(path.name.lower().endswith(SUFFIXES) and not path.is_dir() for path in folder.iterdir())
 
 
 def _label_column(data: Any) -> str:
@@ -160,6 +158,13 @@ def _dataset_rows(data: Any, image_key: str | None, label_key: str | None) -> tu
         raise ValueError(f"no column {image_key!r} or {label_key!r} in {sorted(kinds)}: pass image_key and label_key")
     names = data.features[label_key].names if kinds.get(label_key) == "ClassLabel" else None
     return ((row[image_key], row[label_key]) for row in _undecoded(data, image_key)), names
+
+
+def _labels_alone(data: Any, key: str) -> Iterable[Any]:
+    """The labels, where they can be had without reading images."""
+    if isinstance(data, (list, tuple)):
+        return [row[key] for row in data if key in row]
+    return data[key] if hasattr(data, "cast_column") and hasattr(data, "__len__") else ()
 
 
 def _label(value: Any, classnames: Sequence[str], row: int) -> int | None:

@@ -8,6 +8,7 @@ Taught by notebooks/00_start_here.ipynb.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterable
@@ -160,11 +161,10 @@ def _kind_source(folder: Path, names: list[str], settings: Pairs, seed: int, ask
     images = {name for name in names if Path(name).suffix.lower() in SUFFIXES}
     top = _top(tables)
     found = [name for name in names if name.lower().endswith(tars.SUFFIXES)]
-    if found and not (
-        images and _names_one(folder, top, images, settings)
-    ):  # a table beside tars says how they were made
+    about_images = bool(images) and _names_one(folder, top, images)
+    if found and not about_images:  # a table beside tars says how they were made
         source = tars.tar_source([folder / name for name in found], settings.image_key, settings.text_key)
-    elif top:
+    elif top and (about_images or not parquet):
         if len({re.sub(r"\d+", "0", name) for name in top}) > 1:  # parts of one table are numbered
             raise ValueError(f"{folder} holds several tables, {top}: name one of them as the source")
         return files.table_source(folder, top, names, settings, seed, asked)
@@ -189,13 +189,15 @@ def _top(tables: list[str]) -> list[str]:
     return [name for name in tables if "/" not in name or (name.count("/") == 1 and splits.split_of(name))]
 
 
-def _names_one(folder: Path, tables: list[str], images: set[str], settings: Pairs) -> bool:
-    """Whether a table is about the images that lie beside it."""
+def _names_one(folder: Path, tables: list[str], images: set[str]) -> bool:
+    """Whether a table is about the images that lie beside it; one that cannot be read is about nothing."""
+    known = images | {Path(name).name for name in images}
     for table in tables:
-        rows = islice((row for _, row in read_rows(folder / table) if isinstance(row, dict)), 100)
-        values = {str(value) for row in rows for value in row.values() if isinstance(value, str)}
-        if any(name in values or Path(name).name in values for name in images):
-            return True
+        with contextlib.suppress(ValueError):
+            rows = islice((row for _, row in read_rows(folder / table) if isinstance(row, dict)), 100)
+            values = {Path(value).name for row in rows for value in row.values() if isinstance(value, str)}
+            if values & known:
+                return True
     return False
 
 

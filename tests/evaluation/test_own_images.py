@@ -170,6 +170,7 @@ def test_class_folders_one_level_deeper(tmp_path):
     one = own_data.evaluate_zero_shot(colour_clip(), tmp_path / "set")
     assert (one["top1"], one["images"], one["chance"]) == (1.0, 6, pytest.approx(1 / 3))
     folder_of_colours(tmp_path / "set" / "train")
+    (tmp_path / "set" / "train" / "labels.txt").write_text("notes beside the folders")
     with pytest.raises(ValueError, match=r"holds folders of classes, \['train', 'val'\]: name one"):
         own_data.evaluate_zero_shot(colour_clip(), tmp_path / "set")
     for colour in COLOURS:

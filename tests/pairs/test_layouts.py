@@ -536,16 +536,17 @@ def test_a_wildcard_over_tars_follows_the_rule_and_braces_are_a_choice(tmp_path)
 # --- pictures that are not data, names that are not UTF-8, links -----------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["tars", "parquet", "tars and a table"])
+@pytest.mark.parametrize("kind", ["tars", "parquet", "tars and a table", "parquet and a table"])
 def test_a_readme_picture_beside_data_is_not_data(tmp_path, kind):
     write(tmp_path / "s" / "assets" / "banner.png", picture(99, "PNG"))
     write(tmp_path / "s" / "README.md", "![](assets/banner.png)")
-    if kind == "parquet":
+    if kind.startswith("parquet"):
         parquet_of(tmp_path / "s", "0.parquet", 0)
     else:
         tars_of(tmp_path / "s", "0", 0)
     if "table" in kind:
         write(tmp_path / "s" / "made_from.csv", "url,caption\nhttp://e.org/a.jpg,x\n")
+        write(tmp_path / "s" / "empty.csv", "")
     found, dropped, manifest = made(tmp_path / "s", tmp_path / "out")
     assert (found, dropped, manifest["ignored_images"]) == ({"text 0": picture(0)}, {}, 1)
 
