@@ -23,6 +23,7 @@ from mobileclip2_lite.cli import data as cli_captions
 from mobileclip2_lite.cli import models as cli_models
 from mobileclip2_lite.cli import photos as cli_photos
 from mobileclip2_lite.cli import studies as cli_studies
+from mobileclip2_lite.cli.drawn import refuse_drawn
 from mobileclip2_lite.work.folder import FolderLocked, StageMismatch
 
 Flat = tyro.conf.arg(name="")
@@ -118,6 +119,7 @@ def _add_stages(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         settings: Annotated[recipes.Reinforce, Flat] = recipe.reinforce,
         engine: str = "local",
         compute: Annotated[recipes.Compute, Flat] = COMPUTE,
+        allow_drawn: bool = False,
     ) -> None:
         """Store replayable views and the teachers' embeddings with every pair.
 
@@ -127,9 +129,11 @@ def _add_stages(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
             settings: teachers, views, storage.
             engine: `local`, or `ray` for a cluster (the extra `scale`).
             compute: device and precision of the teachers, threads that cut images ahead of them.
+            allow_drawn: let models of the embedded world judge other images all the same.
         """
         from mobileclip2_lite.reinforcement.stage import reinforce as reinforce_folder
 
+        refuse_drawn(settings.teachers, pairs, "--teachers", allow_drawn)
         chosen = {"precision": compute.precision, "device": compute.device, "threads": compute.threads}
         _summary(reinforce_folder(settings, pairs, out, engine=engine, **chosen), out)
 

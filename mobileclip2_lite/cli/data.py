@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from mobileclip2_lite import recipes
+from mobileclip2_lite.cli.drawn import is_drawn, refuse_drawn
 
 Positional = tyro.conf.Positional
 Flat = tyro.conf.arg(name="")
@@ -26,6 +26,7 @@ def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         html: Path | None = None,
         world: recipes.World = recipe.world,
         compute: Annotated[recipes.Compute, Flat] = COMPUTE,
+        allow_drawn: bool = False,
     ) -> None:
         """Keep the pairs whose picture and text fit best, as a small CLIP trained on clean pairs sees it.
 
@@ -36,15 +37,17 @@ def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
             html: page to write: the scores, and pictures with texts of the best, the border and the worst.
             world: the embedded world, if the pairs come from it: the page then says how often the filter was right.
             compute: device and precision of the scorer.
+            allow_drawn: let models of the embedded world judge other images all the same.
         """
         from mobileclip2_lite.filtering.stage import filter_pairs
         from mobileclip2_lite.reports.filter import filter_report
 
+        refuse_drawn((settings.scorer,), pairs, "--scorer", allow_drawn)
         manifest = filter_pairs(settings, pairs, out, precision=compute.precision, device=compute.device)
         _summary(manifest, out)
         print(f"  removed {manifest['removed']:,}: score below {manifest['threshold']:.4f}")
         if html is not None:
-            filter_report(out, html, world if _embedded(pairs) else None, pairs)
+            filter_report(out, html, world if is_drawn(pairs) else None, pairs)
 
     @app.command
     def caption(
@@ -54,6 +57,7 @@ def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         engine: str = "local",
         workers: int = 1,
         compute: Annotated[recipes.Compute, Flat] = COMPUTE,
+        allow_drawn: bool = False,
     ) -> None:
         """Write synthetic captions for every pair, by one captioner or several.
 
@@ -64,9 +68,11 @@ def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
             engine: `local`, or `ray` for a cluster (the extra `scale`).
             workers: processes of this machine, or Ray's actors.
             compute: device and precision of the captioners.
+            allow_drawn: let models of the embedded world judge other images all the same.
         """
         from mobileclip2_lite.captioning.stage import caption as caption_folder
 
+        refuse_drawn(settings.captioners, pairs, "--captioners", allow_drawn)
         manifest = caption_folder(
             settings, pairs, out, engine, workers, precision=compute.precision, device=compute.device
         )
@@ -96,18 +102,10 @@ def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         from mobileclip2_lite.reports.captions import caption_report, report_table
         from mobileclip2_lite.work.files import pretty, write_atomic
 
-        report = caption_report(path, world if _embedded(path) else None, teachers, most, references)
+        report = caption_report(path, world if is_drawn(path) else None, teachers, most, references)
         print(report_table(report))
         if output is not None:
             write_atomic(output, pretty(report))
-
-
-def _embedded(path: Path) -> bool:
-    """Whether a folder's pairs come from the embedded world: then each says which scene it shows."""
-    from mobileclip2_lite.shards import samples as shards
-
-    first = (sample for name in shards.shard_names(path) for sample in shards.read_samples(path / name, Counter()))
-    return "scene" in next(first, shards.Sample("", b"", "", "")).meta
 
 
 def _summary(manifest: dict, out: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from mobileclip2_lite import recipes
+from mobileclip2_lite.cli.drawn import refuse_drawn
 
 Positional = tyro.conf.Positional
 
@@ -184,6 +185,7 @@ def _add_using(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         html: Path | None = None,
         duplicates: bool = False,
         least: float = 0.95,
+        allow_drawn: bool = False,
     ) -> None:
         """Find images of a folder by text, by image or by both, or images that are the same.
 
@@ -192,19 +194,21 @@ def _add_using(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
             text: what to look for.
             image: look for images like these.
             without: texts that shall not fit.
-            model: a folder with exported towers, or any model with weights (default: an embedded teacher, which
-                knows drawings only).
+            model: a folder with exported towers, or any model with weights: `photo-teacher-vectors`,
+                `hf-hub:apple/MobileCLIP2-S0`, a student (default: an embedded teacher, for drawings alone).
             top: how many to print.
             index: where the index lies (default: in the folder itself).
             html: also write a page with thumbnails.
             duplicates: print groups of images that are the same.
             least: cosine from which two images are the same.
+            allow_drawn: let models of the embedded world judge other images all the same.
         """
         from mobileclip2_lite.deployment.search import open_index
         from mobileclip2_lite.reports.search import shown, write_search_page
 
         if not (text or image or duplicates):
             raise ValueError("search needs a text, --image, or --duplicates")
+        refuse_drawn((model or recipes.Reinforce().teachers[-1],), folder, "--model", allow_drawn)
         found = open_index(folder, model, index=index)
         hits = found.search(text, list(image), top, without) if text or image else []
         groups = found.duplicates(least) if duplicates else []
