@@ -13,6 +13,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mobileclip2_lite.shards import samples as shards
 from mobileclip2_lite.shards.datacompdr import SIZE, read_official, with_image
@@ -21,7 +22,7 @@ from mobileclip2_lite.shards.tar_members import IMAGES
 from mobileclip2_lite.shards.tars import TarIndex
 from mobileclip2_lite.views.decoding import SUFFIXES
 from mobileclip2_lite.views.images import image_bytes, storable
-from mobileclip2_lite.work.files import scan, sha256_file, write_atomic
+from mobileclip2_lite.work.files import pretty, scan, sha256_file, write_atomic
 from mobileclip2_lite.work.folder import Work
 from mobileclip2_lite.work.shardwise import make_shards
 
@@ -89,6 +90,7 @@ def join(
     size: int = SIZE,
     engine: str = "local",
     workers: int = 1,
+    facts: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict:
     """Official shards as native ones, with pictures; a killed run goes on.
 
@@ -96,7 +98,10 @@ def join(
         official: folder of official tars.
         teachers: name -> dimension, in the order in which they stand in the stored vectors.
         images: folder with pictures or tars of them; None if the official tars hold them.
-        logit_scales: teacher -> logit scale, for the manifest (the official layout does not have them).
+        logit_scales: teacher -> logit scale, for the manifest (the official layout does not have them). They are no
+            part of the work: a second call with others writes them into the manifest and does nothing else.
+        facts: teacher -> what else the manifest is to say of it, by the names of `models.card.TeacherCard`:
+            `image_size` and `interpolation`, a `logit_bias`, ... As with scales, a later call may add to them.
         size: side in pixels that RandAugment's shifts were recorded at.
         engine, workers: see `engines.run`; each worker indexes the pictures for itself.
 
@@ -111,10 +116,18 @@ def join(
     settings = {"teachers": list(teachers.items()), "storage": storage, "size": size}
     work = Work(out, "join", 1, settings, {"official": tars, "images": str(images or "")})
     make = functools.partial(ShardJoiner, Path(official), images, dict(teachers), storage, size)
-    scales = logit_scales or {}
-    cards = [{"name": name, "dimension": d, "logit_scale": scales.get(name)} for name, d in teachers.items()]
-    summarise = functools.partial(_summary, out=out, teachers=cards)
-    return make_shards(work, names, make, summarise, engine, workers)
+    for what, given in (("logit_scales", logit_scales or {}), ("facts", facts or {})):
+        if unknown := sorted(set(given) - set(teachers)):
+            raise ValueError(f"{what} names {unknown}, but the teachers are {sorted(teachers)}")
+    scales = {name: {"logit_scale": float(scale)} for name, scale in (logit_scales or {}).items()}
+    known = {name: {**(facts or {}).get(name, {}), **scales.get(name, {})} for name in teachers}
+    cards = [{"name": name, "dimension": d, "logit_scale": None, **known[name]} for name, d in teachers.items()]
+    found = make_shards(work, names, make, functools.partial(_summary, out=out, teachers=cards), engine, workers)
+    told = [{**card, **known[card["name"]]} for card in found["teachers"]]
+    if told != found["teachers"]:
+        found = {**found, "teachers": told}
+        write_atomic(out / "manifest.json", pretty(found))
+    return found
 
 
 def _summary(records: Sequence[dict], out: Path, teachers: Sequence[dict]) -> dict:
@@ -124,6 +137,7 @@ def _summary(records: Sequence[dict], out: Path, teachers: Sequence[dict]) -> di
     total: Counter = sum((Counter(record["dropped"]) for record in records), Counter())
     return {
         "teachers": teachers,
+        "captioners": sorted({name for record in records for name in record.get("captioners", [])}),
         "samples": sum(record["samples"] for record in records),
         "dropped": dict(sorted(total.items())),
         "shards": [
@@ -145,10 +159,13 @@ class ShardJoiner:
         """Write one shard; the content of its record, with `lost`: a line for each sample that could not be used."""
         dropped: Counter = Counter()
         lost: list[dict] = []
-        info = shards.write_shard(target, self.samples(self.official / target.name, dropped, lost), self.storage)
-        return {**info._asdict(), "dropped": dict(sorted(dropped.items())), "lost": lost}
+        captioners: set[str] = set()
+        samples = self.samples(self.official / target.name, dropped, lost, captioners)
+        info = shards.write_shard(target, samples, self.storage)
+        counts = {"dropped": dict(sorted(dropped.items())), "captioners": sorted(captioners)}
+        return {**info._asdict(), **counts, "lost": lost}
 
-    def samples(self, path: Path, dropped: Counter, lost: list[dict]) -> Iterator[Sample]:
+    def samples(self, path: Path, dropped: Counter, lost: list[dict], captioners: set[str]) -> Iterator[Sample]:
         """The samples of one official shard that have their picture; the others are counted and listed."""
         for sample in read_official(path, self.teachers, self.size, dropped):
             reason = ""
@@ -161,6 +178,7 @@ class ShardJoiner:
             if not reason and not sample.views:
                 reason = "missing_image"
             if not reason:
+                captioners.update(sample.syn_texts)
                 yield sample
                 continue
             dropped[reason] += 1

@@ -19,7 +19,7 @@ from PIL import Image
 from mobileclip2_lite.shards import samples as shards
 from mobileclip2_lite.shards.samples import Sample
 from mobileclip2_lite.views.decoding import decode
-from mobileclip2_lite.work.files import sha256_bytes
+from mobileclip2_lite.work.files import sha256_bytes, write_atomic
 from mobileclip2_lite.work.folder import Work, read_manifest
 from mobileclip2_lite.work.shardwise import make_shards
 
@@ -40,7 +40,8 @@ def shrink(
         engine, workers: see `engines.run`.
 
     Returns:
-        The manifest: that of `folder` with other shards.
+        The manifest: that of `folder` with other shards; `reinforced` says how its rows and views were stored. A
+        `temperature.json` beside it is copied.
 
     Raises:
         StageMismatch: `out` holds other work. FolderLocked: another process writes `out`.
@@ -48,16 +49,40 @@ def shrink(
     folder, out = Path(folder), Path(out)
     work = Work(out, "shrink", 1, {"side": side, "quality": quality}, {"reinforced": folder})
     manifest = read_manifest(folder)
-    make = functools.partial(ShardShrinker, folder, manifest["settings"]["storage"], side, quality)
+    make = functools.partial(ShardShrinker, folder, stored_as(folder, manifest)["storage"], side, quality)
     names = [shard["name"] for shard in manifest["shards"]]
-    return make_shards(work, names, make, functools.partial(_summary, manifest=manifest), engine, workers)
+    found = make_shards(
+        work, names, make, functools.partial(_summary, folder=folder, manifest=manifest), engine, workers
+    )
+    if (folder / TUNED).is_file() and not (out / TUNED).is_file():  # a search of the copy's own goes before
+        write_atomic(out / TUNED, (folder / TUNED).read_bytes())
+    return found
 
 
-def _summary(records: Sequence[dict], manifest: dict) -> dict:
+def stored_as(folder: Path, manifest: dict) -> dict:
+    """How rows and views of a reinforced folder, or of a copy of one, were stored: `storage`, `layout`, `augment`, ...
+
+    Raises:
+        ValueError: the manifest does not say.
+    """
+    said = {**manifest.get("settings", {}), **manifest.get("reinforced", {})}
+    if "storage" not in said:
+        raise ValueError(
+            f"{folder / 'manifest.json'} does not say how embeddings are stored: it is no reinforced folder"
+        )
+    return {key: said[key] for key in ("storage", "layout", "augment", "views", "seed", "precision") if key in said}
+
+
+def _summary(records: Sequence[dict], folder: Path, manifest: dict) -> dict:
     """The manifest's content: what that of the reinforced folder says of its samples, with other shards."""
     kept = {k: manifest[k] for k in ("sample_schema", "teachers", "captioners", "samples") if k in manifest}
+    kept["reinforced"] = stored_as(folder, manifest)
     made = [{key: record[key] for key in ("name", "sha256", "samples", "bytes", "dropped")} for record in records]
     return {**kept, "bytes": sum(record["bytes"] for record in made), "dropped": {}, "shards": made}
+
+
+TUNED = "temperature.json"
+"""Beside a manifest: teacher -> logit scale found by `studies.temperature`; goes before the manifest's."""
 
 
 class ShardShrinker:

@@ -19,15 +19,12 @@ from torch import Tensor
 
 from mobileclip2_lite.models.card import TeacherCard
 from mobileclip2_lite.recipes import Train
+from mobileclip2_lite.shards.shrinking import TUNED
 from mobileclip2_lite.work.folder import read_manifest
 
 if TYPE_CHECKING:
     from mobileclip2_lite.models.teachers import TeacherEnsemble
     from mobileclip2_lite.training.feeding import Fed
-
-
-TUNED = "temperature.json"
-"""Beside a manifest: teacher -> logit scale found by `temperature.search`; goes before the manifest's."""
 
 
 def teacher_cards(data: Path, settings: Train) -> dict[str, TeacherCard]:

@@ -246,3 +246,12 @@ def test_killed_at_fifty_moments_the_result_is_the_same(teachers, tmp_path):
             out = tmp_path / f"out-{finished}"
     reinforce(settings, pairs, out, ensemble=teachers)
     assert files(out) == expected
+
+
+def test_another_seed_draws_other_views(reinforced, pairs, teachers, tmp_path):
+    other = tmp_path / "other"
+    reinforce(dataclasses.replace(SETTINGS, seed=SETTINGS.seed + 1), pairs, other, ensemble=teachers)
+    for path in sorted(reinforced[0].glob("*.tar")):
+        for one, two in zip(shards.read_samples(path), shards.read_samples(other / path.name), strict=True):
+            assert one.uid == two.uid
+            assert not set(map(str, one.views)) & set(map(str, two.views))

@@ -29,6 +29,7 @@ from mobileclip2_lite.views import decoding
 from mobileclip2_lite.views.operations import OPERATIONS
 from mobileclip2_lite.views.replay import replay
 from mobileclip2_lite.views.view import SourceMismatch
+from mobileclip2_lite.work.folder import read_manifest
 
 TEACHERS = {"first": 6, "second": 4}
 PARAMETERS = [[[3, 5, 20, 30], [[3, 30.453172], [5, -9.0]]], [[0, 0, 44, 60], [[11, 178.5], [4, -45.0]]]]
@@ -321,3 +322,24 @@ def test_a_view_is_not_replayed_on_an_image_of_another_size():
     with pytest.raises(SourceMismatch, match="60 x 44"):
         replay(Image.new("RGB", (61, 44)), view, 32)
     assert replay(Image.new("RGB", (120, 88)), view, 32, on_mismatch="ignore").size == (32, 32)
+
+
+def test_a_later_join_takes_other_scales_and_facts_and_joins_nothing_again(tmp_path, monkeypatch):
+    write_tar(tmp_path / "published" / "0.tar", {"uid0": official_sample(0, image=False)[0]})
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "uid0.jpg").write_bytes(picture(0))
+    places = (tmp_path / "published", tmp_path / "out", TEACHERS, tmp_path / "images")
+    first = join(*places)
+    assert [card["logit_scale"] for card in first["teachers"]] == [None, None]
+    assert first["captioners"] == [""]
+    monkeypatch.setattr("mobileclip2_lite.shards.joining.ShardJoiner.__call__", None)
+    second = join(*places, {"first": 70.0}, facts={"second": {"image_size": 336, "logit_bias": -10.0}})
+    assert second == read_manifest(tmp_path / "out")
+    cards = {card["name"]: card for card in second["teachers"]}
+    assert cards["first"]["logit_scale"] == 70.0
+    assert (cards["second"]["image_size"], cards["second"]["logit_bias"]) == (336, -10.0)
+    third = {card["name"]: card for card in join(*places, {"second": 60.0})["teachers"]}
+    assert (third["first"]["logit_scale"], third["second"]["logit_scale"]) == (70.0, 60.0)
+    assert third["second"]["logit_bias"] == -10.0
+    with pytest.raises(ValueError, match=r"logit_scales names \['third'\]"):
+        join(*places, {"third": 1.0})

@@ -15,7 +15,7 @@ import torch
 from doubles.fake_teachers import FakeTeachers, files, picture, sample, write_pairs
 from PIL import Image
 
-from mobileclip2_lite.recipes import Reinforce
+from mobileclip2_lite.recipes import Reinforce, Train
 from mobileclip2_lite.reinforcement.stage import reinforce
 from mobileclip2_lite.shards import dataset as dataset_module
 from mobileclip2_lite.shards import embeddings as storage
@@ -301,3 +301,42 @@ def test_a_damaged_shard_is_walked_once_and_counted_as_what_it_is(folder, tmp_pa
     assert len(batch.uids) == 13
     assert dataset.dropped == {"damaged_tar": 11}
     assert walked.count(path.name) == 1
+
+
+def test_a_copy_of_a_copy_keeps_how_rows_and_views_were_stored(tmp_path):
+    import json
+
+    from mobileclip2_lite.training.teachers import TUNED, teacher_cards
+
+    pairs = write_pairs(tmp_path / "pairs", [[sample(i) for i in range(2)]])
+    settings = Reinforce(teachers=("small", "large"), views=VIEWS, storage="int8")
+    whole = reinforce(settings, pairs, tmp_path / "full", ensemble=FakeTeachers())
+    (tmp_path / "full" / TUNED).write_text('{"small": 33.0}', "utf-8")
+    shrink(tmp_path / "full", tmp_path / "half", side=40)
+    again = shrink(tmp_path / "half", tmp_path / "quarter", side=20)
+    assert again["reinforced"]["storage"] == "int8"
+    assert again["reinforced"]["layout"] == "native"
+    assert again["reinforced"]["augment"] == whole["settings"]["augment"]
+    assert again["teachers"] == whole["teachers"]
+    assert json.loads((tmp_path / "quarter" / TUNED).read_text("utf-8")) == {"small": 33.0}
+    scales = {name: card.logit_scale for name, card in teacher_cards(tmp_path / "quarter", Train(distill=1.0)).items()}
+    assert scales == {"small": 33.0, "large": 70.0}
+    with pytest.raises(ValueError, match="no reinforced folder"):
+        shrink(pairs, tmp_path / "other")
+
+
+def test_only_the_first_views_and_captions_are_used_where_asked(folder, samples):
+    """Over enough epochs the loader shows all views and captions of a sample, or the first so many."""
+    uid = next(uid for uid, item in samples.items() if item.syn_texts)
+    for most in (0, 1, 2):
+        dataset = ReinforcedDataset(folder, 32, 24, captioners=("c",), max_views=most, max_captions=most)
+        rows, captions = set(), set()
+        for epoch in range(8):
+            dataset.set_epoch(epoch)
+            batch = dataset.batch(0)
+            place = batch.uids.index(uid)
+            stored = samples[uid].embeddings["image/small"].float()
+            rows.add(int((stored - batch.image_embeddings["small"][place]).norm(dim=1).argmin()))
+            captions.add(batch.syn_texts[place])
+        assert rows == set(range(most or VIEWS))
+        assert captions == set(samples[uid].syn_texts["c"][: most or None])
