@@ -148,13 +148,15 @@ def table_source(
         asked: the split to take, where a column `split` or the images' folders name several.
     """
     items: list[tuple[str, str, dict | str, tuple[str, str] | None]] = []  # key, image, row or what is wrong, columns
-    known, listed = [], set()
+    known, listed, elsewhere = [], set(), _by_base(names or ())
     for table in tables:
         known.append([table, sha256_file(folder / table)])
         rows = list(read_rows(folder / table, (settings.image_key, settings.text_key)))
         columns = _columns([row for _, row in rows if isinstance(row, dict)], settings, folder / table)
         for line, row in rows:
             name = _image_name(folder, table, _lone(row.get(columns[0]))) if isinstance(row, dict) else ""
+            if elsewhere and name and not os.path.lexists(folder / name):  # Flickr8k: the images lie in Images/
+                name = elsewhere.get(Path(name).name) or name
             items.append((f"{table}:{line}", name, row, columns))
             listed.add(name)
     chosen, notes = splits.choose([_row_split(name, row) for _, name, row, _ in items], asked, str(folder / tables[0]))
@@ -172,6 +174,13 @@ def table_source(
 
     identity = {"kind": "table", "rows": len(items), "digest": sha256_bytes(canonical(known))}
     return Source(identity, records, len(groups), _ignored(names or (), {*images, *tables}) | notes)
+
+
+def _by_base(names: Sequence[str]) -> dict[str, str]:
+    """The images whose own name, without its folders, no other has."""
+    images = [name for name in names if name.lower().endswith(SUFFIXES)]
+    counts = Counter(Path(name).name for name in images)
+    return {Path(name).name: name for name in images if counts[Path(name).name] == 1 and "/" in name}
 
 
 def _row_split(name: str, row: dict | str) -> str | None:

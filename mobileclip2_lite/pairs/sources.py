@@ -20,7 +20,7 @@ from mobileclip2_lite.pairs import files, splits
 from mobileclip2_lite.pairs import hf_datasets as hub
 from mobileclip2_lite.pairs import webdataset as tars
 from mobileclip2_lite.pairs.records import Record, Source
-from mobileclip2_lite.pairs.tables import TABLE_SUFFIXES, read_rows
+from mobileclip2_lite.pairs.tables import TABLE_SUFFIXES, is_table, read_rows
 from mobileclip2_lite.recipes import Pairs, World
 from mobileclip2_lite.views.decoding import SUFFIXES
 from mobileclip2_lite.views.images import local_path
@@ -159,6 +159,7 @@ def _kind_source(folder: Path, names: list[str], settings: Pairs, seed: int, ask
     if files.has_texts(folder, names, settings.text_key):
         return files.beside_source(folder, names, settings, seed)
     images = {name for name in names if Path(name).suffix.lower() in SUFFIXES}
+    tables += [name for name in names if "/" not in name and name.endswith(".txt") and is_table(folder / name)]
     top = _top(tables)
     found = [name for name in names if name.lower().endswith(tars.SUFFIXES)]
     about_images = bool(images) and _names_one(folder, top, images)
@@ -173,7 +174,7 @@ def _kind_source(folder: Path, names: list[str], settings: Pairs, seed: int, ask
     elif images and len(tables) != 1:
         raise ValueError(
             f"{folder} holds {len(images)} images and no texts: put NAME.txt beside each image, or add a metadata.csv "
-            f"with the columns file_name and text"
+            f"with the columns file_name and text{_annotations(names)}"
         )
     elif len(tables) == 1:
         return files.table_source(folder, tables, names, settings, seed, asked)
@@ -199,6 +200,12 @@ def _names_one(folder: Path, tables: list[str], images: set[str]) -> bool:
             if values & known:
                 return True
     return False
+
+
+def _annotations(names: Iterable[str]) -> str:
+    """What to do with COCO's kind of annotations, if they are there."""
+    found = next((name for name in names if re.search(r"(caption|annotation)[^/]*\.json$", name.lower())), None)
+    return f"; {found} looks like COCO's: write its captions as the rows of a metadata.jsonl" if found else ""
 
 
 def _foreign(names: Iterable[str]) -> str:

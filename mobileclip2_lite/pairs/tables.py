@@ -38,7 +38,7 @@ def read_rows(path: Path, keys: Sequence[str | None] = ()) -> Iterator[tuple[int
     if suffix == ".parquet":
         rows = _parquet_rows(path)
     else:
-        rows = _csv_rows(path, keys) if suffix in (".csv", ".tsv") else _json_rows(path)
+        rows = _csv_rows(path, keys) if suffix in (".csv", ".tsv", ".txt") else _json_rows(path)
     first_bad, good, empty = None, False, True
     for line, row in rows:
         empty = False
@@ -49,6 +49,16 @@ def read_rows(path: Path, keys: Sequence[str | None] = ()) -> Iterator[tuple[int
         raise ValueError(f"{path} has no rows")
     if not good:
         raise ValueError(f"{path} has no row that can be read; the first is {first_bad}")
+
+
+def is_table(path: Path) -> bool:
+    """Whether a `.txt` is a table of images and texts, as Flickr8k's `captions.txt`: its first line names both."""
+    head = [line for _, line in islice(_lines(path), 20)]
+    try:
+        names = {name.strip().lower() for name in _header(path, head, ())[1]} if head else set()
+    except ValueError:
+        return False
+    return bool(names & set(IMAGE_COLUMNS)) and bool(names & set(TEXT_COLUMNS))
 
 
 def encoding_of(path: Path) -> str:

@@ -350,6 +350,27 @@ def test_images_in_json_lines_in_every_form(images, tmp_path):
     assert dropped == {"no_image": 1, "several_images": 1}
 
 
+@pytest.mark.parametrize("name", ["captions.txt", "results.csv"])
+def test_flickrs_tables_beside_a_folder_of_images(tmp_path, name):
+    header, mark = {
+        "captions.txt": ("image,caption", ","),
+        "results.csv": ("image_name| comment_number| comment", "| 0| "),
+    }[name]
+    for k in range(3):
+        write(tmp_path / "s" / "Images" / f"{k}.jpg", picture(k))
+    rows = "".join(f"{k}.jpg{mark}text {k}\n{k}.jpg{mark}also {k}\n" for k in range(3))
+    write(tmp_path / "s" / name, f"{header}\n{rows}")
+    write(tmp_path / "s" / "LICENSE.txt", "image of a licence, with text")
+    found, dropped, manifest = made(tmp_path / "s", tmp_path / "out")
+    assert (found, dropped, manifest["texts"]) == (numbered(3), {}, 6)
+
+
+def test_cocos_annotations_are_named(images, tmp_path):
+    write(images / "annotations" / "captions_train2017.json", '{"images": [], "annotations": []}')
+    with pytest.raises(ValueError, match=r"captions_train2017.json looks like COCO's: write its captions as the rows"):
+        made(images, tmp_path / "out")
+
+
 def test_metadata_parquet(images, tmp_path):
     rows = {"file_name": [f"{k}.jpg" for k in range(11)], "text": [f"text {k}" for k in range(11)]}
     pyarrow.parquet.write_table(pyarrow.table(rows), images / "metadata.parquet")
