@@ -19,8 +19,17 @@ from mobileclip2_lite.work.randomness import rng, stable_uid
 if TYPE_CHECKING:
     pass
 
-PAPER_BYTES = {2: 24 * 1024, 5: 33 * 1024, 30: 108 * 1024}
-"""Views -> bytes of a sample's embeddings: two teachers of 768 dimensions, six texts, bf16 (MobileCLIP)."""
+PUBLISHED = {
+    "DataCompDR-12M": (12_800_000, 30, 1.9),
+    "DataCompDR-1B": (1_280_000_000, 10, 140.0),
+    "DFNDR-12M": (12_800_000, 30, 1.3),
+    "DFNDR-2B": (1_900_000_000, 2, 162.0 - 65.0),
+}
+"""Set -> samples, views, TB as published (MobileCLIP and MobileCLIP2; DFNDR-2B without its base set of 65 TB).
+
+All have two teachers of 768 dimensions and five captions. The official files are gzipped; numbers are bf16 in
+DFNDR-12M, and for the others the papers do not say.
+"""
 
 
 def sample_bytes(recipe: Recipe, image_bytes: int = 0) -> dict[str, int]:
