@@ -33,6 +33,7 @@ __all__ = [
     "record",
     "recorded",
     "run_folder",
+    "run_place",
     "search_box",
     "setup",
     "show",
@@ -164,23 +165,29 @@ def _display(bundle: dict[str, Any]) -> None:
     display(bundle, raw=True)
 
 
+def run_place(recipe: str) -> Path:
+    """Where the run of a recipe lies or will lie: `runs/<recipe>` here, in a folder above, or in the repository."""
+    here, repository = Path.cwd(), Path(__file__).resolve().parents[2]
+    for folder in (here, *here.parents, repository):
+        if (folder / "runs" / recipe).is_dir():
+            return folder / "runs" / recipe
+    home = next((folder for folder in (here, *here.parents) if (folder / "notebooks").is_dir()), here)
+    return home / "runs" / recipe
+
+
 def run_folder(recipe: str, given: str | os.PathLike | None = None) -> Path:
-    """Where a recipe's run lies: `given`, or `runs/<recipe>` in the repository, wherever the notebook was opened from.
+    """The folder of a recipe's run, `given` or found by `run_place`, wherever the notebook was opened from.
 
     Raises:
         FileNotFoundError: no run lies there; the message names the command that makes it.
     """
-    if given:
-        return Path(given)
-    here = Path.cwd()
-    places = [folder / "runs" / recipe for folder in (here, *here.parents, Path(__file__).resolve().parents[2])]
-    for place in places:
-        if place.is_dir():
-            return place
-    raise FileNotFoundError(
-        f"no run of recipe {recipe!r} in {here} or a folder above it: `make run RECIPE={recipe}` makes it "
-        "(or pass its folder: run = '...')"
-    )
+    place = Path(given) if given else run_place(recipe)
+    if not given and not place.is_dir():
+        raise FileNotFoundError(
+            f"no run of recipe {recipe!r} at {place}: `make run RECIPE={recipe}` makes it (or pass its folder: "
+            "run_folder = '...')"
+        )
+    return place
 
 
 def table(header: Sequence[Any], rows: Sequence[Sequence[Any]]) -> None:
