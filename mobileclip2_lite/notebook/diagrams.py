@@ -172,8 +172,8 @@ def targets(names: Sequence[str], soft: Sequence[float], right: int = 0) -> Figu
     made, axes = figure(8.2, 0.36 * len(names) + 1.2, 1, 2)
     hard = [float(index == right) for index in range(len(names))]
     for cell, values, title, role in (
-        (axes[0, 0], hard, "one-hot: the pair, and nothing else", "control"),
-        (axes[0, 1], soft, "a teacher's target: also what is alike", "teacher"),
+        (axes[0, 0], hard, "one-hot: this pair only", "control"),
+        (axes[0, 1], soft, "a teacher: also what is alike", "teacher"),
     ):
         cell.barh(range(len(names)), values, color=COLOURS[role], edgecolor="white")
         cell.set_xlim(0, 1)
