@@ -25,7 +25,8 @@ COLOURS = {"control": "#D55E00", "student": "#0072B2", "teacher": "#009E73", "ch
 """Colours of the roles that recur (Okabe and Ito)."""
 CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
-HATCHES = ("", "///", "...", "xx", "\\\\\\", "oo", "++")
+REFERENCE = "///"
+"""Hatching means the reference that the others are compared with, in every figure."""
 
 STYLE = {
     "figure.dpi": DPI,
@@ -221,7 +222,8 @@ def bars(
         seeds = [scale * np.atleast_1d(np.asarray(entry, dtype=float)) for entry in entries]
         spread = [entry.std(ddof=1) if len(entry) > 1 else 0.0 for entry in seeds]
         x = places + (index - (len(values) - 1) / 2) * width
-        look = {"color": colours[index], "hatch": HATCHES[index % len(HATCHES)], "edgecolor": "white"}
+        hatch = REFERENCE if "control" in label.lower() else ""
+        look = {"color": colours[index], "hatch": hatch, "edgecolor": "white"}
         axes.bar(x, [entry.mean() for entry in seeds], width * 0.95, label=label, **look)
         if any(spread):
             axes.errorbar(x, [entry.mean() for entry in seeds], spread, fmt="none", ecolor="black", capsize=3)

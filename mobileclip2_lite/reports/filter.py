@@ -246,7 +246,7 @@ def _histogram(lines: Sequence[dict], wrong: np.ndarray | None) -> bytes:
     parts = {"all pairs": scores} if wrong is None else {"right text": scores[~wrong], "wrong text": scores[wrong]}
     edges = np.histogram_bin_edges(scores, BINS)
     for index, (label, part) in enumerate(parts.items()):
-        look = {"color": figures.CYCLE[index], "hatch": figures.HATCHES[index], "alpha": 0.6, "edgecolor": "white"}
+        look = {"color": figures.CYCLE[index], "alpha": 0.6, "edgecolor": "white"}
         axes.hist(part, edges, label=label, **look)
     border = min(line["score"] for line in lines if line["kept"])
     axes.axvline(border, color="black", linestyle="--", linewidth=1.2, label="kept from here on")
