@@ -38,6 +38,7 @@ __all__ = [
     "setup",
     "show",
     "table",
+    "verdicts",
     "versions",
 ]
 
@@ -197,6 +198,37 @@ def table(header: Sequence[Any], rows: Sequence[Sequence[Any]]) -> None:
     cells = [[f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
     text = to_markdown("", [Table([str(name) for name in header], cells)]).partition("\n\n")[2]
     _display({"text/markdown": text, "text/plain": text})
+
+
+def verdicts(*words: str, results: str | os.PathLike | None = None) -> dict[str, str]:
+    """Show the ledger's claims whose text holds one of some words, with effect, seeds and verdict.
+
+    Args:
+        words: such as `ensemble`; without any, all claims.
+        results: folder of recorded lines; None for the package's own.
+
+    Returns:
+        Claim and measure -> verdict: agrees, disagrees, cannot tell, or not tested.
+
+    Raises:
+        ValueError: no claim holds any of the words.
+    """
+    from mobileclip2_lite.studies import claims
+    from mobileclip2_lite.studies.ledger import shown_effect
+    from mobileclip2_lite.studies.recorded import all_lines, results_folder
+
+    found = [
+        entry
+        for entry in claims.entries(all_lines(results_folder(results)))
+        if not words or any(word.lower() in entry.claim.text.lower() for word in words)
+    ]
+    if not found:
+        raise ValueError(f"no claim of the ledger holds {' or '.join(words)}: see docs/claims.md")
+    rows = []
+    for claim_, effect, verdict, *_ in found:
+        rows.append([claim_.text, claims.MEASURES[claim_.measure], shown_effect(effect), f"**{verdict}**"])
+    table(["claim", "measure", "effect in points (95 % interval)", "verdict"], rows)
+    return {f"{entry.claim.text} ({claims.MEASURES[entry.claim.measure]})": entry.verdict for entry in found}
 
 
 def show(fn: Callable | type) -> None:

@@ -46,7 +46,7 @@ def ledger(lines: Sequence[Mapping[str, Any]]) -> str:
     ]
     for claim, effect, verdict, _ in found:
         out.append(
-            f"| {claim.text} | {claim.source} | {MEASURES[claim.measure]} | {_shown(effect)} | "
+            f"| {claim.text} | {claim.source} | {MEASURES[claim.measure]} | {shown_effect(effect)} | "
             f"{effect.seeds if effect else ''} | {verdict} |"
         )
     out += ["", *_row_table(lines), "", *_clean_data()]
@@ -86,7 +86,8 @@ def _level(lines: Sequence[Mapping[str, Any]], measure: str) -> str:
     return shown if found.low is None else f"{shown} ({100 * max(0, found.low):.1f} to {100 * found.high:.1f})"
 
 
-def _shown(effect: intervals.Interval | None) -> str:
+def shown_effect(effect: intervals.Interval | None) -> str:
+    """An effect in points with its interval, empty where there is none."""
     if effect is None:
         return ""
     if effect.low is None or effect.high is None:

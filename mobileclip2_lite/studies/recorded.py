@@ -109,6 +109,13 @@ def mean(ladder: Ladder, row: str, measure: str = "zero_shot") -> float | None:
     return statistics.fmean(found) if found else None
 
 
+def there(study: Study, ladder: Ladder) -> Study:
+    """The study without rows that were not recorded; its control is the first that was, where its own is missing."""
+    rows = {label: row for label, row in study.rows.items() if ladder.get(row)}
+    control = study.control if study.control in rows else next(iter(rows), study.control)
+    return study._replace(rows=rows or study.rows, control=control)
+
+
 def study_table(
     ladder: Ladder, study: Study, measures: Sequence[str] = MEASURES, efficiency: str | None = None
 ) -> tuple[list[str], list[list[str]]]:
