@@ -250,3 +250,14 @@ def test_captioner_in_the_layout_of_the_published_ones(tmp_path, wrapped):
     assert loaded.preprocess.image_size == 16
     start, end, _ = special_tokens(loaded)
     assert loaded.tokenizer([""])[0, :2].tolist() == [start, end]
+
+
+def test_held_out_takes_exactly_as_many_pairs_as_asked(folder, monkeypatch):
+    seen = []
+    loaded = create_model(folder / "model")
+    held = HeldOut(folder / "data", count=10, batch_size=4)
+    monkeypatch.setattr(
+        "mobileclip2_lite.training.captioner_step.cut", lambda tokens, pad: seen.append(len(tokens)) or tokens
+    )
+    assert held(loaded)["caption_loss"] > 0
+    assert seen == [4, 4, 2]
