@@ -183,6 +183,8 @@ class Train:
     """Lambda: weight of the distillation loss, 1 - lambda of the contrastive loss (paper: 1)."""
     gated: bool = False
     """Weigh each pair's contrastive term by the stored teachers' belief in the pair (ours; needs 0 < `distill` < 1)."""
+    hard_negatives: float = 0.0
+    """Weight of preferring each caption to itself with colours exchanged or a relation mirrored (ours); 0 for none."""
     contrast: float = 1.0
     """Weight of the whole of that beside the captioning loss (CoCa: 1)."""
     captioning: float = 0.0

@@ -17,7 +17,14 @@ from mobileclip2_lite.studies import intervals, recorded
 from mobileclip2_lite.studies.rows import CONV, SE
 
 ZERO, I2T, T2I = "zero_shot", "retrieval_i2t_r1", "retrieval_t2i_r1"
-MEASURES = {ZERO: "zero-shot", I2T: "image to text", T2I: "text to image"}
+BINDING, RELATIONS = "binding", "relations"
+MEASURES = {
+    ZERO: "zero-shot",
+    I2T: "image to text",
+    T2I: "text to image",
+    BINDING: "binding",
+    RELATIONS: "relations",
+}
 LEAST_SEEDS = 3
 """Fewer are never agreement."""
 GROUPS = {T2I: 5}
@@ -80,6 +87,11 @@ CLAIMS: tuple[Claim, ...] = (
     *_both(
         "A contrast gated by the teachers' belief beats the same λ without", OURS, "lambda 0.7, gated", "+ ensemble"
     ),
+    *(
+        Claim("Captions made wrong in one place teach what belongs to what", OURS, "hard negatives", "+ ensemble", part)
+        for part in (BINDING, RELATIONS)
+    ),
+    Claim("They cost no retrieval", OURS, "hard negatives", "+ ensemble", I2T, 0),
     Claim(
         "A fine-tuned captioner is no better than its pretrained one for zero-shot",
         PAPER,

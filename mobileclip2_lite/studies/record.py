@@ -34,7 +34,7 @@ from mobileclip2_lite.work.files import canonical, to_json
 PACKAGES = ("torch", "timm", "open_clip_torch", "numpy")
 PARTS = ("zero_shot", "retrieval", "binding", "relations")
 """What a row is measured on."""
-ITEMS = ("zero_shot", "retrieval_i2t_r1", "retrieval_t2i_r1")
+ITEMS = ("zero_shot", "retrieval_i2t_r1", "retrieval_t2i_r1", "binding", "relations")
 """Measures whose single hits are kept, for intervals."""
 
 

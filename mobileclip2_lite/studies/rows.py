@@ -60,6 +60,7 @@ ROWS: dict[str, Row] = {
     "lambda 0.5": _student(distill=0.5),
     "lambda 1": _student(distill=1.0),
     "lambda 0.7, gated": _student(distill=0.7, gated=True),
+    "hard negatives": _student(hard_negatives=1.0),
     # captions
     "captions: pretrained": _student(captioners=(WEB,)),
     "captions: short": _student(captioners=(SHORT,)),
@@ -145,6 +146,11 @@ STUDIES: dict[str, Study] = {
         "How much distillation?",
         {"λ = 0.5": "lambda 0.5", "λ = 0.7": "+ ensemble", "λ = 0.7, gated": "lambda 0.7, gated", "λ = 1": "lambda 1"},
         "λ = 1",
+    ),
+    "hard negatives": Study(
+        "Do captions made wrong teach binding and relations?",
+        {"without": "+ ensemble", "with": "hard negatives"},
+        "without",
     ),
     "captions": Study(
         "Which captioner, and one or several?",

@@ -37,7 +37,7 @@ class CaptionerStepper(Stepper):
     def __init__(
         self, settings: Train, teachers: Mapping[str, TeacherCard], steps: int, seed: int, processes: Processes
     ) -> None:
-        for name in ("forward_chunk", "compile"):
+        for name in ("forward_chunk", "compile", "hard_negatives"):
             if getattr(settings, name):
                 raise ValueError(f"a captioner's training does not know {name}: leave it at its default")
         super().__init__(settings, teachers, steps, seed, processes)

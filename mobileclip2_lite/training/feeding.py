@@ -20,6 +20,7 @@ from torch import Tensor
 
 from mobileclip2_lite.models.trimming import text_lengths
 from mobileclip2_lite.shards.dataset import Batch, ReinforcedDataset
+from mobileclip2_lite.training.hard_negatives import negatives
 
 
 @dataclass
@@ -43,6 +44,10 @@ class Fed:
     """Samples of the batch that could not be used, by reason."""
     image_ids: Tensor | None = None
     """int64 (B,), equal where two samples hold the same image: they are not each other's negatives."""
+    wrong_tokens: Tensor | None = None
+    """int64 (M, L): captions made wrong (`hard_negatives`), where they are asked for."""
+    wrong_rows: Tensor | None = None
+    """int64 (M,): the row of each one's image and right caption, which is of the last group of texts."""
 
 
 class Stream:
@@ -109,8 +114,12 @@ def feed(
     device: torch.device,
     workers: int = 0,
     ahead: int = 2,
+    negated: bool = False,
 ) -> Iterator[Fed]:
     """The stream's batches, loaded by `workers` processes and prepared by a thread beside the training.
+
+    Args:
+        negated: with each batch captions made wrong.
 
     Raises:
         Whatever loading raises, at the batch where it was raised.
@@ -130,7 +139,7 @@ def feed(
     def work() -> None:
         try:
             for batches in source:
-                if not put((_prepare(batches, tokens, device), None)):
+                if not put((_prepare(batches, tokens, device, negated), None)):
                     return
             put((None, None))
         except BaseException as error:
@@ -159,7 +168,7 @@ def _loader(stream: Stream, workers: int) -> Iterator[list[Batch]]:
     return iter(DataLoader(stream, batch_size=None, shuffle=False, num_workers=workers, prefetch_factor=2))
 
 
-def _prepare(batches: list[Batch], tokens: Tokens, device: torch.device) -> Fed:
+def _prepare(batches: list[Batch], tokens: Tokens, device: torch.device, negated: bool = False) -> Fed:
     batch = batches[0]
     texts, teacher_texts = [batch.texts], [batch.text_embeddings]
     if batch.syn_texts is not None:
@@ -176,6 +185,9 @@ def _prepare(batches: list[Batch], tokens: Tokens, device: torch.device) -> Fed:
         dropped=batch.dropped,
         image_ids=batch.image_ids,
     )
+    if negated:
+        wrong, fed.wrong_rows = negatives(texts[-1])
+        fed.wrong_tokens = tokens(wrong)
     return _each_tensor(fed, torch.Tensor.pin_memory) if device.type == "cuda" else fed
 
 

@@ -45,7 +45,7 @@ VERSION = 1
 """Of what a training writes."""
 NO_RESULT = ("workers", "checkpoint_every", "log_every", "tracker", "threads")
 """Settings that do not change the trained model."""
-LATER = ("gated", "optimizer", "final_learning_rate", "image_size", "text_from", "lock", "nested")
+LATER = ("gated", "hard_negatives", "optimizer", "final_learning_rate", "image_size", "text_from", "lock", "nested")
 """Settings that came after trainings had been finished: at their defaults they leave a training's key as it was."""
 
 
@@ -162,7 +162,9 @@ class Run:
         tokens = Tokens(self.stepper.loaded.tokenizer, self.stepper.cut)
         with contextlib.ExitStack() as stack:
             log = stack.enter_context(contextlib.closing(self.log())) if first else None
-            fed = feed(self.stream(), tokens, self.processes.device, settings.workers)
+            fed = feed(
+                self.stream(), tokens, self.processes.device, settings.workers, negated=settings.hard_negatives > 0
+            )
             stack.enter_context(contextlib.closing(fed))
             bar = stack.enter_context(contextlib.closing(self.bar(progress)))
             meter, found = Meter(), None

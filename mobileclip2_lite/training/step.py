@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -28,6 +28,7 @@ from mobileclip2_lite.training.cpu import strided_pointwise_by_slicing
 from mobileclip2_lite.training.distributed import Processes
 from mobileclip2_lite.training.feeding import Fed
 from mobileclip2_lite.training.grouped_convolutions import speed_up_grouped_convolutions
+from mobileclip2_lite.training.hard_negatives import preference
 from mobileclip2_lite.training.losses import PairLoss, Rows
 from mobileclip2_lite.training.nested import nested_loss
 from mobileclip2_lite.training.optimizer import Ema, clip_, learning_rate, optimizer
@@ -161,7 +162,7 @@ class Stepper:
             losses["loss"] = total.detach()
             return self.scaler.scale(total)
 
-        towers = [(image, self.loaded.preprocess.normalize(fed.images)), (text, stacked(fed.tokens))]
+        towers = [(image, self.loaded.preprocess.normalize(fed.images)), (text, stacked(_token_groups(fed)))]
         gradient_cache.backward(towers, loss, self.settings.forward_chunk, self.model, self.settings.recompute)
         return losses
 
@@ -177,7 +178,7 @@ class Stepper:
             images = self.processes.rows(image_features, counts)
             image_targets = self.processes.embeddings(teacher_images, counts)
             value = torch.zeros((), device=self.device)
-            groups = text_features.split([len(group) for group in fed.tokens])
+            groups = text_features.split([len(group) for group in _token_groups(fed)])
             for name, group, embeddings in zip(("", "_captions"), groups, teacher_texts, strict=False):
                 text_targets = self.processes.embeddings(embeddings, counts)
                 texts = self.processes.rows(group, counts)
@@ -185,9 +186,19 @@ class Stepper:
                 one = nested_loss(lambda i, t, o=others: self.pair_loss(i, t, *o), images, texts, self.settings.nested)
                 value = value + weight * one.total
                 losses.update({f"{part}{name}": weight * share for part, share in one.parts.items()})
+            if self.settings.hard_negatives:
+                hard = weight * self.preference(fed, image_features, groups, scale)
+                losses["hard_negatives"] = hard.detach()
+                value = value + self.settings.hard_negatives * hard
             return value
 
         return total
+
+    def preference(self, fed: Fed, images: Tensor, groups: Sequence[Tensor], scale: Tensor) -> Tensor:
+        """This process's share of the mean preference of right captions over wrong ones."""
+        counted = self.processes.sum(torch.tensor([len(fed.wrong_rows)], device=self.device)).clamp(min=1)[0]
+        right, wrong = groups[len(fed.tokens) - 1], groups[-1]
+        return preference(images[fed.wrong_rows], right[fed.wrong_rows], wrong, scale) / counted
 
     def image_ids(self, fed: Fed, counts: list[int]) -> Rows | None:
         """Which rows of all processes hold the same image; None where the one process sees that none do."""
@@ -235,6 +246,11 @@ def pair_loss(settings: Train, teachers: Mapping[str, TeacherCard]) -> PairLoss:
         settings.loss_chunk,
         settings.gated,
     )
+
+
+def _token_groups(fed: Fed) -> list[Tensor]:
+    """All texts of a batch: real ones, synthetic ones, and those made wrong."""
+    return fed.tokens if fed.wrong_tokens is None else [*fed.tokens, fed.wrong_tokens]
 
 
 def stacked(groups: list[Tensor]) -> Tensor:

@@ -74,6 +74,8 @@ def test_rows_are_trained_once_and_recorded_with_their_hits(toy, tmp_path, capsy
         "zero_shot": 24 * counts["renders"],
         "retrieval_i2t_r1": counts["scenes"],
         "retrieval_t2i_r1": 5 * counts["scenes"],
+        "binding": counts["hard_negatives"],
+        "relations": counts["hard_negatives"],
     }
     hits = intervals.unpack(plain["hits"]["zero_shot"], plain["items"]["zero_shot"])
     assert hits.mean() == pytest.approx(plain["metrics"]["zero_shot"], abs=1e-4)
