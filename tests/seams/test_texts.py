@@ -18,6 +18,7 @@ from mobileclip2_lite.deployment.runtime import Exported
 from mobileclip2_lite.evaluation.measures import zero_shot_classifier
 from mobileclip2_lite.filtering.scoring import ShardScorer
 from mobileclip2_lite.models.coca import cut, text_states
+from mobileclip2_lite.models.embedded import Travelling
 from mobileclip2_lite.models.loaded import encode_texts
 from mobileclip2_lite.models.teachers import Teacher, TeacherEnsemble
 from mobileclip2_lite.models.trimming import encode_text, is_trimmable, text_lengths, trim
@@ -68,7 +69,7 @@ def rows_of_reinforcement(ensemble, texts):
 def ways(loaded) -> dict:
     """Every way from texts to unit features."""
     ensemble = TeacherEnsemble([Teacher("t", "m", None, 10.0)], [loaded])
-    scorer = ShardScorer(loaded, Path(), Path(), "", 1)
+    scorer = ShardScorer(Travelling(loaded, None), Path(), {}, 1)
     tokens = Tokens(loaded.tokenizer, is_trimmable(loaded.model))
 
     @torch.no_grad()
