@@ -1,4 +1,4 @@
-"""The commands that measure and use models: `evaluate`, `latency`, `plan`, `export`, `search`."""
+"""The commands that measure and use models: `evaluate`, `latency`, `plan`, `export`, `playground`, `search`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
     """Register the commands."""
     _add_measuring(app, recipe)
     _add_using(app, recipe)
+    _add_searching(app)
 
 
 def _add_measuring(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
@@ -174,6 +175,46 @@ def _add_using(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
             print(table(export_litert(loaded, out, name=model)))
 
     @app.command
+    def playground(
+        model: Positional[str],
+        out: Positional[Path],
+        runtime: Path = Path("runs/npm/package/dist"),
+        album: Path | None = None,
+        serve: bool = False,
+        port: int = 8_000,
+    ) -> None:
+        """Write a page that runs the model in a browser: draw or drop an image, name it, search an album.
+
+        Args:
+            model: a folder with exported towers, or any model with weights.
+            out: folder to write.
+            runtime: the folder `dist` of the npm package onnxruntime-web (`make playground` fetches it).
+            album: folder of images to search (default: drawn scenes).
+            serve: start a server of the page on this machine alone, until Ctrl-C.
+            port: of that server.
+        """
+        from mobileclip2_lite.deployment.playground import (
+            check_runtime,
+            drawn_album,
+            folder_album,
+            server,
+            write_playground,
+        )
+        from mobileclip2_lite.deployment.towers import exported_folder
+
+        check_runtime(runtime)
+        pictures, start = folder_album(album, model) if album else drawn_album(recipe.world, model)
+        print(write_playground(exported_folder(model, out / ".towers"), out, runtime, pictures, start))
+        if serve:
+            with server(out, port) as running:
+                print(f"http://127.0.0.1:{running.server_address[1]}/ shows it; Ctrl-C ends it")
+                running.serve_forever()
+
+
+def _add_searching(app: tyro.extras.SubcommandApp) -> None:
+    """Images found again."""
+
+    @app.command
     def search(
         folder: Positional[Path],
         text: Annotated[Positional[str | None], tyro.conf.arg(metavar="TEXT")] = None,
@@ -223,39 +264,3 @@ def _add_using(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
             asked = " + ".join([*([text] if text else []), *(shown(one.name) for one in image)])
             asked += "".join(f" - {one}" for one in without)
             print(write_search_page(html, found, hits, asked, groups))
-
-    @app.command
-    def playground(
-        model: Positional[str],
-        out: Positional[Path],
-        runtime: Path = Path("runs/npm/package/dist"),
-        album: Path | None = None,
-        serve: bool = False,
-        port: int = 8_000,
-    ) -> None:
-        """Write a page that runs the model in a browser: draw or drop an image, name it, search an album.
-
-        Args:
-            model: a folder with exported towers, or any model with weights.
-            out: folder to write.
-            runtime: the folder `dist` of the npm package onnxruntime-web (`make playground` fetches it).
-            album: folder of images to search (default: drawn scenes).
-            serve: start a server of the page on this machine alone, until Ctrl-C.
-            port: of that server.
-        """
-        from mobileclip2_lite.deployment.playground import (
-            check_runtime,
-            drawn_album,
-            folder_album,
-            server,
-            write_playground,
-        )
-        from mobileclip2_lite.deployment.towers import exported_folder
-
-        check_runtime(runtime)
-        pictures, start = folder_album(album, model) if album else drawn_album(recipe.world, model)
-        print(write_playground(exported_folder(model, out / ".towers"), out, runtime, pictures, start))
-        if serve:
-            with server(out, port) as running:
-                print(f"http://127.0.0.1:{running.server_address[1]}/ shows it; Ctrl-C ends it")
-                running.serve_forever()

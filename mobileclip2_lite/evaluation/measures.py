@@ -139,6 +139,28 @@ def retrieval_hits(
     return to_text | _ranked(text_features, image_features, lambda rows: owner[rows, None] == images, ks, "t2i_r")
 
 
+def retrieval_by_dimensions(
+    image_features: Tensor,
+    text_features: Tensor,
+    image_of_text: Sequence[int] | np.ndarray | Tensor,
+    dimensions: Sequence[int],
+    ks: Sequence[int] = (1, 5),
+) -> dict[int, dict[str, float]]:
+    """`retrieval` with features cut to their first dimensions (Matryoshka, arXiv 2205.13147), by how many are kept.
+
+    Raises:
+        ValueError: there are not so many dimensions, or as `retrieval` does.
+    """
+    size = image_features.shape[1]
+    if bad := [d for d in dimensions if not 0 < d <= size]:
+        raise ValueError(f"dimensions {bad} do not lie between 1 and the features' {size}")
+    both = {
+        d: [torch.nn.functional.normalize(one[:, :d], dim=-1) for one in (image_features, text_features)]
+        for d in dimensions
+    }
+    return {d: retrieval(*cut, image_of_text, ks) for d, cut in both.items()}
+
+
 def _ranked(
     queries: Tensor, candidates: Tensor, right_of: Callable[[Tensor], Tensor], ks: Sequence[int], prefix: str
 ) -> dict[str, Tensor]:

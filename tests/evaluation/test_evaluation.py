@@ -269,3 +269,13 @@ def test_a_real_model_gives_the_same_features_whatever_the_batches():
 def test_labels_outside_the_classes_are_no_errors_of_the_model(labels):
     with pytest.raises(ValueError, match="not all rows of 3 classes"):
         zero_shot_accuracy(torch.eye(3), torch.eye(3), labels)
+
+
+def test_retrieval_at_fewer_dimensions():
+    images, texts = random_unit(20, 16), random_unit(20, 16, seed=1)
+    found = measures.retrieval_by_dimensions(images, texts, range(20), (4, 16))
+    assert found[16] == measures.retrieval(images, texts, range(20))
+    short = [torch.nn.functional.normalize(one[:, :4], dim=-1) for one in (images, texts)]
+    assert found[4] == measures.retrieval(*short, range(20))
+    with pytest.raises(ValueError, match="between 1 and the features' 16"):
+        measures.retrieval_by_dimensions(images, texts, range(20), (17,))
