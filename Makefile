@@ -32,7 +32,7 @@ export OMP_WAIT_POLICY := passive
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test notebooks publish playground lab lint bench stale
+.PHONY: help setup run test soak notebooks publish playground lab lint bench stale
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -44,6 +44,9 @@ run: $(STAMP) ## the whole way at recipe lite, into runs/lite/report.html (RECIP
 
 test: $(STAMP) ## all tests, the notebooks at recipe tiny included (ARGS="-k pairs" for some)
 	$(PY) -m pytest $(ARGS)
+
+soak: $(STAMP) ## a quarter of an hour of random faults: a store that fails, processes that are killed
+	$(PY) -m pytest -m soak tests/work $(ARGS)
 
 notebooks: $(STAMP) ## run all notebooks at recipe lite, into runs/notebooks/
 	@mkdir -p runs/notebooks

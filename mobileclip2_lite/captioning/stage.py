@@ -25,8 +25,10 @@ from mobileclip2_lite.models.embedded import Travelling, load
 from mobileclip2_lite.shards import samples as shards
 from mobileclip2_lite.shards.tars import ShardError, count_lost, read_tar, write_tar
 from mobileclip2_lite.views import decoding
+from mobileclip2_lite.work.crew import Spread
 from mobileclip2_lite.work.files import sha256_bytes, to_json
 from mobileclip2_lite.work.folder import Work, read_manifest
+from mobileclip2_lite.work.place import place_of
 from mobileclip2_lite.work.randomness import rng
 from mobileclip2_lite.work.shardwise import make_shards
 
@@ -51,11 +53,10 @@ def caption(
     settings: Caption,
     pairs: str | os.PathLike,
     out: str | os.PathLike,
-    engine: str = "local",
-    workers: int = 1,
     captioners: Mapping[str, LoadedModel] | None = None,
     precision: str = "fp32",
     device: str | None = None,
+    spread: Spread | None = None,
 ) -> dict:
     """Write captions for a folder of pair shards; finished shards of an interrupted run are kept.
 
@@ -65,7 +66,7 @@ def caption(
         settings: captioners and decoding (`recipes.Caption`).
         pairs: folder with shards and a manifest, captioned already or not, not reinforced.
         out: folder to write.
-        engine: `local` or `ray` (`engines.run`), with `workers` actors.
+        spread: over which workers (`crew.Spread`); None for this process.
         captioners: loaded already, by the name under which their captions are kept; None loads `settings.captioners`.
         precision: `fp32`, or `bf16` for autocast; part of the work's identity, since it changes captions.
         device: where each worker puts the captioners (`embedded.pick_device`); None leaves given ones where they are,
@@ -84,7 +85,7 @@ def caption(
     """
     from mobileclip2_lite.captioning import generation
 
-    pairs, out = Path(pairs), Path(out)
+    pairs, out = place_of(pairs), place_of(out)
     source = read_manifest(pairs)
     _check(settings, precision, pairs, source)
     loaded = _load(settings.captioners) if captioners is None else dict(captioners)
@@ -99,7 +100,7 @@ def caption(
     expected = {shard["name"]: shard.get("samples") for shard in source["shards"]}
     make = functools.partial(ShardCaptioner, settings, pairs, expected, sent, precision)
     summarise = functools.partial(summary, source=source, cards=[{**card, **identity} for card in cards])
-    return make_shards(work, expected, make, summarise, engine, workers)
+    return make_shards(work, expected, make, summarise, spread)
 
 
 def _check(settings: Caption, precision: str, pairs: Path, source: dict) -> None:

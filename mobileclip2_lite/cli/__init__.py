@@ -2,8 +2,8 @@
 
 Every stage of the way is a command that reads a folder and writes a folder; `run` goes the whole way. Settings start
 from the recipe named by `--recipe` (default lite) and any of them can be changed by its own option. Wrong input ends
-in one line that says what to do, and exit status 2. Commands that are not stages (measuring and using models) are in
-`cli_models`.
+in one line that says what to do, and exit status 2; shards that failed while all others were made, in exit status 3.
+Commands that are not stages (measuring and using models) are in `cli_models`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,14 @@ from mobileclip2_lite.cli import models as cli_models
 from mobileclip2_lite.cli import photos as cli_photos
 from mobileclip2_lite.cli import studies as cli_studies
 from mobileclip2_lite.cli.drawn import refuse_drawn
+from mobileclip2_lite.work.crew import GivenUp, Spread
 from mobileclip2_lite.work.folder import FolderLocked, StageMismatch
+from mobileclip2_lite.work.place import place_of
+from mobileclip2_lite.work.shardwise import ShardsFailed
 
 Flat = tyro.conf.arg(name="")
 """The fields of a dataclass become options of the command itself."""
-TEMPERATURE, COMPUTE = recipes.Temperature(), recipes.Compute()
+TEMPERATURE, COMPUTE, ALONE = recipes.Temperature(), recipes.Compute(), Spread()
 
 
 def _take_recipe(arguments: list[str]) -> tuple[recipes.Recipe, list[str]]:
@@ -117,7 +120,7 @@ def _add_stages(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         pairs: tyro.conf.Positional[Path],
         out: tyro.conf.Positional[Path],
         settings: Annotated[recipes.Reinforce, Flat] = recipe.reinforce,
-        engine: str = "local",
+        spread: Annotated[Spread, Flat] = ALONE,
         compute: Annotated[recipes.Compute, Flat] = COMPUTE,
         allow_drawn: bool = False,
     ) -> None:
@@ -127,7 +130,7 @@ def _add_stages(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
             pairs: folder of shards with pairs.
             out: folder to write.
             settings: teachers, views, storage.
-            engine: `local`, or `ray` for a cluster (the extra `scale`).
+            spread: over which workers.
             compute: device and precision of the teachers, threads that cut images ahead of them.
             allow_drawn: let models of the embedded world judge other images all the same.
         """
@@ -135,7 +138,7 @@ def _add_stages(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
 
         refuse_drawn(settings.teachers, pairs, "--teachers", allow_drawn)
         chosen = {"precision": compute.precision, "device": compute.device, "threads": compute.threads}
-        _summary(reinforce_folder(settings, pairs, out, engine=engine, **chosen), out)
+        _summary(reinforce_folder(settings, pairs, out, spread=spread, **chosen), out)
 
     @app.command
     def inspect(path: tyro.conf.Positional[Path], html: Path | None = None, verify: bool = False) -> None:
@@ -224,7 +227,7 @@ def command() -> str:
 
 
 def _summary(manifest: dict, out: Path) -> None:
-    print(f"{manifest['samples']:,} samples in {len(manifest['shards'])} shards in {out}")
+    print(f"{manifest['samples']:,} samples in {len(manifest['shards'])} shards in {place_of(out)}")
     for reason, count in manifest["dropped"].items():
         print(f"  dropped {count:,}: {reason}")
 
@@ -245,6 +248,9 @@ def main(arguments: list[str] | None = None) -> None:
         cli_photos.add(app, recipe)
         cli_studies.add(app, recipe)
         app.cli(args=rest, prog="mobileclip2-lite", description=__doc__.split("\n")[0])
-    except (ValueError, OSError, ModuleNotFoundError, StageMismatch, FolderLocked) as error:
+    except ShardsFailed as error:  # all that could be made is made
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(3) from error
+    except (ValueError, OSError, ModuleNotFoundError, StageMismatch, FolderLocked, GivenUp) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from error

@@ -9,10 +9,13 @@ import tyro
 
 from mobileclip2_lite import recipes
 from mobileclip2_lite.cli.drawn import is_drawn, refuse_drawn
+from mobileclip2_lite.work.crew import Spread
+from mobileclip2_lite.work.place import place_of
 
 Positional = tyro.conf.Positional
 Flat = tyro.conf.arg(name="")
-FILTER, CAPTION, COMPUTE = recipes.Filter(), recipes.Caption(), recipes.Compute()
+FILTER, CAPTION = recipes.Filter(), recipes.Caption()
+COMPUTE, ALONE = recipes.Compute(), Spread()
 
 
 def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
@@ -26,6 +29,7 @@ def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         html: Path | None = None,
         world: recipes.World = recipe.world,
         compute: Annotated[recipes.Compute, Flat] = COMPUTE,
+        spread: Annotated[Spread, Flat] = ALONE,
         allow_drawn: bool = False,
     ) -> None:
         """Keep the pairs whose picture and text fit best, as a small CLIP trained on clean pairs sees it.
@@ -37,13 +41,15 @@ def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
             html: page to write: the scores, and pictures with texts of the best, the border and the worst.
             world: the embedded world, if the pairs come from it: the page then says how often the filter was right.
             compute: device and precision of the scorer.
+            spread: over which workers.
             allow_drawn: let models of the embedded world judge other images all the same.
         """
         from mobileclip2_lite.filtering.stage import filter_pairs
         from mobileclip2_lite.reports.filter import filter_report
 
         refuse_drawn((settings.scorer,), pairs, "--scorer", allow_drawn)
-        manifest = filter_pairs(settings, pairs, out, precision=compute.precision, device=compute.device)
+        chosen = {"precision": compute.precision, "device": compute.device}
+        manifest = filter_pairs(settings, pairs, out, **chosen, spread=spread)
         _summary(manifest, out)
         print(f"  removed {manifest['removed']:,}: score below {manifest['threshold']:.4f}")
         if html is not None:
@@ -54,8 +60,7 @@ def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         pairs: Positional[Path],
         out: Positional[Path],
         settings: Annotated[recipes.Caption, Flat] = recipe.caption if recipe.caption.captioners else CAPTION,
-        engine: str = "local",
-        workers: int = 1,
+        spread: Annotated[Spread, Flat] = ALONE,
         compute: Annotated[recipes.Compute, Flat] = COMPUTE,
         allow_drawn: bool = False,
     ) -> None:
@@ -65,8 +70,7 @@ def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
             pairs: folder of shards with pairs.
             out: folder to write; `reinforce` takes it.
             settings: captioners and decoding.
-            engine: `local`, or `ray` for a cluster (the extra `scale`).
-            workers: processes of this machine, or Ray's actors.
+            spread: over which workers.
             compute: device and precision of the captioners.
             allow_drawn: let models of the embedded world judge other images all the same.
         """
@@ -74,7 +78,7 @@ def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
 
         refuse_drawn(settings.captioners, pairs, "--captioners", allow_drawn)
         manifest = caption_folder(
-            settings, pairs, out, engine, workers, precision=compute.precision, device=compute.device
+            settings, pairs, out, precision=compute.precision, device=compute.device, spread=spread
         )
         _summary(manifest, out)
         for name, count in manifest["captions"].items():
@@ -109,6 +113,6 @@ def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
 
 
 def _summary(manifest: dict, out: Path) -> None:
-    print(f"{manifest['samples']:,} samples in {len(manifest['shards'])} shards in {out}")
+    print(f"{manifest['samples']:,} samples in {len(manifest['shards'])} shards in {place_of(out)}")
     for reason, count in manifest["dropped"].items():
         print(f"  dropped {count:,}: {reason}")

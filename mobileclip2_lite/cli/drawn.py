@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mobileclip2_lite.models.embedded import KINDS
+from mobileclip2_lite.work.place import place_of
 
 INSTEAD = {
     "--teachers": "photo-teacher-names photo-teacher-vectors (made by `mobileclip2-lite photo-teachers`), or published "
@@ -32,6 +33,7 @@ def refuse_drawn(names: Sequence[str], images: Path, option: str, allowed: bool)
         ValueError: an embedded model is named for other images; says what to name instead.
     """
     prefixes = tuple(prefix for _, prefix, _ in KINDS.values())
+    images = place_of(images)
     drawn = [name for name in names if name.startswith(prefixes) and not Path(name).exists()]
     if not drawn or allowed or not images.is_dir() or is_drawn(images):
         return
@@ -48,6 +50,7 @@ def is_drawn(folder: Path) -> bool:
     """
     from mobileclip2_lite.shards import samples as shards
 
+    folder = place_of(folder)
     if not (folder / "manifest.json").is_file():
         return any(folder.glob("*.tar")) or (folder / "progress.json").is_file()
     first = (sample for name in shards.shard_names(folder) for sample in shards.read_samples(folder / name, Counter()))

@@ -23,8 +23,10 @@ import numpy as np
 from mobileclip2_lite.filtering.scoring import DIGITS, SCORES, Scored, ShardScorer, describe
 from mobileclip2_lite.models.embedded import Travelling, load
 from mobileclip2_lite.shards.tars import read_tar, write_tar
+from mobileclip2_lite.work.crew import Spread
 from mobileclip2_lite.work.files import canonical, sha256_bytes, written_beside
 from mobileclip2_lite.work.folder import Work, read_manifest
+from mobileclip2_lite.work.place import Place, place_of
 from mobileclip2_lite.work.shardwise import each_shard, find_or_make
 
 if TYPE_CHECKING:
@@ -42,10 +44,9 @@ def filter_pairs(
     pairs: str | os.PathLike,
     out: str | os.PathLike,
     loaded: LoadedModel | None = None,
-    engine: str = "local",
-    workers: int = 1,
     precision: str = "fp32",
     device: str | None = None,
+    spread: Spread | None = None,
 ) -> dict:
     """Keep the best pairs of a folder; finished work is found, and a killed run goes on shard by shard.
 
@@ -56,7 +57,7 @@ def filter_pairs(
         pairs: folder with shards and a manifest.
         out: folder to write; stages that take `pairs` take it.
         loaded: the scorer, already loaded (`zoo.create_model`); None loads `settings.scorer`.
-        engine, workers: see `engines.run`.
+        spread: over which workers (`crew.Spread`); None for this process.
         precision: `fp32`, or `bf16` for autocast; part of the work's identity, since it changes scores.
         device: where each worker puts the scorer (`embedded.pick_device`); None leaves a given one where it is, and
             takes the GPU, if there is one, for a named one.
@@ -76,7 +77,7 @@ def filter_pairs(
     _check(settings, precision)
     device = device or ("auto" if loaded is None else None)
     loaded = loaded if loaded is not None else load(settings.scorer, "scorer", "cpu")
-    pairs, out = Path(pairs), Path(out)
+    pairs, out = place_of(pairs), place_of(out)
     scorer = describe(loaded, settings.scorer)
     chosen = {"keep": float(settings.keep)} if settings.keep else {"threshold": float(settings.threshold)}
     exact = {} if precision == "fp32" else {"precision": precision}
@@ -90,20 +91,20 @@ def filter_pairs(
         expected = {shard["name"]: shard.get("samples") for shard in source["shards"]}
         sent = Travelling(loaded, device)
         make_scorer = functools.partial(ShardScorer, sent, pairs, expected, settings.batch_size, precision)
-        scored = each_shard(out, key, names, make_scorer, engine, workers, suffix=SCORES)
+        scored = each_shard(out, key, names, make_scorer, spread, suffix=SCORES)
         records = [Scored.of(record) for record in scored]
         kept = choose(settings, records)
-        make_keeper = functools.partial(ShardKeeper, pairs, dict(zip(names, kept, strict=True)))
-        written = list(each_shard(out, work.key, names, make_keeper, engine, workers))
+        make_keeper = functools.partial(ShardKeeper, pairs, out, dict(zip(names, kept, strict=True)))
+        written = list(each_shard(out, work.key, names, make_keeper, spread))
         _write_scores(out / "scores.jsonl", records, kept)
         return _summary(source, scorer, records, kept, written)
 
-    return find_or_make(work, make, functools.partial(_left_over, out))
+    return find_or_make(work, make, functools.partial(_left_over, out), spread)
 
 
 def read_scores(folder: str | os.PathLike) -> Iterator[dict]:
     """The lines of a filtered folder's `scores.jsonl`: uid, score, kept."""
-    with open(Path(folder) / "scores.jsonl", encoding="utf-8") as file:
+    with open(place_of(folder) / "scores.jsonl", encoding="utf-8") as file:
         for line in file:
             yield json.loads(line)
 
@@ -153,15 +154,16 @@ def _check(settings: Filter, precision: str) -> None:
 class ShardKeeper:
     """Copies the kept pairs of one shard after another; a shard of which nothing is kept is left out."""
 
-    def __init__(self, pairs: Path, kept: Mapping[str, np.ndarray]) -> None:
-        self.pairs, self.kept = pairs, kept
+    def __init__(self, pairs: Place, out: Place, kept: Mapping[str, np.ndarray]) -> None:
+        self.pairs, self.out, self.kept = pairs, out, kept
 
     def __call__(self, target: Path) -> dict:
         """Write one shard; the content of its record, without `sha256` if there is no shard."""
         kept = self.kept[target.name]
         if not kept.any():
             return {}
-        scored = Scored.of(json.loads(target.with_suffix(SCORES).read_text("utf-8")))
+        scores = (self.out / target.name).with_suffix(SCORES)
+        scored = Scored.of(json.loads(scores.read_text("utf-8")))
         uids = {place: uid for place, uid, keep in zip(scored.places, scored.uids, kept, strict=True) if keep}
         parts = enumerate(read_tar(self.pairs / target.name, Counter()))
         return write_tar(target, ((uids[place], members) for place, (_, members) in parts if place in uids))._asdict()

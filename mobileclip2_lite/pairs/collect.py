@@ -26,6 +26,7 @@ from mobileclip2_lite.views.decoding import BadImage
 from mobileclip2_lite.views.images import image_bytes, storable
 from mobileclip2_lite.work.files import sha256_bytes, to_json, write_atomic
 from mobileclip2_lite.work.folder import Work
+from mobileclip2_lite.work.place import place_of
 from mobileclip2_lite.work.randomness import stable_uid
 from mobileclip2_lite.work.shardwise import each_shard, find_or_make
 from mobileclip2_lite.work.texts import NoText, texts_of
@@ -66,7 +67,7 @@ def make_pairs(
         stages.StageMismatch: `out` holds other work, or the source has changed since.
         stages.FolderLocked: another process writes `out`.
     """
-    out = Path(out)
+    out = place_of(out)
     if settings.samples_per_shard < 1 or settings.count < 0:
         raise ValueError(f"samples_per_shard must be 1 or more and count 0 or more, not {settings}")
     if dataset is None and (path := split_asked(settings.source)[0]).is_dir():
@@ -88,7 +89,7 @@ def make_pairs(
 
 def read_dropped(out: str | os.PathLike) -> Iterator[dict]:
     """The lines of a folder's `dropped.jsonl`: key, reason, detail."""
-    with open(Path(out) / "dropped.jsonl", encoding="utf-8") as file:
+    with open(place_of(out) / "dropped.jsonl", encoding="utf-8") as file:
         for line in file:
             yield json.loads(line)
 
@@ -296,7 +297,7 @@ def _line(item: dict) -> bytes:
 def _give_up(out: Path, source: str, reasons: Counter, dropped: list[dict]) -> None:
     """Not one pair: say why, and leave only the record of it, so that the next try begins anew."""
     write_atomic(out / "dropped.jsonl", b"".join(map(_line, dropped)))
-    for path in _left_over(out):
+    for path in _left_over(out) if isinstance(out, Path) else ():
         path.unlink(missing_ok=True)
     counted = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items())) or "it is empty"
     first = f"; the first is {dropped[0]['key']}: {dropped[0]['detail']}" if dropped else ""

@@ -29,11 +29,13 @@ from mobileclip2_lite.shards.tars import count_lost
 from mobileclip2_lite.views import decoding
 from mobileclip2_lite.views.drawing import draw
 from mobileclip2_lite.views.replay import replay
-from mobileclip2_lite.work.engines import ahead
+from mobileclip2_lite.work.crew import Spread
 from mobileclip2_lite.work.files import pretty, sha256_bytes, write_atomic
 from mobileclip2_lite.work.folder import Work, read_manifest
+from mobileclip2_lite.work.place import place_of
 from mobileclip2_lite.work.randomness import rng
 from mobileclip2_lite.work.shardwise import make_shards
+from mobileclip2_lite.work.threads import ahead
 
 if TYPE_CHECKING:
     from mobileclip2_lite.models.teachers import TeacherEnsemble
@@ -46,13 +48,12 @@ def reinforce(
     settings: Reinforce,
     pairs: str | os.PathLike,
     out: str | os.PathLike,
-    engine: str = "local",
     ensemble: TeacherEnsemble | None = None,
-    workers: int = 1,
     precision: str = "fp32",
     compile: bool = False,
     threads: int = 0,
     device: str | None = None,
+    spread: Spread | None = None,
 ) -> dict:
     """Reinforce a folder of pair shards; finished shards of an interrupted run are kept.
 
@@ -60,7 +61,7 @@ def reinforce(
         settings: teachers, views, storage and layout (`recipes.Reinforce`).
         pairs: folder with shards and a manifest, captioned or not.
         out: folder to write.
-        engine: `local` or `ray` (`engines.run`), with `workers` actors.
+        spread: over which workers (`crew.Spread`); None for this process.
         ensemble: teachers already loaded, with the interface of `models.teachers.TeacherEnsemble`; None loads
             `settings.teachers`.
         precision: `fp32`, or `bf16` for autocast; part of what is stored, so part of the work's identity.
@@ -80,7 +81,7 @@ def reinforce(
     _check(settings)
     device = device or ("auto" if ensemble is None else None)
     ensemble = ensemble if ensemble is not None else _load(settings.teachers)
-    pairs, out = Path(pairs), Path(out)
+    pairs, out = place_of(pairs), place_of(out)
     identity = {k: v for k, v in dataclasses.asdict(settings).items() if k not in ("batch_size", "teachers")}
     identity |= {"precision": precision, "compile": compile}
     teachers = [describe(ensemble, name) for name in ensemble.names]
@@ -89,8 +90,9 @@ def reinforce(
     expected = {shard["name"]: shard.get("samples") for shard in read_manifest(pairs)["shards"]}
     sent = Travelling(ensemble, device)
     make = functools.partial(ShardReinforcer, settings, pairs, expected, sent, precision, compile, threads)
-    found = make_shards(work, expected, make, functools.partial(summary, teachers=teachers), engine, workers)
-    if found != (manifest := with_scales(found, teachers)):
+    found = make_shards(work, expected, make, functools.partial(summary, teachers=teachers), spread)
+    manifest = with_scales(found, teachers)
+    if found != manifest and isinstance(work.folder, Path):  # in a store a manifest stays as it was written
         with work.lock():
             write_atomic(out / "manifest.json", pretty(manifest))
     return manifest

@@ -22,7 +22,7 @@ from mobileclip2_lite.shards.samples import EXTENSIONS, Sample
 from mobileclip2_lite.shards.tars import ShardError, TarIndex, read_tar
 from mobileclip2_lite.views import decoding
 from mobileclip2_lite.views.replay import replay
-from mobileclip2_lite.work.files import sha256_file, write_atomic
+from mobileclip2_lite.work.files import sha256_bytes, sha256_file, write_atomic
 from mobileclip2_lite.work.folder import read_manifest
 from mobileclip2_lite.work.place import place_of
 
@@ -163,7 +163,7 @@ def _read_all(folder: Path, names: Sequence[str]) -> list[str]:
         try:
             for sample in _samples(folder / name, dropped):
                 sha256 = (sample.meta.get("stored") or sample.meta).get("sha256")
-                if sha256 and shards.sha256_bytes(sample.image) != sha256:
+                if sha256 and sha256_bytes(sample.image) != sha256:
                     problems.append(f"{folder / name}, uid {sample.uid}: the picture's SHA-256 is not the one noted")
         except FileNotFoundError:
             continue  # already among the problems

@@ -22,8 +22,10 @@ from mobileclip2_lite.shards.tar_members import IMAGES
 from mobileclip2_lite.shards.tars import TarIndex
 from mobileclip2_lite.views.decoding import SUFFIXES
 from mobileclip2_lite.views.images import image_bytes, storable
+from mobileclip2_lite.work.crew import Spread
 from mobileclip2_lite.work.files import pretty, scan, sha256_file, write_atomic
 from mobileclip2_lite.work.folder import Work
+from mobileclip2_lite.work.place import place_of
 from mobileclip2_lite.work.shardwise import make_shards
 
 
@@ -42,7 +44,8 @@ class Pictures:
         """
         self._files: dict[str, Path] = {}
         self._members: dict[str, tuple[TarIndex, int]] = {}
-        for path in (Path(folder, name) for name in scan(folder)):
+        folder = place_of(folder)
+        for path in (folder / name for name in scan(folder)):
             if path.suffix.lower() in SUFFIXES:
                 self._files.setdefault(path.stem, path)
             elif path.suffix == ".tar":
@@ -88,9 +91,8 @@ def join(
     logit_scales: Mapping[str, float] | None = None,
     storage: str = "bf16",
     size: int = SIZE,
-    engine: str = "local",
-    workers: int = 1,
     facts: Mapping[str, Mapping[str, Any]] | None = None,
+    spread: Spread | None = None,
 ) -> dict:
     """Official shards as native ones, with pictures; a killed run goes on.
 
@@ -103,7 +105,7 @@ def join(
         facts: teacher -> what else the manifest is to say of it, by the names of `models.card.TeacherCard`:
             `image_size` and `interpolation`, a `logit_bias`, ... As with scales, a later call may add to them.
         size: side in pixels that RandAugment's shifts were recorded at.
-        engine, workers: see `engines.run`; each worker indexes the pictures for itself.
+        spread: over which workers (`crew.Spread`), None for this process; each indexes the pictures for itself.
 
     Returns:
         The manifest; `dropped` counts samples by reason, `missing_image` among them.
@@ -111,22 +113,23 @@ def join(
     Raises:
         StageMismatch: `out` holds other work. FolderLocked: another process writes `out`.
     """
-    out, names = Path(out), shards.shard_names(official)
-    tars = {name: sha256_file(Path(official) / name) for name in names}
+    official, out, names = place_of(official), place_of(out), shards.shard_names(official)
+    tars = {name: sha256_file(official / name) for name in names}
     settings = {"teachers": list(teachers.items()), "storage": storage, "size": size}
     work = Work(out, "join", 1, settings, {"official": tars, "images": str(images or "")})
-    make = functools.partial(ShardJoiner, Path(official), images, dict(teachers), storage, size)
+    make = functools.partial(ShardJoiner, official, images, dict(teachers), storage, size)
     for what, given in (("logit_scales", logit_scales or {}), ("facts", facts or {})):
         if unknown := sorted(set(given) - set(teachers)):
             raise ValueError(f"{what} names {unknown}, but the teachers are {sorted(teachers)}")
     scales = {name: {"logit_scale": float(scale)} for name, scale in (logit_scales or {}).items()}
     known = {name: {**(facts or {}).get(name, {}), **scales.get(name, {})} for name in teachers}
     cards = [{"name": name, "dimension": d, "logit_scale": None, **known[name]} for name, d in teachers.items()]
-    found = make_shards(work, names, make, functools.partial(_summary, out=out, teachers=cards), engine, workers)
+    found = make_shards(work, names, make, functools.partial(_summary, out=out, teachers=cards), spread)
     told = [{**card, **known[card["name"]]} for card in found["teachers"]]
     if told != found["teachers"]:
         found = {**found, "teachers": told}
-        write_atomic(out / "manifest.json", pretty(found))
+        if isinstance(work.folder, Path):  # in a store a manifest stays as it was written
+            write_atomic(out / "manifest.json", pretty(found))
     return found
 
 

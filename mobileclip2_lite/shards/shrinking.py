@@ -19,8 +19,10 @@ from PIL import Image
 from mobileclip2_lite.shards import samples as shards
 from mobileclip2_lite.shards.samples import Sample
 from mobileclip2_lite.views.decoding import decode
+from mobileclip2_lite.work.crew import Spread
 from mobileclip2_lite.work.files import sha256_bytes, write_atomic
 from mobileclip2_lite.work.folder import Work, read_manifest
+from mobileclip2_lite.work.place import place_of
 from mobileclip2_lite.work.shardwise import make_shards
 
 
@@ -29,15 +31,14 @@ def shrink(
     out: str | os.PathLike,
     side: int = 256,
     quality: int = 85,
-    engine: str = "local",
-    workers: int = 1,
+    spread: Spread | None = None,
 ) -> dict:
     """Copy reinforced shards with pictures whose shorter side is at most `side` pixels; a killed run goes on.
 
     Args:
         side: shorter side in pixels; smaller pictures are kept untouched.
         quality: of the new JPEGs, 1 to 95.
-        engine, workers: see `engines.run`.
+        spread: over which workers (`crew.Spread`); None for this process.
 
     Returns:
         The manifest: that of `folder` with other shards; `reinforced` says how its rows and views were stored. A
@@ -46,14 +47,12 @@ def shrink(
     Raises:
         StageMismatch: `out` holds other work. FolderLocked: another process writes `out`.
     """
-    folder, out = Path(folder), Path(out)
+    folder, out = place_of(folder), place_of(out)
     work = Work(out, "shrink", 1, {"side": side, "quality": quality}, {"reinforced": folder})
     manifest = read_manifest(folder)
     make = functools.partial(ShardShrinker, folder, stored_as(folder, manifest)["storage"], side, quality)
     names = [shard["name"] for shard in manifest["shards"]]
-    found = make_shards(
-        work, names, make, functools.partial(_summary, folder=folder, manifest=manifest), engine, workers
-    )
+    found = make_shards(work, names, make, functools.partial(_summary, folder=folder, manifest=manifest), spread)
     if (folder / TUNED).is_file() and not (out / TUNED).is_file():  # a search of the copy's own goes before
         write_atomic(out / TUNED, (folder / TUNED).read_bytes())
     return found

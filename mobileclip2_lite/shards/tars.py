@@ -117,7 +117,7 @@ def mapped(path: str | os.PathLike) -> mmap.mmap:
         ShardError: it is too small for a tar.
         FileNotFoundError: there is no such file.
     """
-    with open(path, "rb") as file:
+    with open(place_of(path), "rb") as file:
         if os.fstat(file.fileno()).st_size < 1024:
             error = ShardError(f"{path}: not a tar or empty; copy or make this shard again")
             error.reason = "damaged_tar"

@@ -12,9 +12,11 @@ import os
 import re
 import socket
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from mobileclip2_lite.work.credentials import aws_provider, plain_http, without_secrets
 
 PIECE = 8 << 20
 """Bytes read from a store at a time."""
@@ -26,7 +28,6 @@ RETRIES = {
 """obstore's own, for one request; `store.Store` begins whole requests again after these."""
 CLIENT = {"connect_timeout": "10s", "read_timeout": "60s", "timeout": "15min"}
 _EXPIRED = ("ExpiredToken", "InvalidToken", "TokenRefreshRequired", "RequestExpired", "InvalidAccessKeyId")
-_SECRET = re.compile(r"SECRET|TOKEN|PASSWORD|CREDENTIAL|ACCESS_KEY|ACCOUNT_KEY|SAS|SERVICE_ACCOUNT_KEY")
 
 
 class StoreError(OSError):
@@ -74,8 +75,8 @@ class ObjectStore:
         if root.startswith("memory:"):
             self.client: Any = obstore.store.MemoryStore()
             return
-        options = {**CLIENT, "allow_http": root.startswith("http:") or _plain_http()}
-        known = {"credential_provider": provider} if (provider := _aws_provider(root)) else {}
+        options = {**CLIENT, "allow_http": root.startswith("http:") or plain_http()}
+        known = {"credential_provider": provider} if (provider := aws_provider(root)) else {}
         try:
             self.client = obstore.store.from_url(root, client_options=options, retry_config=RETRIES, **known)
         except obstore.exceptions.BaseError as error:
@@ -142,76 +143,14 @@ def _kind_of(error: Exception) -> type[StoreError]:
     status = re.search(r"status code: (\d{3})", text)
     if type(error).__name__ in ("PermissionDeniedError", "UnauthenticatedError") or any(c in text for c in _EXPIRED):
         return Refused
+    if status and status[1] == "400" and "<Code>" not in text:  # S3's ExpiredToken to HEAD, which has no body
+        return Refused
     wrong = ("InvalidPathError", "NotSupportedError", "UnknownConfigurationKeyError")
     if type(error).__name__ in wrong or "builder error" in text:
         return StoreError
     if status and status[1].startswith("4") and status[1] not in ("408", "409", "412", "429"):
         return StoreError
     return Transient
-
-
-def without_secrets(error: object) -> str:
-    """An error's text in one line: no request's signature, no key of a URL, no value of a secret variable."""
-    text = str(error).split("\n\nDebug source")[0]
-    text = re.sub(r"<\?xml.*?<Code>(\w+)</Code>.*", r"\1", text, flags=re.DOTALL)  # the rest repeats the request
-    text = re.sub(r"(\w+://)[^/@\s]*@", r"\1", text)
-    text = re.sub(r"(\w+://[^\s?]*)\?[^\s\"')]*", r"\1", text)
-    for name, value in os.environ.items():
-        if _SECRET.search(name.upper()) and len(value) >= 8:
-            text = text.replace(value, f"${name}")
-    return " ".join(text.split())
-
-
-def _plain_http() -> bool:
-    """Whether the user lets a store of their own answer without encryption; options given here would overrule that."""
-    names = ("AWS_ALLOW_HTTP", "AZURE_ALLOW_HTTP", "GOOGLE_ALLOW_HTTP")
-    return any(os.environ.get(name, "").lower() in ("true", "1") for name in names)
-
-
-def _aws_provider(root: str) -> Callable | None:
-    """Who gives the keys of an S3 store where the environment does not: the shared file, which may change, or boto3."""
-    if not root.startswith("s3") or "AWS_ACCESS_KEY_ID" in os.environ:
-        return None  # obstore itself reads the environment, and renews what a role, a container or a machine gives
-    path = Path(os.environ.get("AWS_SHARED_CREDENTIALS_FILE", Path.home() / ".aws" / "credentials"))
-    profile = os.environ.get("AWS_PROFILE", "default")
-    if path.is_file() and (known := SharedKeys(path, profile)).found():
-        return known
-    if "AWS_PROFILE" in os.environ:  # single sign-on and other roles of the configuration file
-        with contextlib.suppress(ModuleNotFoundError):
-            from obstore.auth.boto3 import Boto3CredentialProvider
-
-            return Boto3CredentialProvider()
-    return None
-
-
-class SharedKeys:
-    """The keys of AWS's shared credentials file, read anew every minute, since whoever renews them writes there."""
-
-    LASTS = datetime.timedelta(minutes=1)
-
-    def __init__(self, path: Path, profile: str) -> None:
-        self.path, self.profile = path, profile
-
-    def found(self) -> dict[str, str]:
-        """The profile's entries; none if the file has no keys for it."""
-        import configparser
-
-        file = configparser.RawConfigParser()
-        file.read(self.path, encoding="utf-8")
-        entries = dict(file[self.profile]) if file.has_section(self.profile) else {}
-        return entries if {"aws_access_key_id", "aws_secret_access_key"} <= entries.keys() else {}
-
-    def __call__(self) -> dict[str, Any]:
-        """What obstore wants of a provider."""
-        found = self.found()
-        if not found:
-            raise PermissionError(f"{self.path} holds no keys for the profile {self.profile!r} any more")
-        return {
-            "access_key_id": found["aws_access_key_id"],
-            "secret_access_key": found["aws_secret_access_key"],
-            "token": found.get("aws_session_token"),
-            "expires_at": datetime.datetime.now(datetime.UTC) + self.LASTS,
-        }
 
 
 class Hub:

@@ -17,10 +17,9 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from mobileclip2_lite.work.place import StorePath
-from mobileclip2_lite.work.randomness import pick
 from mobileclip2_lite.work.store import Clash
 
 
@@ -32,11 +31,6 @@ class Claims:
         self.host, self.owner = socket.gethostname(), uuid.uuid4().hex
         self.seen: dict[str, tuple[int, bytes, float]] = {}
         """Shard -> number and content of its last claim, and when this process first saw that."""
-
-    def order(self, names: Sequence[str]) -> list[str]:
-        """The shards from a start of this process's own, so that processes seldom meet."""
-        start = pick(len(names), "claims", self.owner) if names else 0
-        return [*names[start:], *names[:start]]
 
     @contextlib.contextmanager
     def taken(self, name: str) -> Iterator[bool]:

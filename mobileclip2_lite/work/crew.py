@@ -9,9 +9,8 @@ Taught by notebooks/70_scaling.ipynb.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import threading
+import itertools
+import operator
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -26,10 +25,10 @@ ENGINES = ("local", "ray")
 
 
 @dataclass(frozen=True)
-class Engine:
-    """Where shards are made, and by how many workers."""
+class Spread:
+    """Where a stage's shards are made, and by how many workers."""
 
-    name: str = "local"
+    engine: str = "local"
     """`local`, processes of this machine, or `ray`, actors on a cluster (the extra `scale`)."""
     workers: int = 1
     """Workers at most. One local worker is this process itself."""
@@ -47,14 +46,23 @@ class Engine:
     """Try the shards again that an earlier run has given up."""
 
     def __post_init__(self) -> None:
-        if self.name not in ENGINES:
-            raise ValueError(f"engine {self.name!r} is not one of {', '.join(ENGINES)}")
+        if self.engine not in ENGINES:
+            raise ValueError(f"engine {self.engine!r} is not one of {', '.join(ENGINES)}")
         if not 1 <= self.least <= self.workers:
             raise ValueError(f"workers is {self.workers}, least {self.least}: 1 <= least <= workers")
         if self.gpus < 0 or (self.gpus > 1 and self.gpus != int(self.gpus)):
             raise ValueError(f"gpus is {self.gpus}: a fraction of one GPU, or whole ones")
         if self.lease <= 0:
             raise ValueError(f"lease is {self.lease} seconds: it must be more than none")
+
+    @property
+    def alone(self) -> bool:
+        """Whether this process makes the shards itself."""
+        return self.engine == "local" and self.workers == 1
+
+
+NOTHING = object()
+"""What an idle worker is at."""
 
 
 class Event(NamedTuple):
@@ -81,7 +89,7 @@ class Crew(Protocol):
         """What has happened, at the latest after so many seconds."""
 
     def busy(self) -> bool:
-        """Whether any worker is at a shard, or about to come."""
+        """Whether any worker is at a shard."""
 
     def close(self) -> None:
         """End all workers."""
@@ -101,7 +109,10 @@ class GivenUp(RuntimeError):
 
 @dataclass
 class Run:
-    """Hands shards to a crew until each is done or given up; iterate over it for (item, result)."""
+    """Hands shards to a crew until each is done or given up; iterate over it for (item, result).
+
+    Items are taken one by one, as workers come free.
+    """
 
     crew: Crew
     items: Iterable[Any]
@@ -110,162 +121,49 @@ class Run:
     failed: list[Failed] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
-        waiting, later = deque(self.items), deque()
-        ended, lost, in_a_row = Counter(), Counter(), 0
-        again = 0.0
-        while waiting or later or self.crew.busy():
-            if later and time.monotonic() >= again:
-                waiting.extend(later)
-                later.clear()
-            while waiting and self.crew.free(len(waiting)):
-                self.crew.give(waiting.popleft())
-            for event in self.crew.events(0.2 if later and not self.crew.busy() else 1.0):
+        self.source, self.waiting, self.later, self.again = iter(self.items), deque(), deque(), 0.0
+        self.ended, self.lost, self.in_a_row = Counter(), Counter(), 0
+        while self._give() or self.later or self.crew.busy():
+            for event in self.crew.events(0.2 if self.later and not self.crew.busy() else 1.0):
                 if event.error is not None:
-                    counted = lost if event.lost else ended
-                    counted[event.item] += 1
-                    if ended[event.item] < TRIES and lost[event.item] < LOST:
-                        waiting.append(event.item)
-                        continue
-                    in_a_row += 1
-                    self.failed.append(Failed(event.item, reason(event.error), counted[event.item]))
-                    if in_a_row >= TRIES + 1:
-                        raise GivenUp(
-                            f"{in_a_row} shards failed one after the other, the last with {reason(event.error)}"
-                        ) from event.error
+                    self._note(event)
                 elif event.result is None:  # another process is at it
-                    if not later:
-                        again = time.monotonic() + self.pause
-                    later.append(event.item)
+                    self.again = self.again if self.later else time.monotonic() + self.pause
+                    self.later.append(event.item)
                 else:
-                    in_a_row = 0
+                    self.in_a_row = 0
                     yield event.item, event.result
 
+    def _give(self) -> bool:
+        """Give shards to whoever is free; whether there is one left that nobody has."""
+        if self.later and time.monotonic() >= self.again:
+            self.waiting.extend(self.later)
+            self.later.clear()
+        while self.crew.free(self._left(unknown=1)):
+            if not self.waiting:
+                self.waiting.extend(itertools.islice(self.source, 1))
+            if not self.waiting:
+                return False
+            self.crew.give(self.waiting.popleft())
+        return self._left(unknown=0) > 0
 
-def reason(error: BaseException) -> str:
-    """An error in one line."""
-    if isinstance(error, WorkerFailed):
-        return str(error)
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+    def _left(self, unknown: int) -> int:
+        """Shards that nobody has; `unknown` stands for those of a source that does not tell."""
+        return len(self.waiting) + operator.length_hint(self.source, unknown)
 
-
-class Alone:
-    """This process itself; an error ends the run."""
-
-    def __init__(self, make_worker: Callable[[], Callable]) -> None:
-        self.make_worker, self.worker, self.done = make_worker, None, []
-
-    def free(self, waiting: int) -> bool:
-        """After every shard its result is taken first."""
-        return not self.done
-
-    def give(self, item: Any) -> None:
-        """Do it now."""
-        self.worker = self.worker or self.make_worker()
-        self.done.append(Event(item, self.worker(item)))
-
-    def events(self, seconds: float) -> list[Event]:
-        """The shard that was just done; a pause if there was none."""
-        done, self.done = self.done, []
-        if not done:
-            time.sleep(seconds)
-        return done
-
-    def busy(self) -> bool:
-        """A result waits to be taken."""
-        return bool(self.done)
-
-    def close(self) -> None:
-        """Nothing runs."""
-
-
-class Processes:
-    """Processes of this machine; one that dies is replaced."""
-
-    def __init__(self, make_worker: Callable[[], Callable], workers: int, gpus: float = 0.0) -> None:
-        import multiprocessing
-
-        # forked processes would lack the threads of torch and of the stores' clients
-        self.context = multiprocessing.get_context("spawn")
-        self.make_worker = make_worker
-        self.devices = _devices(workers, gpus)
-        self.workers: list[_Process | None] = [None] * workers
-
-    def free(self, waiting: int) -> bool:
-        """Starts a process where one is missing; a starting one can be given its first shard."""
-        for index, worker in enumerate(self.workers):
-            if worker is None:
-                self.workers[index] = _Process(self.context, self.make_worker, self.devices[index])
-                return True
-        return any(worker.item is _NOTHING for worker in self.workers)
-
-    def give(self, item: Any) -> None:
-        """To the first that is free."""
-        next(worker for worker in self.workers if worker and worker.item is _NOTHING).give(item)
-
-    def events(self, seconds: float) -> list[Event]:
-        """Answers and deaths."""
-        from multiprocessing.connection import wait
-
-        busy = [worker for worker in self.workers if worker and worker.item is not _NOTHING]
-        if not busy:
-            time.sleep(seconds)
-            return []
-        ready = wait([thing for worker in busy for thing in (worker.pipe, worker.process.sentinel)], seconds)
-        found = []
-        for worker in busy:
-            if worker.pipe in ready or worker.process.sentinel in ready:
-                found.append(event := worker.take())
-                if event.error is not None:  # a CUDA error, for one, would meet every later shard, too
-                    worker.end()
-                    self.workers[self.workers.index(worker)] = None
-        return found
-
-    def busy(self) -> bool:
-        """Some process is at a shard."""
-        return any(worker and worker.item is not _NOTHING for worker in self.workers)
-
-    def close(self) -> None:
-        """End them."""
-        for worker in self.workers:
-            if worker:
-                worker.end()
-
-
-_NOTHING = object()
-
-
-class _Process:
-    """One process, at one shard at a time."""
-
-    def __init__(self, context: Any, make_worker: Callable[[], Callable], device: str | None) -> None:
-        self.pipe, theirs = context.Pipe()
-        self.item: Any = _NOTHING
-        self.process = context.Process(target=_serve, args=(theirs, make_worker, os.getpid()), daemon=True)
-        with _seeing(device):
-            self.process.start()
-        theirs.close()
-
-    def give(self, item: Any) -> None:
-        self.item = item
-        with contextlib.suppress(OSError):  # it has died while idle: `take` finds that out
-            self.pipe.send(item)
-
-    def take(self) -> Event:
-        """What it answered, or how it ended."""
-        item, self.item = self.item, _NOTHING
-        try:
-            kind, value = self.pipe.recv()
-        except (EOFError, OSError):
-            self.process.join(10)
-            code = self.process.exitcode
-            how = f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
-            return Event(item, error=WorkerDied(f"the worker process ended with {how}"))
-        return Event(item, result=value) if kind == "result" else Event(item, error=value)
-
-    def end(self) -> None:
-        self.process.kill()
-        self.process.join()
-        self.pipe.close()
+    def _note(self, event: Event) -> None:
+        """Try a shard again that has ended its worker, or give it up."""
+        counted = self.lost if event.lost else self.ended
+        counted[event.item] += 1
+        if self.ended[event.item] < TRIES and self.lost[event.item] < LOST:
+            self.waiting.append(event.item)
+            return
+        self.in_a_row += 1
+        self.failed.append(Failed(event.item, reason(event.error), counted[event.item]))
+        if self.in_a_row > TRIES:
+            raise GivenUp(
+                f"{self.in_a_row} shards failed one after the other, the last with {reason(event.error)}"
+            ) from event.error
 
 
 class WorkerDied(RuntimeError):
@@ -276,58 +174,24 @@ class WorkerFailed(RuntimeError):
     """A worker raised an error of a kind of its own; the message names it."""
 
 
-@contextlib.contextmanager
-def _seeing(device: str | None) -> Iterator[None]:
-    """Processes started in the block see these GPUs only; they read that before they import torch."""
-    name = "CUDA_VISIBLE_DEVICES"
-    before = os.environ.get(name)
-    if device is not None:
-        os.environ[name] = device
-    try:
-        yield
-    finally:
-        if device is not None:
-            os.environ.pop(name)
-            os.environ.update({name: before} if before is not None else {})
+def reason(error: BaseException) -> str:
+    """An error in one line."""
+    if isinstance(error, WorkerFailed):
+        return str(error)
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
 
 
-def _serve(pipe: Any, make_worker: Callable[[], Callable], parent: int) -> None:
-    """The life of a worker process: it ends when its parent does, also if that was killed."""
-    if hasattr(os, "getppid"):
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    worker = None
-    while True:
-        try:
-            item = pipe.recv()
-        except (EOFError, OSError):
-            return
-        try:
-            worker = worker or make_worker()
-            answer = "result", worker(item)
-        except Exception as error:  # handed over: the parent decides; errors of other kinds may not travel
-            built_in = type(error).__module__ == "builtins"
-            answer = "error", error if built_in else WorkerFailed(reason(error))
-        pipe.send(answer)
+def open_crew(make_worker: Callable[[], Callable], spread: Spread, label: str) -> Crew:
+    """The workers that `spread` asks for.
 
+    Args:
+        make_worker: called once in each process; picklable for more than one.
+        label: part of the actors' names on a cluster's dashboard.
+    """
+    if spread.engine == "ray":
+        from mobileclip2_lite.work.ray_crew import Actors
 
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
+        return Actors(make_worker, spread, label)
+    from mobileclip2_lite.work.processes import Alone, Processes
 
-
-def _devices(workers: int, gpus: float) -> list[str | None]:
-    """What each local worker sees of the GPUs: whole ones in turn, or a share of one."""
-    if not gpus:
-        return [None] * workers
-    import torch
-
-    count = torch.cuda.device_count()
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count)))).split(",")
-    if count < 1 or workers * gpus > count + 1e-6:
-        raise ValueError(f"{workers} workers with {gpus:g} GPUs each need more than the {count} GPUs of this machine")
-    if gpus <= 1:
-        share = int(1 / gpus + 1e-6)
-        return [visible[index // share] for index in range(workers)]
-    size = int(gpus)
-    return [",".join(visible[index * size : (index + 1) * size]) for index in range(workers)]
+    return Alone(make_worker) if spread.alone else Processes(make_worker, spread.workers, spread.gpus)

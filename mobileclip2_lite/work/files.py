@@ -36,7 +36,8 @@ def sha256_file(path: str | os.PathLike) -> str:
 def scan(folder: str | os.PathLike) -> list[str]:
     """All files below `folder`, relative and with forward slashes, sorted; broken links are among them.
 
-    Links to folders are followed, each real folder once; names that begin with a dot are not looked at.
+    Links to folders are followed, each real folder once; names that begin with a dot are not looked at. Of a store's
+    folder it is what the store lists.
 
     Raises:
         OSError: a folder cannot be opened; names it.
@@ -45,6 +46,9 @@ def scan(folder: str | os.PathLike) -> list[str]:
     def refuse(error: OSError) -> None:
         raise error
 
+    folder = place_of(folder)
+    if isinstance(folder, StorePath):
+        return [name for name in folder.store.names() if not any(part.startswith(".") for part in name.split("/"))]
     found, seen = [], set()
     for here, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         real = os.path.realpath(here)

@@ -183,7 +183,7 @@ def fetch_ahead(path: Path | StorePath) -> None:
 
 @contextlib.contextmanager
 def made_here(target: Path | StorePath) -> Iterator[Path]:
-    """A path to write; when the block ends well, the file is the object `target` (for a path it is `target` itself)."""
+    """A path to write, or not; when the block ends well, what it holds is the object `target` (a path is itself)."""
     if isinstance(target, Path):
         yield target
         return
@@ -192,4 +192,5 @@ def made_here(target: Path | StorePath) -> Iterator[Path]:
     with cache.scratch() as folder:
         made = folder / target.name
         yield made
-        target.store.create(made)
+        if made.is_file():
+            target.store.create(made)

@@ -14,18 +14,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from mobileclip2_lite.work.crew import _NOTHING, Engine, Event
+from mobileclip2_lite.work.crew import NOTHING, Event, Spread
 
 
 class Actors:
-    """Actors on the cluster that `engine.address` names."""
+    """Actors on the cluster that `spread.address` names."""
 
     START_TRIES = 3
     """Actors that may die while they start, before any has come up."""
     PATIENCE = 60.0
     """Seconds without any actor after which that is said."""
 
-    def __init__(self, make_worker: Callable[[], Callable], engine: Engine, label: str) -> None:
+    def __init__(self, make_worker: Callable[[], Callable], spread: Spread, label: str) -> None:
         """Find or start the cluster; ask for the first actors.
 
         Raises:
@@ -37,18 +37,18 @@ class Actors:
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError("engine 'ray' needs the extra: pip install 'mobileclip2_lite[scale]'") from error
 
-        self.ray, self.engine, self.label = ray, engine, label
+        self.ray, self.spread, self.label = ray, spread, label
         if not ray.is_initialized():
-            if engine.address:
-                ray.init(address=engine.address, log_to_driver=False)
+            if spread.address:
+                ray.init(address=spread.address, log_to_driver=False)
             else:
                 ray.init(log_to_driver=False, include_dashboard=False)
         self.made = ray.put(make_worker)  # once for all actors
-        self.remote = ray.remote(num_gpus=engine.gpus, num_cpus=1, max_restarts=0)(_Actor)
+        self.remote = ray.remote(num_gpus=spread.gpus, num_cpus=1, max_restarts=0)(_Actor)
         self.actors: list[_Handle] = []
         self.number = self.died_starting = 0
         self.patient_until = time.monotonic() + self.PATIENCE
-        for _ in range(engine.least):
+        for _ in range(spread.least):
             self._start()
 
     def _start(self) -> None:
@@ -58,15 +58,15 @@ class Actors:
 
     def free(self, waiting: int) -> bool:
         """Asks for actors as long as shards wait: the cluster's own autoscaler sees the demand and may add nodes."""
-        idle = sum(one.item is _NOTHING and one.node is not None for one in self.actors)
+        idle = sum(one.item is NOTHING and one.node is not None for one in self.actors)
         coming = sum(one.node is None for one in self.actors)
-        for _ in range(min(waiting - idle - coming, self.engine.workers - len(self.actors))):
+        for _ in range(min(waiting - idle - coming, self.spread.workers - len(self.actors))):
             self._start()
         return idle > 0
 
     def give(self, item: Any) -> None:
         """To one that is up and free."""
-        one = next(one for one in self.actors if one.item is _NOTHING and one.node is not None)
+        one = next(one for one in self.actors if one.item is NOTHING and one.node is not None)
         one.item, one.answer = item, one.actor.call.remote(item)
 
     def events(self, seconds: float) -> list[Event]:
@@ -81,22 +81,22 @@ class Actors:
 
     def _take(self, one: _Handle) -> Event | None:
         item, answer = one.item, one.answer
-        one.item, one.answer = _NOTHING, None
+        one.item, one.answer = NOTHING, None
         try:
             value = self.ray.get(answer)
         except self.ray.exceptions.RayTaskError as error:  # raised by the worker
             self._end(one)
             cause = getattr(error, "cause", None) or error
-            if item is _NOTHING:
+            if item is NOTHING:
                 raise cause from None
             return Event(item, error=cause)
         except self.ray.exceptions.RayError as error:
             self._end(one)
-            if item is _NOTHING:
+            if item is NOTHING:
                 self._died_starting(error)
                 return None
             return Event(item, error=error, lost=_node_gone(self.ray, one.node, error))
-        if item is _NOTHING:
+        if item is NOTHING:
             one.node, self.died_starting = value, 0
             return None
         return Event(item, result=value)
@@ -107,7 +107,7 @@ class Actors:
         self.patient_until = time.monotonic() + 10 * self.PATIENCE
         has = {name: amount for name, amount in self.ray.cluster_resources().items() if name in ("CPU", "GPU")}
         warnings.warn(
-            f"no worker has come up: each asks for 1 CPU and {self.engine.gpus:g} GPUs, the cluster has {has}; waiting "
+            f"no worker has come up: each asks for 1 CPU and {self.spread.gpus:g} GPUs, the cluster has {has}; waiting "
             "for it to grow",
             stacklevel=2,
         )
@@ -116,7 +116,7 @@ class Actors:
         self.died_starting += 1
         if self.died_starting >= self.START_TRIES and not any(one.node for one in self.actors):
             raise error
-        if len(self.actors) < self.engine.least:
+        if len(self.actors) < self.spread.least:
             self._start()
 
     def _end(self, one: _Handle) -> None:
@@ -125,7 +125,7 @@ class Actors:
 
     def busy(self) -> bool:
         """Some actor is at a shard."""
-        return any(one.item is not _NOTHING for one in self.actors)
+        return any(one.item is not NOTHING for one in self.actors)
 
     def close(self) -> None:
         """Give the actors' places back; the cluster stays as it was found."""
@@ -140,7 +140,7 @@ class _Handle:
 
     actor: Any
     answer: Any
-    item: Any = _NOTHING
+    item: Any = NOTHING
     node: str | None = None
 
 

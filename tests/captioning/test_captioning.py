@@ -41,8 +41,10 @@ from mobileclip2_lite.shards.tars import read_tar
 from mobileclip2_lite.studies import captions as caption_figures
 from mobileclip2_lite.views import decoding
 from mobileclip2_lite.work import shardwise
+from mobileclip2_lite.work.crew import Spread
 from mobileclip2_lite.work.files import sha256_bytes
 from mobileclip2_lite.work.folder import FolderLocked, StageMismatch, Work, read_manifest
+from mobileclip2_lite.work.processes import Alone
 from mobileclip2_lite.work.randomness import rng
 
 SETTINGS = Caption(captioners=(), generate=Generate(captions=3), batch_size=8)
@@ -408,13 +410,12 @@ def test_a_worker_on_another_machine_writes_the_same_bytes(pairs, tmp_path, monk
     """What Ray does, without Ray: the worker is made from pickled parts. tests/work runs Ray itself."""
     caption(BABBLE, pairs, tmp_path / "local", captioners=babbler())
 
-    def elsewhere(make, items, engine, workers, gpus):
-        assert (engine, workers) == ("ray", 2)
-        worker = pickle.loads(pickle.dumps(make))()
-        return [worker(item) for item in items]
+    def elsewhere(make, spread, label):
+        assert (spread.engine, spread.workers) == ("ray", 2)
+        return Alone(pickle.loads(pickle.dumps(make)))
 
-    monkeypatch.setattr(shardwise, "run", elsewhere)
-    caption(BABBLE, pairs, tmp_path / "ray", engine="ray", workers=2, captioners=babbler())
+    monkeypatch.setattr(shardwise, "open_crew", elsewhere)
+    caption(BABBLE, pairs, tmp_path / "ray", captioners=babbler(), spread=Spread(engine="ray", workers=2))
     assert hashes(tmp_path / "local") == hashes(tmp_path / "ray")
 
 

@@ -131,7 +131,7 @@ class FaultyStore:
             "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
             "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY",
             "AWS_REGION": "us-east-1",
-            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_METADATA_ENDPOINT": "http://127.0.0.1:9",  # nobody: no test asks the machine it runs on for a role
         }
 
     def ask(self, method: str, path: str, body: bytes, headers) -> tuple[int, dict, bytes]:

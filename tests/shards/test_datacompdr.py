@@ -29,6 +29,7 @@ from mobileclip2_lite.views import decoding
 from mobileclip2_lite.views.operations import OPERATIONS
 from mobileclip2_lite.views.replay import replay
 from mobileclip2_lite.views.view import SourceMismatch
+from mobileclip2_lite.work.crew import Spread
 from mobileclip2_lite.work.folder import read_manifest
 
 TEACHERS = {"first": 6, "second": 4}
@@ -294,7 +295,10 @@ def test_joining_goes_on_after_a_kill_and_can_be_spread(tmp_path, monkeypatch):
         (tmp_path / "images" / f"uid{2 * number}.jpg").write_bytes(picture(2 * number))
     whole = join(tmp_path / "published", tmp_path / "whole", TEACHERS, tmp_path / "images")
     assert whole["dropped"] == {"missing_image": 3}
-    assert join(tmp_path / "published", tmp_path / "spread", TEACHERS, tmp_path / "images", workers=2) == whole
+    assert (
+        join(tmp_path / "published", tmp_path / "spread", TEACHERS, tmp_path / "images", spread=Spread(workers=2))
+        == whole
+    )
     assert files(tmp_path / "spread") == files(tmp_path / "whole")
 
     class Killed(BaseException):

@@ -28,6 +28,7 @@ from mobileclip2_lite.shards.tars import ShardError, TarIndex
 from mobileclip2_lite.views import decoding
 from mobileclip2_lite.views.decoding import pixels
 from mobileclip2_lite.views.replay import replay
+from mobileclip2_lite.work.crew import Spread
 from mobileclip2_lite.work.files import sha256_bytes
 
 VIEWS = 3
@@ -265,7 +266,7 @@ def test_shrinking_goes_on_after_a_kill_and_can_be_spread(tmp_path, monkeypatch)
     groups = [[sample(10 * g + i, image=picture(10 * g + i, 90, 80)) for i in range(2)] for g in range(3)]
     reinforce(Reinforce(views=1), write_pairs(tmp_path / "pairs", groups), tmp_path / "full", ensemble=FakeTeachers())
     whole = shrink(tmp_path / "full", tmp_path / "whole", side=32)
-    assert shrink(tmp_path / "full", tmp_path / "spread", side=32, workers=2) == whole
+    assert shrink(tmp_path / "full", tmp_path / "spread", side=32, spread=Spread(workers=2)) == whole
     assert files(tmp_path / "spread") == files(tmp_path / "whole")
 
     class Killed(BaseException):

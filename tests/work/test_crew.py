@@ -8,7 +8,8 @@ import os
 import pytest
 from doubles.workers import Worker
 
-from mobileclip2_lite.work.crew import Alone, Engine, GivenUp, Processes, Run, _devices
+from mobileclip2_lite.work.crew import GivenUp, Run, Spread
+from mobileclip2_lite.work.processes import Alone, Processes, _devices
 
 
 def test_in_this_process_errors_come_through_and_one_worker_is_made(tmp_path):
@@ -65,14 +66,14 @@ def test_when_all_shards_fail_it_is_not_the_shards(tmp_path):
 
 def test_settings_that_make_no_sense_are_refused():
     for wrong, words in (
-        ({"name": "slurm"}, "engine 'slurm' is not one of local, ray"),
+        ({"engine": "slurm"}, "engine 'slurm' is not one of local, ray"),
         ({"workers": 0}, "1 <= least <= workers"),
         ({"workers": 1, "least": 2}, "1 <= least <= workers"),
         ({"gpus": 1.5}, "a fraction of one GPU, or whole ones"),
         ({"lease": 0}, "more than none"),
     ):
         with pytest.raises(ValueError, match=words):
-            Engine(**wrong)
+            Spread(**wrong)
 
 
 def test_local_workers_share_the_gpus_of_the_machine(monkeypatch):

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 
 import pytest
+from doubles.fake_teachers import FakeTeachers, files, sample, write_pairs
 from doubles.loopback import run_alone
+
+from mobileclip2_lite.recipes import Reinforce
+from mobileclip2_lite.reinforcement.stage import reinforce
 
 NODES = """
 import json, os, signal, sys, time
 from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster
-from mobileclip2_lite.work.crew import Engine, Run
+from mobileclip2_lite.work.crew import Run, Spread
 from mobileclip2_lite.work.ray_crew import Actors
 
 notes = Path(sys.argv[1])
@@ -37,7 +41,7 @@ def start():
 
 cluster = start()
 items = [*(f"quick{n}" for n in range(3)), "poison", "wrong", *(f"long{n}" for n in range(6))]
-crew = Actors(Worker, Engine("ray", workers=3, least=1), "test")
+crew = Actors(Worker, Spread("ray", workers=3, least=1), "test")
 run, done, added, gone = Run(crew, items), [], None, None
 for item, node in run:
     done.append((item, node))
@@ -66,3 +70,25 @@ def test_a_node_is_added_and_lost_and_a_shard_that_kills_is_given_up(tmp_path):
     assert reasons["wrong"] == "ValueError: wrong"
     tries = [len(list(tmp_path.glob(f"{name}.*"))) for name in names if name.startswith("long")]
     assert max(tries) == 2, "the shard of the lost node was done again"
+
+
+SAME = """
+import os, sys
+from pathlib import Path
+from doubles.fake_teachers import FakeTeachers
+from mobileclip2_lite.recipes import Reinforce
+from mobileclip2_lite.reinforcement.stage import reinforce
+from mobileclip2_lite.work.crew import Spread
+settings = Reinforce(teachers=("small", "large"), views=2)
+spread = Spread(engine="ray", workers=2)
+reinforce(settings, Path(sys.argv[1]), Path(sys.argv[2]), ensemble=FakeTeachers(), spread=spread)
+"""
+
+
+@pytest.mark.slow
+def test_a_cluster_writes_the_same_bytes(tmp_path):
+    pairs = write_pairs(tmp_path / "pairs", [[sample(10 * g + i) for i in range(4)] for g in range(3)])
+    settings = Reinforce(teachers=("small", "large"), views=2)
+    reinforce(settings, pairs, tmp_path / "local", ensemble=FakeTeachers())
+    run_alone(SAME, pairs, tmp_path / "ray")
+    assert files(tmp_path / "local") == files(tmp_path / "ray")

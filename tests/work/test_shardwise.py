@@ -1,47 +1,18 @@
-"""The skeleton of stages: found, locked, resumed, spread; engines: results in order, errors that come through."""
+"""The skeleton of stages: found, locked, resumed, spread; errors that come through."""
 
 from __future__ import annotations
 
 import functools
-import importlib.util
 import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from doubles.fake_teachers import FakeTeachers, files, sample, write_pairs
+from doubles.fake_teachers import files
 from doubles.shard_writer import NAMES, Writer
 
-from mobileclip2_lite.recipes import Reinforce
-from mobileclip2_lite.reinforcement.stage import reinforce
-from mobileclip2_lite.work.engines import WorkerLost, run
+from mobileclip2_lite.work.crew import Spread
 from mobileclip2_lite.work.folder import FolderLocked, StageMismatch, Work
-from mobileclip2_lite.work.shardwise import make_shards
-
-
-def test_local_makes_one_worker_and_keeps_the_order():
-    made = []
-
-    def make():
-        made.append(1)
-        return lambda item: item * 2
-
-    assert list(run(make, [3, 1, 2])) == [6, 2, 4]
-    assert made == [1]
-    assert list(run(make, [])) == []
-    assert made == [1], "no items, no worker"
-
-
-def test_errors_come_through_after_the_results_before_them():
-    results = run(lambda: lambda item: 1 / item, [1, 0, 2])
-    assert next(results) == 1
-    with pytest.raises(ZeroDivisionError):
-        next(results)
-    with pytest.raises(ValueError, match="engine 'slurm' is not one of local, ray"):
-        list(run(lambda: str, [1], engine="slurm"))
-
+from mobileclip2_lite.work.shardwise import ShardsFailed, make_shards
 
 # --- the skeleton ----------------------------------------------------------------------------------------------------
 
@@ -49,7 +20,7 @@ def test_errors_come_through_after_the_results_before_them():
 def made(work: Work, journal: Path, *, fails: str = "", dies: str = "", workers: int = 1) -> dict:
     journal.mkdir(exist_ok=True)
     make = functools.partial(Writer, journal, fails, dies)
-    return make_shards(work, NAMES, make, summarise, workers=workers)
+    return make_shards(work, NAMES, make, summarise, Spread(workers=workers))
 
 
 def summarise(records: list[dict]) -> dict:
@@ -74,8 +45,9 @@ def test_several_processes_make_the_same_folder_in_the_shards_order(tmp_path, mo
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_error_names_its_shard_and_a_later_run_makes_only_what_is_missing(tmp_path, workers):
-    with pytest.raises(ValueError, match=r"out.shard-000002\.tar: no good"):
+    with pytest.raises(ValueError if workers == 1 else ShardsFailed, match=r"shard-000002\.tar.*no good"):
         made(work_of(tmp_path / "out"), tmp_path / "first", fails=NAMES[2], workers=workers)
+    (tmp_path / "out" / "failed.jsonl").unlink(missing_ok=True)
     finished = {path.name for path in (tmp_path / "first").iterdir()}
     assert set(NAMES[:2]) <= finished
     manifest = made(work_of(tmp_path / "out"), tmp_path / "second", workers=workers)
@@ -84,8 +56,9 @@ def test_an_error_names_its_shard_and_a_later_run_makes_only_what_is_missing(tmp
 
 
 def test_a_worker_that_is_killed_is_named_with_what_it_had(tmp_path):
-    with pytest.raises(WorkerLost, match=r"shard-000003\.tar.*fewer workers"):
+    with pytest.raises(ShardsFailed, match=r"shard-000003\.tar with WorkerDied: .* exit status 9"):
         made(work_of(tmp_path / "out"), tmp_path / "first", dies=NAMES[3], workers=2)
+    (tmp_path / "out" / "failed.jsonl").unlink()
     assert made(work_of(tmp_path / "out"), tmp_path / "second")["shards"] == list(NAMES)
 
 
@@ -127,33 +100,3 @@ def test_what_fails_before_the_first_shard_leaves_the_folder_for_other_settings(
 def test_a_locked_folder_is_left_alone(tmp_path):
     with work_of(tmp_path / "out").lock(), pytest.raises(FolderLocked):
         made(work_of(tmp_path / "out"), tmp_path / "first")
-
-
-# --- Ray -------------------------------------------------------------------------------------------------------------
-
-RAY = """
-import sys
-from pathlib import Path
-from doubles.fake_teachers import FakeTeachers
-from mobileclip2_lite.recipes import Reinforce
-from mobileclip2_lite.reinforcement.stage import reinforce
-settings = Reinforce(teachers=("small", "large"), views=2)
-reinforce(settings, Path(sys.argv[1]), Path(sys.argv[2]), engine="ray", workers=2, ensemble=FakeTeachers())
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="extra 'scale' is not installed")
-def test_ray_writes_the_same_bytes(tmp_path):
-    """In a network name space of its own: Ray listens on the machine's address, not on loopback."""
-    alone = ["unshare", "--net", "sh", "-c", 'ip link set lo up; exec "$@"', "sh"]
-    if shutil.which("unshare") is None or subprocess.run([*alone, "true"], capture_output=True).returncode:
-        pytest.skip("no network name spaces here")
-    pairs = write_pairs(tmp_path / "pairs", [[sample(10 * g + i) for i in range(4)] for g in range(3)])
-    settings = Reinforce(teachers=("small", "large"), views=2)
-    reinforce(settings, pairs, tmp_path / "local", ensemble=FakeTeachers())
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    command = [*alone, sys.executable, "-c", RAY, str(pairs), str(tmp_path / "ray")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert files(tmp_path / "local") == files(tmp_path / "ray")

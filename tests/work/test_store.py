@@ -16,7 +16,7 @@ import pytest
 from doubles.faulty_store import FAULTS, Faults
 from doubles.workers import look
 
-from mobileclip2_lite.work import backends, cache
+from mobileclip2_lite.work import backends, cache, credentials
 from mobileclip2_lite.work.backends import Refused, StoreError
 from mobileclip2_lite.work.place import StorePath, place_of
 from mobileclip2_lite.work.store import Clash, Store, tree, url_of
@@ -139,7 +139,7 @@ def test_errors_and_pickles_hold_no_credential(store, monkeypatch):
 
 def test_words_of_other_errors_are_cleaned(monkeypatch):
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "c2VjcmV0c2VjcmV0")
-    said = backends.without_secrets(
+    said = credentials.without_secrets(
         "GET https://user:pw@host/a?sig=abc&se=1 failed with c2VjcmV0c2VjcmV0\n\nDebug source: everything"
     )
     assert said == "GET https://host/a failed with $AZURE_STORAGE_ACCOUNT_KEY"
