@@ -59,10 +59,13 @@ def _both(text: str, source: str, first: str, second: str, sign: int = 1) -> lis
 
 CLAIMS: tuple[Claim, ...] = (
     *_both(
-        "A reinforced student beats plain training on the same pairs and samples",
+        "A reinforced student beats plain training on the same pairs and samples (the recipe's length)",
         FIRST,
         "student, full",
         "control, full",
+    ),
+    *_both(
+        "A reinforced student beats plain training on the same pairs and samples (half)", FIRST, "+ ensemble", "control"
     ),
     *_both("It beats plain training of twice its samples", FIRST, "+ ensemble", "control, full"),
     *_both(
