@@ -58,7 +58,8 @@ def test_control_is_the_student_without_reinforcement():
     for name in recipes.RECIPES:
         recipe = recipes.named(name)
         fields = {row.field for row in recipes.differences(recipe.control, recipe.student)}
-        assert {"distill", "views"} <= fields <= {"distill", "views", "captioners", "logit_scales", "teachers"}
+        own = {"captioners", "logit_scales", "teachers", "learning_rate"}  # each has its own best rate
+        assert {"distill", "views"} <= fields <= {"distill", "views"} | own
 
 
 def test_differences_are_complete_and_printable():
