@@ -23,10 +23,11 @@ import numpy as np
 
 from mobileclip2_lite.models.embedded import Travelling, load
 from mobileclip2_lite.shards import samples as shards
-from mobileclip2_lite.shards.tars import ShardError, count_lost, read_tar, write_tar
-from mobileclip2_lite.views import decoding
+from mobileclip2_lite.shards.keys import caption_key
+from mobileclip2_lite.shards.tars import count_lost, write_tar
+from mobileclip2_lite.shards.usable import Usable, usable
 from mobileclip2_lite.work.crew import Spread
-from mobileclip2_lite.work.files import sha256_bytes, to_json
+from mobileclip2_lite.work.files import to_json
 from mobileclip2_lite.work.folder import Work, read_manifest
 from mobileclip2_lite.work.place import place_of
 from mobileclip2_lite.work.randomness import rng
@@ -206,12 +207,12 @@ def summary(records: Sequence[dict], source: dict, cards: Sequence[dict]) -> dic
     }
 
 
-class Picture(NamedTuple):
+class Waiting(NamedTuple):
     """A sample that waits for its captions."""
 
     uid: str
-    parts: dict[str, bytes]
-    """Its members, as they are in the shard."""
+    members: dict[str, bytes]
+    """By extension, as they are in the shard."""
     captions: dict
     """Content of its `syn.json`."""
     pixels: dict[str, np.ndarray]
@@ -245,60 +246,47 @@ class ShardCaptioner:
 
     def samples(self, path: Path, dropped: Counter, captions: Counter) -> Iterator[tuple[str, dict[str, bytes]]]:
         """(uid, members) of captioned samples in the order of the shard; bad ones are counted in `dropped`."""
-        waiting: list[Picture] = []
-        uids: set[str] = set()
-        for key, parts in read_tar(path, dropped):
-            prepared = self.prepare(path, key, parts)
-            if isinstance(prepared, str) or prepared.uid in uids:
-                dropped[prepared if isinstance(prepared, str) else "duplicate_uid"] += 1
-                continue
-            uids.add(prepared.uid)
-            waiting.append(prepared)
+        waiting: list[Waiting] = []
+        for item in usable(path, dropped, need_text=False, prepare=self.resized):
+            uid, members = item.sample.uid, item.members
+            written = shards.load_json(str(path), uid, "syn.json", members) if "syn.json" in members else {}
+            waiting.append(Waiting(uid, members, written, item.prepared))
             if len(waiting) == self.gathered:
                 yield from self._captioned(waiting, captions)
                 waiting = []
         yield from self._captioned(waiting, captions)
 
-    def prepare(self, path: Path, key: str, parts: dict[str, bytes]) -> Picture | str:
-        """A sample with every captioner's pixels of its picture, or the reason why it cannot be used."""
-        try:
-            sample = shards.parse(key, parts, str(path))
-            image = decoding.decode(sample.image)
-        except ShardError as error:
-            return shards.reason(error)
-        except decoding.BadImage as error:
-            return error.reason
-        if sample.meta.get("sha256") not in (None, sha256_bytes(sample.image)):
-            return "hash_mismatch"
-        resized: dict = {}  # captioners that take the same size share their pixels
+    def resized(self, item: Usable) -> dict[str, np.ndarray]:
+        """Every captioner's pixels of an image."""
+        from PIL import Image
+
+        image, resized = Image.fromarray(item.pixels), {}  # captioners that take the same size share their pixels
         for loaded in self.captioners.values():
             kind = _kind(loaded)
             resized[kind] = resized[kind] if kind in resized else np.asarray(loaded.preprocess.resize(image))
-        pixels = {name: resized[_kind(loaded)] for name, loaded in self.captioners.items()}
-        written = shards.load_json(str(path), key, "syn.json", parts) if "syn.json" in parts else {}
-        return Picture(sample.uid, parts, written, pixels)
+        return {name: resized[_kind(loaded)] for name, loaded in self.captioners.items()}
 
-    def _captioned(self, waiting: Sequence[Picture], captions: Counter) -> Iterator[tuple[str, dict[str, bytes]]]:
+    def _captioned(self, waiting: Sequence[Waiting], captions: Counter) -> Iterator[tuple[str, dict[str, bytes]]]:
         """The members of gathered samples, with all captioners' captions."""
         for start in range(0, len(waiting), PIECE):
             piece = waiting[start : start + PIECE]
             texts = {name: self._write(name, piece) for name in self.captioners}
-            for number, picture in enumerate(piece):
-                own = {f"syn_text_{name}": texts[name][number] for name in texts}
+            for number, item in enumerate(piece):
+                own = {caption_key(name): texts[name][number] for name in texts}
                 captions.update({name: len(texts[name][number]) for name in texts})
-                content = json.dumps({**picture.captions, **own}, separators=(",", ":"))
-                yield picture.uid, {**picture.parts, "syn.json": content.encode()}
+                content = json.dumps({**item.captions, **own}, separators=(",", ":"))
+                yield item.uid, {**item.members, "syn.json": content.encode()}
 
-    def _write(self, name: str, piece: Sequence[Picture]) -> list[list[str]]:
+    def _write(self, name: str, piece: Sequence[Waiting]) -> list[list[str]]:
         """One captioner's captions of each picture, empty ones left out."""
         import torch
 
         from mobileclip2_lite.captioning import generation
 
-        chances = [rng(self.settings.seed, "caption", name, picture.uid) for picture in piece]
-        images = torch.from_numpy(np.stack([picture.pixels[name] for picture in piece])).permute(0, 3, 1, 2)
+        rngs = [rng(self.settings.seed, "caption", name, item.uid) for item in piece]
+        images = torch.from_numpy(np.stack([item.pixels[name] for item in piece])).permute(0, 3, 1, 2)
         written = generation.generate(
-            self.captioners[name], images, self.settings.generate, rngs=chances, precision=self.precision
+            self.captioners[name], images, self.settings.generate, rngs=rngs, precision=self.precision
         )
         if len(written) != len(piece):
             raise ValueError(f"captioner {name} gave captions of {len(written)} pictures for {len(piece)}")

@@ -13,6 +13,7 @@ from mobileclip2_lite.costs.rates import CAPTION, Item, Rates, dimension, kept_p
 from mobileclip2_lite.recipes import Recipe
 from mobileclip2_lite.reports.page import Block, Table, Text
 from mobileclip2_lite.shards import samples as shards
+from mobileclip2_lite.shards.keys import IMAGE, TEXT, caption_key, embedding_key
 from mobileclip2_lite.views.drawing import draw
 from mobileclip2_lite.work.randomness import rng, stable_uid
 
@@ -48,8 +49,8 @@ def sample_bytes(recipe: Recipe, image_bytes: int = 0) -> dict[str, int]:
     rows = {}
     for name in settings.teachers:
         width = dimension(name)
-        counts = {"image": settings.views, "text": 1, **{f"syn_text_{c}": len(t) for c, t in texts.items()}}
-        rows |= {f"{kind}/{name}": torch.ones(count, width) for kind, count in counts.items()}
+        counts = {IMAGE: settings.views, TEXT: 1, **{caption_key(name): len(own) for name, own in texts.items()}}
+        rows |= {embedding_key(kind, name): torch.ones(count, width) for kind, count in counts.items()}
     meta = {"source": uid, "width": 640, "height": 480, "sha256": digest}
     sample = shards.Sample(uid, bytes(image_bytes), "jpg", CAPTION, meta, texts, views, rows)
     members = {name: len(data) for name, data in shards.members(sample, settings.storage).items()}

@@ -9,7 +9,7 @@ Taught by notebooks/20_captioner_finetuning.ipynb.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,16 +17,13 @@ import numpy as np
 
 from mobileclip2_lite.models.embedded import Travelling
 from mobileclip2_lite.models.loaded import GPU_PIECE, PIECE, Queue, autocast, inference
-from mobileclip2_lite.shards import samples as shards
-from mobileclip2_lite.shards.tars import ShardError, count_lost, read_tar
-from mobileclip2_lite.views import decoding
-from mobileclip2_lite.work.files import sha256_bytes
+from mobileclip2_lite.shards.tars import count_lost
+from mobileclip2_lite.shards.usable import Usable, usable
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from mobileclip2_lite.models.loaded import LoadedModel
-    from mobileclip2_lite.shards.samples import Sample
 
 SCORES = ".scores.json"
 """End of the name of a scored shard's record."""
@@ -106,12 +103,12 @@ class ShardScorer:
             queue.rows.clear()
         dropped: Counter = Counter()
         places, uids, counts = [], [], []
-        for place, uid, pixels, texts in self.samples(name, dropped):
-            places.append(place)
-            uids.append(uid)
-            counts.append(len(texts))
-            self.images.push([pixels])
-            self.texts.push(texts)
+        for item in usable(self.pairs / name, dropped, prepare=self.resized):
+            places.append(item.index)
+            uids.append(item.sample.uid)
+            counts.append(len(item.sample.texts))
+            self.images.push([item.prepared])
+            self.texts.push(item.sample.texts)
         self.images.flush()
         self.texts.flush()
         scores = np.zeros(0)
@@ -126,33 +123,8 @@ class ShardScorer:
         lost = dict(sorted((+dropped).items()))
         return {"places": places, "uids": uids, "scores": scores.tolist(), "dropped": lost}
 
-    def samples(self, name: str, dropped: Counter) -> Iterator[tuple[int, str, np.ndarray, list[str]]]:
-        """(place, uid, the scorer's pixels (S, S, 3), real texts) of the samples that can be used."""
+    def resized(self, item: Usable) -> np.ndarray:
+        """The scorer's pixels (S, S, 3) of an image."""
         from PIL import Image
 
-        seen: set[str] = set()
-        for place, (key, parts) in enumerate(read_tar(self.pairs / name, dropped)):
-            try:
-                sample = shards.parse(key, parts, str(self.pairs / name))
-                if problem := _problem(sample, seen):
-                    dropped[problem] += 1
-                    continue
-                picture = self.loaded.preprocess.resize(Image.fromarray(decoding.pixels(sample.image)))
-            except ShardError as error:
-                dropped[shards.reason(error)] += 1
-                continue
-            except decoding.BadImage as error:
-                dropped[error.reason] += 1
-                continue
-            seen.add(sample.uid)
-            yield place, sample.uid, np.asarray(picture), sample.texts
-
-
-def _problem(sample: Sample, seen: set[str]) -> str | None:
-    """Why a sample that could be read cannot be used; the words are those of reinforcement."""
-    noted = sample.meta.get("sha256")
-    if noted is not None and noted != sha256_bytes(sample.image):
-        return "hash_mismatch"
-    if not sample.text.strip():
-        return "empty_text"
-    return "duplicate_uid" if sample.uid in seen else None
+        return np.asarray(self.loaded.preprocess.resize(Image.fromarray(item.pixels)))

@@ -24,6 +24,7 @@ from mobileclip2_lite.recipes import Pairs, World
 from mobileclip2_lite.shards.samples import Pair, write_shard
 from mobileclip2_lite.views.decoding import BadImage
 from mobileclip2_lite.views.images import image_bytes, storable
+from mobileclip2_lite.work.bad_sample import BadSample
 from mobileclip2_lite.work.files import sha256_bytes, to_json, write_atomic
 from mobileclip2_lite.work.folder import Work
 from mobileclip2_lite.work.place import place_of
@@ -36,12 +37,8 @@ VERSION = 1
 _OURS = ("uid", "schema", "source", "width", "height", "sha256")
 
 
-class Dropped(ValueError):
-    """A record that cannot become a pair; `reason` is the word under which it is counted."""
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(detail)
-        self.reason = reason
+class Dropped(BadSample):
+    """A record that cannot become a pair."""
 
 
 def make_pairs(
@@ -171,7 +168,7 @@ class Collector:
                     records.back(record)
                     break
                 self.read_to = record.position
-                dropped.append({"key": record.key, "reason": error.reason, "detail": str(error)})
+                dropped.append({"key": record.key, "reason": error.reason, "detail": error.detail})
                 continue
             if full and same not in rows:
                 records.back(record)
@@ -235,8 +232,8 @@ def check(record: Record, decoded: dict[str, tuple] | None = None) -> Pair:
             decoded.clear()
             decoded[key] = storable(given)
     except BadImage as error:
-        detail = record.detail if record.image is None and record.detail else str(error)
-        raise Dropped(error.reason, detail.removeprefix(f"{error.reason}: ")) from error
+        detail = record.detail if record.image is None and record.detail else error.detail
+        raise Dropped(error.reason, detail) from error
     data, ext, size, changed = decoded[key]
     digest = sha256_bytes(data)
     uid = record.uid or stable_uid(record.name if record.name is not None else f"{digest}\n{text}")
@@ -250,7 +247,7 @@ def _text(record: Record) -> str:
     try:
         texts = texts_of(record.text)
     except NoText as error:
-        detail = record.detail if error.reason == "no_text" and record.detail else str(error)
+        detail = record.detail if error.reason == "no_text" and record.detail else error.detail
         raise Dropped(error.reason, detail) from error
     if len(texts) > 1:
         record.meta["texts"] = texts

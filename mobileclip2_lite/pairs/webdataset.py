@@ -164,5 +164,5 @@ def _unpacked(path: Path) -> tuple[mmap.mmap, str]:
                 plain.write(block)
         plain.flush()
         if plain.tell() < 1024:
-            raise ShardError(f"{path.name}: not a tar or empty, once unpacked{': ' * bool(cut)}{cut}")
+            raise ShardError("damaged_tar", f"not a tar or empty, once unpacked{': ' * bool(cut)}{cut}", path.name)
         return mmap.mmap(plain.fileno(), 0, access=mmap.ACCESS_READ), cut

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mobileclip2_lite.models.loaded import GPU_PIECE, PIECE, TEXT_PIECE, Queue
+from mobileclip2_lite.shards.keys import IMAGE, TEXT, caption_key, embedding_key
 from mobileclip2_lite.shards.samples import Sample
 
 if TYPE_CHECKING:
@@ -95,12 +96,13 @@ class Embedder:
         for (kind, name), queue in self.queues.items():
             if kind == "image":
                 if sample.views:
-                    out[f"image/{name}"] = queue.pop(len(sample.views))
+                    out[embedding_key(IMAGE, name)] = queue.pop(len(sample.views))
                 continue
-            out[f"text/{name}"] = queue.pop(len(sample.texts))
+            out[embedding_key(TEXT, name)] = queue.pop(len(sample.texts))
             for captioner in sorted(sample.syn_texts):
                 if sample.syn_texts[captioner]:
-                    out[f"syn_text_{captioner}/{name}"] = queue.pop(len(sample.syn_texts[captioner]))
+                    key = embedding_key(caption_key(captioner), name)
+                    out[key] = queue.pop(len(sample.syn_texts[captioner]))
         return out
 
     def flush(self) -> None:

@@ -26,16 +26,15 @@ from mobileclip2_lite.shards import embeddings as storage
 from mobileclip2_lite.shards import samples as shards
 from mobileclip2_lite.shards.samples import Sample
 from mobileclip2_lite.shards.tars import count_lost
-from mobileclip2_lite.views import decoding
+from mobileclip2_lite.shards.usable import Usable, usable
 from mobileclip2_lite.views.drawing import draw
 from mobileclip2_lite.views.replay import replay
 from mobileclip2_lite.work.crew import Spread
-from mobileclip2_lite.work.files import pretty, sha256_bytes, write_atomic
+from mobileclip2_lite.work.files import pretty, write_atomic
 from mobileclip2_lite.work.folder import Work, read_manifest
 from mobileclip2_lite.work.place import place_of
 from mobileclip2_lite.work.randomness import rng
 from mobileclip2_lite.work.shardwise import make_shards
-from mobileclip2_lite.work.threads import ahead
 
 if TYPE_CHECKING:
     from mobileclip2_lite.models.teachers import TeacherEnsemble
@@ -182,7 +181,7 @@ class ShardReinforcer:
         dropped: Counter = Counter()
         captioners: set[str] = set()
         self.embed.clear()
-        samples = self.samples(shards.read_samples(self.pairs / target.name, dropped), dropped, captioners)
+        samples = self.samples(self.pairs / target.name, dropped, captioners)
         if self.settings.layout == "datacompdr":
             from mobileclip2_lite.shards import datacompdr
 
@@ -197,47 +196,31 @@ class ShardReinforcer:
             "dimensions": self.embed.dimensions,
         }
 
-    def samples(self, source: Iterator[Sample], dropped: Counter, captioners: set[str]) -> Iterator[Sample]:
-        """Reinforced samples in the order of the source; bad ones are counted in `dropped`."""
+    def samples(self, path: Path, dropped: Counter, captioners: set[str]) -> Iterator[Sample]:
+        """Reinforced samples in the order of the shard; bad ones are counted in `dropped`."""
         waiting: deque[Sample] = deque()
-        uids: set[str] = set()
-        for prepared in ahead(self.prepare, source, self.threads):
-            if isinstance(prepared, str):
-                dropped[prepared] += 1
-                continue
-            sample, pictures = prepared
-            if sample.uid in uids:
-                dropped["duplicate_uid"] += 1
-                continue
-            uids.add(sample.uid)
+        for item in usable(path, dropped, prepare=self.views, threads=self.threads):
+            sample, images = item.prepared
             captioners.update(sample.syn_texts)
-            self.embed.push(sample, pictures)
+            self.embed.push(sample, images)
             waiting.append(sample)
             yield from self._complete(waiting)
         self.embed.flush()
         yield from self._complete(waiting)
 
-    def prepare(self, sample: Sample) -> tuple[Sample, dict[str, list[np.ndarray]]] | str:
-        """A sample with its views drawn, and every teacher's pixels of them; or the reason why it cannot be used."""
-        try:
-            image = decoding.pixels(sample.image)
-        except decoding.BadImage as error:
-            return error.reason
-        sha256 = sha256_bytes(sample.image)
-        if sample.meta.get("sha256", sha256) != sha256:
-            return "hash_mismatch"
-        if not sample.text.strip():
-            return "empty_text"
-        chance = rng(self.settings.seed, "views", sample.uid)
-        views = [draw(chance, *image.shape[1::-1], self.settings.augment, sha256) for _ in range(self.settings.views)]
+    def views(self, item: Usable) -> tuple[Sample, dict[str, list[np.ndarray]]]:
+        """A sample with its views drawn, and every teacher's pixels of them."""
+        settings, image = self.settings, item.pixels
+        chances = rng(settings.seed, "views", item.sample.uid)
+        views = [draw(chances, *image.shape[1::-1], settings.augment, item.sha256) for _ in range(settings.views)]
         kinds = {(self.ensemble.image_size(name), self.ensemble.interpolation(name)) for name in self.ensemble.names}
         # teachers that take the same size share their pixels; others have their own replay of the whole picture
         replayed = {kind: [np.asarray(replay(image, view, *kind)) for view in views] for kind in kinds}
-        pictures = {
+        images = {
             name: replayed[self.ensemble.image_size(name), self.ensemble.interpolation(name)]
             for name in self.ensemble.names
         }
-        return dataclasses.replace(sample, views=views, embeddings={}), pictures
+        return dataclasses.replace(item.sample, views=views, embeddings={}), images
 
     def _complete(self, waiting: deque[Sample]) -> Iterator[Sample]:
         """Samples at the front whose rows have all been computed."""

@@ -8,6 +8,7 @@ Taught by notebooks/20_captioner_finetuning.ipynb.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from mobileclip2_lite.evaluation.caption_scores import (
 )
 from mobileclip2_lite.evaluation.caption_truth import check_lists, object_scores
 from mobileclip2_lite.shards import samples as shards
+from mobileclip2_lite.shards.usable import usable
 from mobileclip2_lite.views import decoding
 from mobileclip2_lite.work.place import place_of
 
@@ -142,7 +144,7 @@ def caption_report(
     if references not in REFERENCES or (references == "clean" and world is None):
         raise ValueError(f"caption_report: references = {references!r}: one of {REFERENCES}; 'clean' needs a world")
     ensemble = load_ensemble(teachers) if teachers else None
-    samples, dropped = _read(folder, most, pictures=ensemble is not None)
+    samples, dropped = _read(folder, most, images=ensemble is not None)
     scenes = [_scene(world, sample, folder) for sample in samples] if world else None
     compared = None
     if references == "clean":
@@ -200,23 +202,15 @@ def _row(captions, scenes, world, references, features, ensemble) -> dict[str, f
     return row | diversity(captions, world)
 
 
-def _read(folder: str | os.PathLike, most: int, pictures: bool) -> tuple[list[shards.Sample], Counter]:
-    """The first samples of a folder, and what could not be read by reason; `pictures` must decode where asked for."""
+def _read(folder: str | os.PathLike, most: int, images: bool) -> tuple[list[shards.Sample], Counter]:
+    """The first usable samples of a folder, with images where asked for, and those that are not by reason."""
     samples: list[shards.Sample] = []
     dropped: Counter = Counter()
     for name in shards.shard_names(folder):
-        for sample in shards.read_samples(place_of(folder) / name, dropped):
+        for item in usable(place_of(folder) / name, dropped, need_text=False):
             if most and len(samples) >= most:
                 return samples, dropped
-            try:
-                if pictures:
-                    decoding.pixels(sample.image)
-            except decoding.BadImage as error:
-                dropped[error.reason] += 1
-                continue
-            if not pictures:
-                sample.image = b""
-            samples.append(sample)
+            samples.append(item.sample if images else dataclasses.replace(item.sample, image=b""))
     if not samples:
         raise ValueError(f"{folder}: no sample could be read ({dict(dropped) or 'the shards are empty'})")
     return samples, dropped

@@ -18,6 +18,7 @@ from typing import Any
 
 from mobileclip2_lite.shards import embeddings as storage
 from mobileclip2_lite.shards import samples as shards
+from mobileclip2_lite.shards.keys import IMAGE, TEXT, caption_key, captioner_of, embedding_key, teachers_of
 from mobileclip2_lite.shards.samples import EXTENSIONS, Sample
 from mobileclip2_lite.shards.tars import ShardError, TarIndex, read_tar
 from mobileclip2_lite.views import decoding
@@ -125,7 +126,7 @@ def _members(
     names = index.extensions(number)
     if "syn.json" in names:
         syn = shards.load_json(shard, key, "syn.json", {"syn.json": bytes(index.member(number, "syn.json"))})
-        captioners.update(n.removeprefix("syn_text").removeprefix("_") for n in syn if n.startswith("syn_text"))
+        captioners.update(captioner for name in syn if (captioner := captioner_of(name)) is not None)
     if OFFICIAL & set(names) and "paug.json" in names:
         raw = shards.load_json(shard, key, "paug.json", {"paug.json": bytes(index.member(number, "paug.json"))})
         parameters = raw.get("param_aug", [])
@@ -136,10 +137,10 @@ def _members(
         table = storage.header(index.member(number, "emb.safetensors"))
     except ValueError as error:
         raise shards.sample_error(shard, key, "emb.safetensors", "bad_embeddings", str(error)) from error
-    for name, place in table.items():
-        if name.startswith("image/"):
-            views.add(place.shape[0])
-            teachers.setdefault(name.removeprefix("image/"), place.shape[1])
+    for teacher in teachers_of(table):
+        count, dimension = table[embedding_key(IMAGE, teacher)].shape
+        views.add(count)
+        teachers.setdefault(teacher, dimension)
 
 
 def _compare(folder: Path, manifest: dict, found: dict, verify: bool) -> list[str]:
@@ -179,7 +180,7 @@ def _samples(path: Path, dropped: Counter) -> Iterator[Sample]:
             plain = {name: data for name, data in parts.items() if name != "paug.json"} if official else parts
             yield shards.parse(key, plain, str(path), need_image=not official)
         except ShardError as error:
-            dropped[shards.reason(error)] += 1
+            dropped[error.reason] += 1
 
 
 def _text(found: dict, manifest: bool, verify: bool) -> str:
@@ -236,23 +237,20 @@ def _section(item: Sample, items: Sequence[Sample]) -> str:
     parts.append(f"<p><b>{'<br>'.join(map(say, item.texts))}</b></p>")
     for captioner, texts in item.syn_texts.items():
         parts.append(f"<p><code>{say(captioner)}</code> {'<br>'.join(map(say, texts))}</p>")
-    for name in item.embeddings:
-        if name.startswith("image/"):
-            best = matches(item, items, name.removeprefix("image/"))
-            found = "; ".join(f"{score:.2f} {say(text)}" for score, text in best)
-            parts.append(f"<p><code>{say(name.removeprefix('image/'))} finds</code> {found}</p>")
+    for teacher in teachers_of(item.embeddings):
+        found = "; ".join(f"{score:.2f} {say(text)}" for score, text in matches(item, items, teacher))
+        parts.append(f"<p><code>{say(teacher)} finds</code> {found}</p>")
     return "".join(parts) + "</section>"
 
 
 def matches(item: Sample, items: Sequence[Sample], teacher: str, count: int = 3) -> list[tuple[float, str]]:
     """The texts of `items` nearest to the sample's first view in a teacher's eyes, as (cosine, text)."""
-    row, scored = item.embeddings[f"image/{teacher}"][0], {}
+    row, scored = item.embeddings[embedding_key(IMAGE, teacher)][0], {}
     for other in items:
-        if f"text/{teacher}" in other.embeddings:
-            rows = other.embeddings[f"text/{teacher}"]
-            scored |= {text: float(vector @ row) for text, vector in zip(other.texts, rows, strict=False)}
+        rows = other.embeddings.get(embedding_key(TEXT, teacher), ())  # of the first text alone in older folders
+        scored |= {text: float(vector @ row) for text, vector in zip(other.texts, rows, strict=False)}
         for captioner, texts in other.syn_texts.items():
-            rows = other.embeddings.get(f"syn_text_{captioner}/{teacher}", ())
+            rows = other.embeddings.get(embedding_key(caption_key(captioner), teacher), ())
             scored |= {text: float(caption @ row) for text, caption in zip(texts, rows, strict=False)}
     return sorted(((score, text) for text, score in scored.items()), reverse=True)[:count]
 

@@ -18,6 +18,7 @@ import torch
 
 from mobileclip2_lite.recipes import World
 from mobileclip2_lite.reports import page
+from mobileclip2_lite.shards.keys import IMAGE, TEXT, embedding_key, teachers_of
 from mobileclip2_lite.work.folder import read_manifest
 from mobileclip2_lite.work.randomness import rng
 
@@ -105,7 +106,7 @@ def stored(folder: Path, most: int = 512) -> list[page.Block]:
         return [page.Text("The shards are in the official layout; `datacompdr.read_official` shows what is in them.")]
     samples = list(islice(shards.read_samples(folder / shards.shard_names(folder)[0]), most))
     scales = {teacher["name"]: teacher["logit_scale"] for teacher in manifest.get("teachers", [])}
-    samples = [sample for sample in samples if all(f"image/{name}" in sample.embeddings for name in scales)]
+    samples = [sample for sample in samples if scales.keys() <= set(teachers_of(sample.embeddings))]
     if not samples or not scales:
         return [page.Text("The shards hold no teacher's embeddings.")]
     images, texts = _stacked(samples, scales)
@@ -128,8 +129,9 @@ def _stacked(samples: Sequence[Sample], scales: Mapping[str, float]) -> tuple[di
     def mean(sample: Sample, key: str) -> torch.Tensor:
         return torch.nn.functional.normalize(sample.embeddings[key].float().mean(dim=0), dim=0)
 
-    images = {name: torch.stack([mean(sample, f"image/{name}") for sample in samples]) for name in scales}
-    return images, {name: torch.stack([mean(sample, f"text/{name}") for sample in samples]) for name in scales}
+    images = {name: torch.stack([mean(sample, embedding_key(IMAGE, name)) for sample in samples]) for name in scales}
+    texts = {name: torch.stack([mean(sample, embedding_key(TEXT, name)) for sample in samples]) for name in scales}
+    return images, texts
 
 
 def _sample(

@@ -22,10 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mobileclip2_lite.shards.keys import IMAGE, TEXT, caption_key, embedding_key, teachers_of
 from mobileclip2_lite.shards.samples import EXTENSIONS, Sample, load_json, parse, sample_error
 from mobileclip2_lite.shards.tars import ShardError, ShardInfo, read_tar, write_tar
 from mobileclip2_lite.views.operations import OPERATIONS
 from mobileclip2_lite.views.view import View
+from mobileclip2_lite.work.bad_sample import BadSample
 from mobileclip2_lite.work.files import sha256_bytes
 
 if TYPE_CHECKING:
@@ -119,7 +121,8 @@ def _official_members(
         raise ValueError(f"sample {sample.uid!r} cannot be written in the official layout: {error}") from error
     out = {sample.ext: sample.image} if sample.image else {}
     out["txt"] = sample.text.encode("utf-8", "replace")
-    out["syn.json"] = json.dumps({caption_key(name): texts for name, texts in sample.syn_texts.items()}).encode()
+    captions = {official_caption_key(name): texts for name, texts in sample.syn_texts.items()}
+    out["syn.json"] = json.dumps(captions).encode()
     out["paug.json"] = json.dumps({RAW: json.dumps(parameters) if paug == "string" else parameters}).encode()
     if dtype == "bf16":
         out["pth.gz"] = _pth_gz(embeddings)
@@ -130,29 +133,29 @@ def _official_members(
     return out
 
 
-def caption_key(captioner: str) -> str:
+def official_caption_key(captioner: str) -> str:
     """`syn_text_<captioner>`, or `syn_text` for the captioner without a name of the published sets."""
-    return f"syn_text_{captioner}" if captioner else "syn_text"
+    return caption_key(captioner) if captioner else "syn_text"
 
 
 def _concatenated(sample: Sample, teachers: Sequence[str], joined: bool | None) -> dict[str, Tensor]:
     """Embeddings with all teachers side by side, as float32."""
     import torch
 
-    def side_by_side(what: str) -> Tensor:
-        return torch.cat([sample.embeddings[f"{what}/{teacher}"] for teacher in teachers], dim=1)
+    def side_by_side(kind: str) -> Tensor:
+        return torch.cat([sample.embeddings[embedding_key(kind, teacher)] for teacher in teachers], dim=1)
 
     captions = [name for name, texts in sample.syn_texts.items() if texts]
     if joined is None:
         joined = len(captions) == 1
     if joined and len(captions) > 1:
         raise ValueError(f"the joined form holds one captioner, not {len(captions)}")
-    text = side_by_side("text")[:1]  # the layout has place for one real text: the first
-    out = {"image_emb": side_by_side("image"), "text_emb": text}
+    text = side_by_side(TEXT)[:1]  # the layout has place for one real text: the first
+    out = {"image_emb": side_by_side(IMAGE), "text_emb": text}
     if joined and captions:
-        out["text_emb"] = torch.cat([text, side_by_side(f"syn_text_{captions[0]}")])
+        out["text_emb"] = torch.cat([text, side_by_side(caption_key(captions[0]))])
     elif captions:
-        out |= {f"{caption_key(name)}_emb": side_by_side(f"syn_text_{name}") for name in captions}
+        out |= {f"{official_caption_key(name)}_emb": side_by_side(caption_key(name)) for name in captions}
     return out
 
 
@@ -195,7 +198,7 @@ def read_official(
         except ShardError as error:
             if dropped is None:
                 raise
-            dropped[getattr(error, "reason", "bad_sample")] += 1
+            dropped[error.reason] += 1
 
 
 def _parse(shard: str, key: str, parts: dict[str, bytes], teachers: Mapping[str, int], size: int) -> Sample:
@@ -207,14 +210,16 @@ def _parse(shard: str, key: str, parts: dict[str, bytes], teachers: Mapping[str,
     if "paug.json" not in parts:
         raise sample_error(shard, key, "paug.json", "no_views", "missing")
     sample.meta[RAW] = parameters = _parameters(shard, key, parts)
-    views = {len(rows) for name, rows in sample.embeddings.items() if name.startswith("image/")}
+    views = {len(sample.embeddings[embedding_key(IMAGE, teacher)]) for teacher in teachers_of(sample.embeddings)}
     if views != {len(parameters)}:
         raise sample_error(shard, key, "paug.json", "bad_views", f"{len(parameters)} views, embeddings of {views}")
     if sample.image:
         try:
             sample = with_image(sample, sample.image, sample.ext, size)
+        except BadSample as error:
+            raise sample_error(shard, key, "paug.json", error.reason, str(error)) from error
         except ValueError as error:
-            raise sample_error(shard, key, "paug.json", getattr(error, "reason", "bad_views"), str(error)) from error
+            raise sample_error(shard, key, "paug.json", "bad_views", str(error)) from error
     return sample
 
 
@@ -260,21 +265,21 @@ def _split(
         if name not in loaded or loaded[name].ndim != 2 or not len(loaded[name]):
             raise sample_error(shard, key, "npz|pth.gz", "bad_embeddings", f"no matrix {name}")
     captions = {name: texts for name, texts in sample.syn_texts.items() if texts}
-    rows = {"image": loaded["image_emb"], "text": loaded["text_emb"][:1]}
+    rows = {IMAGE: loaded["image_emb"], TEXT: loaded["text_emb"][:1]}
     behind = loaded["text_emb"][1:]
     for name, texts in captions.items():
-        own = loaded.get(f"{caption_key(name)}_emb", behind)
+        own = loaded.get(f"{official_caption_key(name)}_emb", behind)
         if len(own) != len(texts):
-            detail = f"{len(own)} embeddings for the {len(texts)} captions of {caption_key(name)}"
+            detail = f"{len(own)} embeddings for the {len(texts)} captions of {official_caption_key(name)}"
             raise sample_error(shard, key, "npz|pth.gz", "bad_embeddings", detail)
-        rows[f"syn_text_{name}"] = own
+        rows[caption_key(name)] = own
     total = sum(teachers.values())
     for name, matrix in rows.items():
         if matrix.shape[1] != total:
             detail = f"{name} has dimension {matrix.shape[1]}, the teachers {dict(teachers)} together {total}"
             raise sample_error(shard, key, "npz|pth.gz", "bad_embeddings", detail)
         for teacher, part in zip(teachers, matrix.split(list(teachers.values()), dim=1), strict=True):
-            out[f"{name}/{teacher}"] = part
+            out[embedding_key(name, teacher)] = part
     return out
 
 

@@ -22,6 +22,7 @@ import numpy as np
 
 from mobileclip2_lite.recipes import Augment
 from mobileclip2_lite.shards import embeddings as storage
+from mobileclip2_lite.shards.keys import IMAGE, TEXT, caption_key, embedding_key, teachers_of
 from mobileclip2_lite.shards.order import POOL, Order
 from mobileclip2_lite.shards.samples import (
     EXTENSIONS,
@@ -34,10 +35,10 @@ from mobileclip2_lite.shards.samples import (
 )
 from mobileclip2_lite.shards.tars import ShardError, TarIndex
 from mobileclip2_lite.views import decoding
-from mobileclip2_lite.views.decoding import BadImage
 from mobileclip2_lite.views.drawing import draw
 from mobileclip2_lite.views.replay import replay_pixels
-from mobileclip2_lite.views.view import SourceMismatch, View, pixel_box
+from mobileclip2_lite.views.view import View, pixel_box
+from mobileclip2_lite.work.bad_sample import BadSample
 from mobileclip2_lite.work.files import sha256_bytes
 from mobileclip2_lite.work.folder import read_manifest
 from mobileclip2_lite.work.place import StorePath, fetch_ahead, place_of
@@ -172,7 +173,7 @@ class ReinforcedDataset:
     def _teachers_of_first_sample(self) -> list[str]:
         member = TarIndex(self.folder / self.names[0]).member(0, "emb.safetensors")
         table = storage.header(member) if member is not None else {}
-        return [name.removeprefix("image/") for name in table if name.startswith("image/")]
+        return teachers_of(table)
 
     def __len__(self) -> int:
         """Batches of this rank in one epoch."""
@@ -252,12 +253,16 @@ class ReinforcedDataset:
         for item in items:
             try:
                 yield step(item)
-            except (ShardError, FileNotFoundError, BadImage, SourceMismatch) as error:
+            except FileNotFoundError:
                 if self.on_mismatch == "error":
-                    if isinstance(error, (ShardError, FileNotFoundError)):
+                    raise
+                dropped["missing_shard"] += 1
+            except BadSample as error:
+                if self.on_mismatch == "error":
+                    if isinstance(error, ShardError):
                         raise
-                    raise ShardError(f"{item.index.path}, key {item.key!r}: {error}") from error
-                dropped[getattr(error, "reason", "missing_shard")] += 1
+                    raise ShardError(error.reason, str(error), f"{item.index.path}, key {item.key!r}") from error
+                dropped[error.reason] += 1
 
     def _plan(self, place: tuple[int, int]) -> Item:
         """Choose view and caption of a sample, and read what is small."""
@@ -325,14 +330,16 @@ class ReinforcedDataset:
             raise sample_error(item.index.path, item.key, "emb.safetensors", "no_embeddings", detail)
         try:
             table = storage.header(data)
-            held = min(table[f"text/{t}"].shape[0] if f"text/{t}" in table else 1 for t in self.teachers)
+            texts = [embedding_key(TEXT, teacher) for teacher in self.teachers]
+            held = min(table[key].shape[0] if key in table else 1 for key in texts)
             item.text_row %= held  # folders made when only the first of several texts was embedded
-            for teacher in self.teachers:
-                item.rows["image", teacher] = storage.rows(data, f"image/{teacher}", item.row, table)
-                item.rows["text", teacher] = text = storage.rows(data, f"text/{teacher}", item.text_row, table)
+            for teacher, key in zip(self.teachers, texts, strict=True):
+                item.rows["image", teacher] = storage.rows(data, embedding_key(IMAGE, teacher), item.row, table)
+                item.rows["text", teacher] = text = storage.rows(data, key, item.text_row, table)
                 if item.caption is not None:
                     captioner, number, _ = item.caption
-                    text = storage.rows(data, f"syn_text_{captioner}/{teacher}", number, table)
+                    captions = embedding_key(caption_key(captioner), teacher)
+                    text = storage.rows(data, captions, number, table)
                 item.rows["syn_text", teacher] = text
         except ValueError as error:
             raise sample_error(item.index.path, item.key, "emb.safetensors", "bad_embeddings", str(error)) from error
@@ -344,7 +351,7 @@ class ReinforcedDataset:
             return []
         syn = load_json(path, key, "syn.json", parts)
         last = self.max_captions or None
-        return [(c, i, text) for c in self.captioners for i, text in enumerate(syn.get(f"syn_text_{c}", [])[:last])]
+        return [(c, i, text) for c in self.captioners for i, text in enumerate(syn.get(caption_key(c), [])[:last])]
 
     def _turn(self, uid: str, count: int, what: str) -> int:
         """The view, or the real text, of this epoch: all in turn from a random one on."""

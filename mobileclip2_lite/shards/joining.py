@@ -22,6 +22,7 @@ from mobileclip2_lite.shards.tar_members import IMAGES
 from mobileclip2_lite.shards.tars import TarIndex
 from mobileclip2_lite.views.decoding import SUFFIXES
 from mobileclip2_lite.views.images import image_bytes, storable
+from mobileclip2_lite.work.bad_sample import BadSample
 from mobileclip2_lite.work.crew import Spread
 from mobileclip2_lite.work.files import pretty, scan, sha256_file, write_atomic
 from mobileclip2_lite.work.folder import Work
@@ -176,8 +177,10 @@ class ShardJoiner:
                 try:
                     if found := self.pictures.get(sample.uid):
                         sample = with_image(sample, *found, self.size)
-                except ValueError as error:
-                    reason = getattr(error, "reason", "other_image")
+                except BadSample as error:
+                    reason = error.reason
+                except ValueError:  # a crop box lies outside it
+                    reason = "other_image"
             if not reason and not sample.views:
                 reason = "missing_image"
             if not reason:

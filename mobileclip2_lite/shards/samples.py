@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from mobileclip2_lite.shards import embeddings as storage
+from mobileclip2_lite.shards.keys import caption_key, captioner_of
 from mobileclip2_lite.shards.tars import ShardError, ShardInfo, read_tar, write_tar
 from mobileclip2_lite.views.view import View, pack, unpack
 from mobileclip2_lite.work.folder import read_manifest
@@ -53,8 +54,8 @@ class Pair:
 class Sample:
     """A pair with what reinforcement added; every added part may be missing.
 
-    `embeddings` are float32 and L2-normalised: `image/<teacher>` (V, D), `text/<teacher>` (N, D) of the N real texts,
-    `syn_text_<captioner>/<teacher>` (M, D).
+    `embeddings` are float32 and L2-normalised, by `keys.embedding_key`: `image/<teacher>` (V, D) of the views,
+    `text/<teacher>` (N, D) of the N real texts, `syn_text_<captioner>/<teacher>` (M, D).
     """
 
     uid: str
@@ -95,7 +96,7 @@ def members(sample: Pair | Sample, dtype: str = "bf16") -> dict[str, bytes]:
     out["txt"] = sample.text.encode("utf-8", "replace")
     out["json"] = _json(meta)
     if getattr(sample, "syn_texts", None):
-        out["syn.json"] = _json({f"syn_text_{name}": texts for name, texts in sample.syn_texts.items()})
+        out["syn.json"] = _json({caption_key(name): texts for name, texts in sample.syn_texts.items()})
     if views:
         out["paug.json"] = _json({"views": pack(views)})
     if getattr(sample, "embeddings", None):
@@ -150,12 +151,7 @@ def read_samples(path: str | os.PathLike, dropped: Counter | None = None) -> Ite
         except ShardError as error:
             if dropped is None:
                 raise
-            dropped[reason(error)] += 1
-
-
-def reason(error: ShardError) -> str:
-    """The short word under which a bad sample is counted."""
-    return getattr(error, "reason", "bad_sample")
+            dropped[error.reason] += 1
 
 
 def parse(key: str, parts: dict[str, bytes], shard: str, need_image: bool = True) -> Sample:
@@ -190,9 +186,7 @@ def parse(key: str, parts: dict[str, bytes], shard: str, need_image: bool = True
 
 def sample_error(shard: str, key: str, member: str, reason: str, detail: str) -> ShardError:
     """An error that names where it is; `reason` is the short word under which the sample is counted."""
-    error = ShardError(f"{shard}, key {key!r}, member {member}: {detail}")
-    error.reason = reason
-    return error
+    return ShardError(reason, detail, f"{shard}, key {key!r}, member {member}")
 
 
 def decode_text(shard: str, key: str, member: str, parts: dict[str, bytes]) -> str:
@@ -221,11 +215,11 @@ def load_json(shard: str, key: str, member: str, parts: dict[str, bytes]) -> dic
 def _syn_texts(shard: str, key: str, syn: dict) -> dict[str, list[str]]:
     out = {}
     for name, texts in syn.items():
-        if not name.startswith("syn_text"):
+        if (captioner := captioner_of(name)) is None:
             continue
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise sample_error(shard, key, "syn.json", "bad_captions", f"{name} is not a list of strings")
-        out[name.removeprefix("syn_text").removeprefix("_")] = texts
+        out[captioner] = texts
     return out
 
 

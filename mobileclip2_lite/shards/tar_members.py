@@ -17,9 +17,12 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from mobileclip2_lite.views.decoding import SUFFIXES
+from mobileclip2_lite.work.bad_sample import BadSample
 
 IMAGES = tuple(suffix[1:] for suffix in SUFFIXES)
 """Extensions of members that hold an image."""
+AGAIN = "copy or make this shard again"
+"""The remedy for a damaged tar."""
 _TEXTS = ("txt", "caption", "text")
 _SOMETHING = re.compile(rb"[^\0]")
 _LINKS = 16
@@ -28,7 +31,7 @@ _TWINS = 8
 """Samples of one key among which a member finds its own."""
 
 
-class ShardError(ValueError):
+class ShardError(BadSample):
     """A shard, or a member of one of its samples, is not what its schema says; names shard, key and member."""
 
 
@@ -82,7 +85,6 @@ def list_samples(data: mmap.mmap, label: str) -> Listing:
             listing.samples[number][1][extension] = offset, size
             listing.last = number
     except ShardError as error:
-        error.reason = "damaged_tar"
         listing.damage = error
     if any(_parts_of(tuple(members)) for _, members in listing.samples):
         _divide(listing)
@@ -179,7 +181,7 @@ def _members(data: mmap.mmap, label: str, at: int = 0) -> Iterator[Member]:
     while True:
         head = data[at : at + 512]
         if len(head) < 512:
-            raise ShardError(f"{label}: cut short at byte {end}; copy or make this shard again")
+            raise ShardError("damaged_tar", f"cut short at byte {end}; {AGAIN}", label)
         if head[0] == 0 and not any(head):
             if (at := _after_end(data, at)) is None:
                 return
@@ -195,9 +197,9 @@ def _members(data: mmap.mmap, label: str, at: int = 0) -> Iterator[Member]:
         except ValueError as error:
             if isinstance(error, ShardError):
                 raise
-            raise ShardError(f"{label}: no tar header at byte {at}; copy or make this shard again") from error
+            raise ShardError("damaged_tar", f"no tar header at byte {at}; {AGAIN}", label) from error
         if at + 512 + size > end:
-            raise ShardError(f"{label}: {name} is cut short at byte {end}; copy or make this shard again")
+            raise ShardError("damaged_tar", f"{name} is cut short at byte {end}; {AGAIN}", label)
         yield Member(name, at + 512, size)
         at += 512 + (size + 511) // 512 * 512
 
@@ -228,6 +230,6 @@ def _any_members(data: mmap.mmap, label: str, start: int) -> Iterator[Member]:
         if any(mark) or len(mark) < 512:  # tarfile takes both for the end
             raise tarfile.ReadError(f"no tar header at byte {stop}" if any(mark) else f"cut short at byte {len(data)}")
     except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-        raise ShardError(f"{label}: damaged ({error}); copy or make this shard again") from error
+        raise ShardError("damaged_tar", f"damaged ({error}); {AGAIN}", label) from error
     if (more := _after_end(data, stop)) is not None:
         yield from _members(data, label, more)

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from mobileclip2_lite.shards.tar_members import Listing, ShardError, list_samples
+from mobileclip2_lite.shards.tar_members import AGAIN, Listing, ShardError, list_samples
 from mobileclip2_lite.work.files import written_beside
 from mobileclip2_lite.work.place import place_of
 
@@ -119,9 +119,7 @@ def mapped(path: str | os.PathLike) -> mmap.mmap:
     """
     with open(place_of(path), "rb") as file:
         if os.fstat(file.fileno()).st_size < 1024:
-            error = ShardError(f"{path}: not a tar or empty; copy or make this shard again")
-            error.reason = "damaged_tar"
-            raise error
+            raise ShardError("damaged_tar", f"not a tar or empty; {AGAIN}", str(path))
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 

@@ -183,6 +183,7 @@ def predict(data: str | os.PathLike, teacher: str, pairs: int = 2_048, batch_siz
 
 def stored_pairs(data: str | os.PathLike, teacher: str, pairs: int) -> tuple[Tensor, Tensor]:
     """The first `pairs` samples' embeddings: first view (N, D) and real caption (N, D)."""
+    from mobileclip2_lite.shards.keys import IMAGE, TEXT, embedding_key
     from mobileclip2_lite.shards.samples import read_samples, shard_names
 
     images, texts = [], []
@@ -190,8 +191,8 @@ def stored_pairs(data: str | os.PathLike, teacher: str, pairs: int) -> tuple[Ten
         for sample in read_samples(place_of(data) / name):
             if len(images) == pairs:
                 break
-            images.append(sample.embeddings[f"image/{teacher}"][0])
-            texts.append(sample.embeddings[f"text/{teacher}"][0])
+            images.append(sample.embeddings[embedding_key(IMAGE, teacher)][0])
+            texts.append(sample.embeddings[embedding_key(TEXT, teacher)][0])
     return torch.stack(images).float(), torch.stack(texts).float()
 
 

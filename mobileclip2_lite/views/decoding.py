@@ -19,6 +19,8 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+from mobileclip2_lite.work.bad_sample import BadSample
+
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF", "ICO", "QOI")
 """PIL's names of the formats that are opened, whatever a file's own name says."""
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".jpe", ".jfif", ".ppm", ".pgm")
@@ -30,12 +32,11 @@ _DEPTHS = (8, 10, 12, 14, 16)
 """Bits that grey levels are stored with, in files of 16 bits and more."""
 
 
-class BadImage(ValueError):
-    """Bytes that do not decode; `reason` is the short word under which the sample is counted."""
+class BadImage(BadSample):
+    """Bytes that do not decode."""
 
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.where, self.reason, self.detail) if part)
 
 
 def pixels(data: bytes | memoryview, rows: int = 0, header: JpegHeader | None = None) -> np.ndarray:

@@ -13,14 +13,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mobileclip2_lite.views.operations import OPERATIONS
+from mobileclip2_lite.work.bad_sample import BadSample
 
 SIGNED = frozenset(OPERATIONS[1:10])
 
 
-class SourceMismatch(ValueError):
+class SourceMismatch(BadSample):
     """A view is replayed on an image that it was not drawn for."""
 
-    reason = "source_mismatch"
+    def __init__(self, detail: str, where: str = "") -> None:
+        super().__init__("source_mismatch", detail, where)
 
 
 @dataclass(frozen=True)

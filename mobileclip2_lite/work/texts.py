@@ -13,16 +13,14 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from mobileclip2_lite.work.bad_sample import BadSample
+
 PARTS = ("raw", "text", "caption", "sentence", "txt", "description", "value")
 """Names under which a text stands in a row of its own, as COCO's and Flickr30k's captions do."""
 
 
-class NoText(ValueError):
-    """What a user gave is no text; `reason` is the short word under which it is counted."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
+class NoText(BadSample):
+    """What a user gave is no text."""
 
 
 def texts_of(value: Any) -> list[str]:
