@@ -100,7 +100,6 @@ def _add_measuring(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> No
         rates: Path | None = None,
         device: str = "cpu",
         batch_size: int = 32,
-        precision: str = "fp32",
         seconds: float = 3.0,
         price: float = 0.0,
         image_bytes: int = 100_000,
@@ -108,12 +107,11 @@ def _add_measuring(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> No
         """Pairs, bytes, device-hours and money of a recipe, before it is started.
 
         Args:
-            settings: what is planned.
+            settings: what is planned, and the precision of captioners and teachers when measuring.
             measure: find this device's rates first, with random weights: minutes on a CPU.
             rates: JSON of rates, to write with `--measure` and to read without.
             device: measured device: `cpu`, `cuda`.
             batch_size: pictures, texts or samples at a time when measuring.
-            precision: of captioners and teachers when measuring: `fp32` or `bf16`.
             seconds: at least so long for each number.
             price: of one device for an hour.
             image_bytes: of an average picture.
@@ -125,7 +123,7 @@ def _add_measuring(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> No
 
         found = None
         if measure:
-            found = rates_module.measure(settings, device, batch_size, precision, seconds, say=print)
+            found = rates_module.measure(settings, device, batch_size, settings.precision, seconds, say=print)
             if rates:
                 write_rates(found, rates)
         elif rates:
