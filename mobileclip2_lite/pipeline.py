@@ -21,6 +21,7 @@ from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from pathlib import Path
 
 from mobileclip2_lite.recipes import Recipe
+from mobileclip2_lite.work.crew import Spread
 from mobileclip2_lite.work.files import pretty, write_atomic
 from mobileclip2_lite.work.folder import Work, read_manifest
 
@@ -82,7 +83,7 @@ def make_data(recipe: Recipe, folder: str | os.PathLike, say: Callable[[str], No
     from mobileclip2_lite.pairs.collect import make_pairs
     from mobileclip2_lite.reinforcement.stage import reinforce
 
-    folder, (workers, precision) = Path(folder), crew(recipe)
+    folder, (spread, precision) = Path(folder), crew(recipe)
     folder.mkdir(parents=True, exist_ok=True)
     with _timed(folder, "pairs", ["pairs/manifest.json"], say):
         make_pairs(recipe.pairs, folder / "pairs", world=recipe.world)
@@ -93,14 +94,14 @@ def make_data(recipe: Recipe, folder: str | os.PathLike, say: Callable[[str], No
         source = folder / "filtered"
     if recipe.caption.captioners:
         with _timed(folder, "caption", ["captioned/manifest.json"], say):
-            caption(recipe.caption, source, folder / "captioned", workers=workers)
+            caption(recipe.caption, source, folder / "captioned", spread=spread)
         source = folder / "captioned"
     with _timed(folder, "reinforce", ["reinforced/manifest.json"], say):
-        reinforce(recipe.reinforce, source, folder / "reinforced", workers=workers, precision=precision)
+        reinforce(recipe.reinforce, source, folder / "reinforced", precision=precision, spread=spread)
     return folder / "reinforced"
 
 
-def crew(recipe: Recipe) -> tuple[int, str]:
+def crew(recipe: Recipe) -> tuple[Spread, str]:
     """How captioners and teachers run here: processes side by side, and the teachers' precision.
 
     A process a core, since models this small do not keep two cores busy; one for few pairs, which are done before a
@@ -113,7 +114,7 @@ def crew(recipe: Recipe) -> tuple[int, str]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     few = 0 < recipe.pairs.count < 1_000
     workers = 1 if few or device.type == "cuda" else min(os.cpu_count() or 1, 4)
-    return workers, usable_precision(recipe.precision, device)
+    return Spread(workers=workers), usable_precision(recipe.precision, device)
 
 
 def train_all(recipe: Recipe, folder: Path, jobs: int = 0) -> None:
