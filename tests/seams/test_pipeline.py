@@ -14,6 +14,7 @@ from mobileclip2_lite import cli, pipeline, recipes
 from mobileclip2_lite.evaluation.suite import chance
 from mobileclip2_lite.models import loaded
 from mobileclip2_lite.shards.samples import read_pairs, read_samples
+from mobileclip2_lite.work.crew import Spread
 from mobileclip2_lite.work.folder import StageMismatch, read_manifest
 
 RECIPE = recipes.tiny()
@@ -172,9 +173,9 @@ def test_captioners_and_teachers_get_a_process_a_core_and_few_pairs_one(monkeypa
     monkeypatch.setattr(loaded, "cpu_has_bf16", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(pipeline.os, "cpu_count", lambda: 2)
-    assert pipeline.crew(recipes.lite()) == (2, "bf16")
-    assert pipeline.crew(recipes.tiny()) == (1, "bf16")
+    assert pipeline.crew(recipes.lite()) == (Spread(workers=2), "bf16")
+    assert pipeline.crew(recipes.tiny()) == (Spread(workers=1), "bf16")
     monkeypatch.setattr(loaded, "cpu_has_bf16", lambda: False)
-    assert pipeline.crew(recipes.lite()) == (2, "fp32")
+    assert pipeline.crew(recipes.lite()) == (Spread(workers=2), "fp32")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert pipeline.crew(recipes.lite()) == (1, "bf16")
+    assert pipeline.crew(recipes.lite()) == (Spread(workers=1), "bf16")
