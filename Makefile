@@ -32,10 +32,10 @@ export OMP_WAIT_POLICY := passive
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test soak notebooks publish playground lab lint bench stale
+.PHONY: help setup run test soak notebooks clean-notebooks book publish playground lab lint bench stale
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' Makefile
 
 setup: $(STAMP) ## make or repair .venv (every other target does it when needed)
 
@@ -54,6 +54,12 @@ notebooks: $(STAMP) ## run all notebooks at recipe lite, into runs/notebooks/
 	  echo "$$file" && $(PY) -m papermill --log-level WARNING --cwd notebooks -p recipe $(RECIPE) \
 	    "$$file" "runs/$$file" || exit 1; \
 	done
+
+clean-notebooks: $(STAMP) ## the notebooks without prose and outputs, to work through a second time, into runs/bare/
+	$(PY) -m mobileclip2_lite.notebook.copies notebooks runs/bare
+
+book: $(STAMP) ## the course as HTML pages with contents, into runs/book/index.html
+	$(PY) -m mobileclip2_lite.notebook.book . runs/book
 
 # For authors: the outputs that readers see on the web, without papermill's cells, times and widget states.
 publish: $(STAMP) ## run all notebooks at recipe lite and keep the outputs in notebooks/

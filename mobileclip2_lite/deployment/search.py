@@ -187,7 +187,7 @@ def build_index(
 
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is not a folder")
+        raise FileNotFoundError(f"{folder} is not a folder: name the folder that holds the images")
     place = _place(folder, model, index)
     dropped: Counter[str] = Counter()
     present = find_images(folder, dropped)

@@ -38,11 +38,14 @@ def zero_shot_classifier(
         templates: strings with one `{}`, or functions from a name to a prompt.
 
     Raises:
-        ValueError: names or templates are one string in place of a list, or a template has no `{}`.
+        ValueError: names or templates are none, or one string in place of a list, or a template has no `{}`.
     """
     classnames = many(classnames, "classnames")
     if isinstance(templates, str):
         raise ValueError(f"templates is one string, {templates!r}: give a list, [{templates!r}]")
+    if not classnames or not templates:
+        what = "classnames" if not classnames else "templates"
+        raise ValueError(f"{what} is empty: give at least one, and two names or more where the model shall choose")
     prompts = [_fill(template, name) for name in classnames for template in templates]
     features = encode_texts(loaded, prompts, batch_size)
     mean = features.reshape(len(classnames), len(templates), -1).mean(dim=1)
@@ -53,7 +56,7 @@ def _fill(template: Template, name: str) -> str:
     if callable(template):
         return template(name)
     if "{}" not in template:
-        raise ValueError(f"the template {template!r} has no '{{}}' for the class name")
+        raise ValueError(f"the template {template!r} has no '{{}}' for the class name: write it where the name belongs")
     return template.format(name)
 
 

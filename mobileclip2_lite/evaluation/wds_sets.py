@@ -109,7 +109,7 @@ def _opener(source: str) -> Opener:
         return _web(source.rstrip("/"))
     folder = Path(source)
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is not a folder")
+        raise FileNotFoundError(f"{folder} is not a folder: name the folder that holds the set")
     return lambda path: open(folder / path, "rb")
 
 

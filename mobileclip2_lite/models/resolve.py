@@ -66,7 +66,7 @@ def resolve(name_or_path: str | os.PathLike, pretrained: str | os.PathLike | Non
     if text.startswith("local-dir:"):
         path = Path(os.path.expanduser(text.removeprefix("local-dir:")))
         if not path.is_dir():
-            raise FileNotFoundError(f"{path} is not a folder ({text})")
+            raise FileNotFoundError(f"{path} is not a folder ({text}): name the folder that holds the weights")
     if text.startswith(PHOTO) and not path.is_dir():
         path = photo_folder(text)
         if not path.is_dir():
@@ -307,7 +307,9 @@ def _weights_in(folder: Path) -> Path:
     here = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
     name = pick(here)
     if name is None:
-        raise FileNotFoundError(f"{folder} has no weights file ({', '.join(SUFFIXES)})")
+        raise FileNotFoundError(
+            f"{folder} has no weights file ({', '.join(SUFFIXES)}): name a folder that a finished training wrote"
+        )
     alike = sorted({_whole(other) for other in here if Path(other).suffix == Path(name).suffix})
     if name not in WEIGHT_NAMES and len(alike) > 1:
         raise ValueError(f"{folder} has several weights files ({', '.join(alike)}): name one of them")

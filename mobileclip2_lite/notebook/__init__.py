@@ -270,7 +270,7 @@ def recorded(path: str | os.PathLike) -> dict[str, Any]:
     """
     notebook = json.loads(Path(path).read_text("utf-8"))
     if "cells" not in notebook:
-        raise ValueError(f"{path} is not a notebook: it has no cells")
+        raise ValueError(f"{path} is not a notebook, it has no cells: name an .ipynb file that was run")
     found: dict[str, Any] = {}
     for cell in notebook["cells"]:
         for output in cell.get("outputs", []):

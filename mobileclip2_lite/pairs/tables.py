@@ -46,7 +46,7 @@ def read_rows(path: Path, keys: Sequence[str | None] = ()) -> Iterator[tuple[int
         first_bad = first_bad or (None if good else f"line {line}: {row}")
         yield line, row
     if empty:
-        raise ValueError(f"{path} has no rows")
+        raise ValueError(f"{path} has no rows: add one an image, below the header")
     if not good:
         raise ValueError(f"{path} has no row that can be read; the first is {first_bad}")
 

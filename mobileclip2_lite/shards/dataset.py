@@ -142,7 +142,10 @@ class ReinforcedDataset:
         if views == "weak" and teachers:
             raise ValueError("weak views have no stored embeddings: pass teachers=() or views='stored'")
         if missing := [name for name in teachers if known and name not in known]:
-            raise ValueError(f"{folder} holds no embeddings of {', '.join(missing)}; it has {', '.join(known)}")
+            raise ValueError(
+                f"{folder} holds no embeddings of {', '.join(missing)}; it has {', '.join(known)}: "
+                "name one of these, or reinforce with the other first"
+            )
         self.teachers, self.captioners = tuple(teachers), tuple(captioners)
         self.dropped: Counter = Counter()
         self._start, self._asked = 0, set()

@@ -260,5 +260,5 @@ def shard_names(folder: str | os.PathLike) -> list[str]:
     else:
         names = sorted(path.name for path in folder.glob("*.tar") if re.match(r"[^.]", path.name))
     if not names:
-        raise FileNotFoundError(f"{folder} holds no shards (*.tar)")
+        raise FileNotFoundError(f"{folder} holds no shards (*.tar): name a folder that a stage has written")
     return names

@@ -330,7 +330,10 @@ def _check(settings: Train) -> None:
     if settings.stop_on and not settings.evaluate_every:
         raise ValueError(f"stop_on={settings.stop_on!r} needs evaluations to look at: set evaluate_every")
     if settings.samples < settings.batch_size:
-        raise ValueError(f"samples ({settings.samples}) is less than one batch ({settings.batch_size})")
+        raise ValueError(
+            f"samples ({settings.samples}) is less than one batch ({settings.batch_size}): raise samples or lower "
+            "batch_size"
+        )
 
 
 def weights_hash(name: str) -> str:

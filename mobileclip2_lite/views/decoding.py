@@ -168,7 +168,9 @@ def _unidentified(data: bytes | memoryview) -> BadImage:
     name = _BRANDS.get(bytes(data[8:12])) if bytes(data[4:8]) == b"ftyp" else None
     if name:
         return BadImage("unsupported_format", f"{name}: {_REMEDY[name]}, or turn such files into JPEG first")
-    return BadImage("not_an_image", f"{len(data)} bytes, the first are {bytes(data[:8])!r}")
+    return BadImage(
+        "not_an_image", f"{len(data)} bytes, the first are {bytes(data[:8])!r}: name a JPEG, PNG or WebP file"
+    )
 
 
 def as_rgb(image: Image.Image) -> Image.Image:

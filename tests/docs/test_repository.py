@@ -92,8 +92,8 @@ def test_file_tree_of_the_readme_is_the_repository():
 
 def test_make_targets_of_the_readme_exist():
     text = read("README.md")
-    asked = set(re.findall(r"`make ([a-z]+)", text)) | {
-        word for line in commands(text) for word in re.findall(r"^make ([a-z]+)", line)
+    asked = set(re.findall(r"`make ([a-z-]+)", text)) | {
+        word for line in commands(text) for word in re.findall(r"^make ([a-z-]+)", line)
     }
     assert {"run", "test"} <= asked, "the README names the two commands"
     assert asked <= make_targets()
@@ -258,7 +258,7 @@ def test_ruff(command):
 
 
 def make_targets() -> set[str]:
-    return set(re.findall(r"^([a-z]+):[^=].*## ", read("Makefile"), re.MULTILINE))
+    return set(re.findall(r"^([a-z-]+):[^=].*## ", read("Makefile"), re.MULTILINE))
 
 
 def test_make_lists_its_targets():

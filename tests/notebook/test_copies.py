@@ -1,0 +1,110 @@
+"""Copies without prose keep code, headings and exercises; the book's pages hold together."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from mobileclip2_lite.notebook.book import make_book
+from mobileclip2_lite.notebook.copies import copy_without_prose, read_notebook, source
+
+
+def write(path, *cells: tuple[str, str]) -> None:
+    made = []
+    for number, (kind, text) in enumerate(cells):
+        cell = {"cell_type": kind, "id": f"c{number}", "metadata": {"tags": ["kept"]}, "source": text}
+        if kind == "code":
+            output = {"output_type": "stream", "name": "stdout", "text": "told\n"}
+            cell |= {"outputs": [output], "execution_count": number}
+        made.append(cell)
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"cells": made, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}), "utf-8")
+
+
+FIRST = (
+    (
+        "markdown",
+        "# First\n\n**The question: what is a | bar?**\n\nRead the [glossary](../docs/glossary.md#word) first.",
+    ),
+    ("code", "x = 1"),
+    ("markdown", "Only prose.\n\n```\n# no heading\n```"),
+    ("code", "print('told')"),
+    ("markdown", "## Exercises\n\nSome words.\n\n1. *(5 minutes)* Set `answer_1`.\n2. a list item"),
+    (
+        "markdown",
+        "Next: [second](10_second.ipynb), not [the code](../mobileclip2_lite/pipeline.py), [arXiv](https://x.y/z).",
+    ),
+)
+
+
+def test_a_copy_without_prose_keeps_code_headings_and_exercises(tmp_path):
+    write(tmp_path / "notebooks" / "00_first.ipynb", *FIRST)
+    before = (tmp_path / "notebooks" / "00_first.ipynb").read_bytes()
+    (path,) = copy_without_prose(tmp_path / "notebooks", tmp_path / "bare")
+    cells = read_notebook(path)["cells"]
+    assert [source(cell) for cell in cells] == [
+        "# First",
+        "x = 1",
+        "print('told')",
+        "## Exercises\n\n1. *(5 minutes)* Set `answer_1`.",
+    ]
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells if "outputs" in cell)
+    assert all(cell["metadata"] == {"tags": ["kept"]} for cell in cells)
+    assert (tmp_path / "notebooks" / "00_first.ipynb").read_bytes() == before
+
+
+def test_a_copy_refuses_what_would_lose_something(tmp_path):
+    with pytest.raises(ValueError, match="no notebooks in"):
+        copy_without_prose(tmp_path, tmp_path / "out")
+    write(tmp_path / "00_first.ipynb", *FIRST)
+    with pytest.raises(ValueError, match="would replace"):
+        copy_without_prose(tmp_path, tmp_path)
+    (tmp_path / "10_broken.ipynb").write_text("{")
+    with pytest.raises(ValueError, match=r"10_broken\.ipynb is not a notebook"):
+        copy_without_prose(tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists(), "nothing is written before all are read"
+
+
+def test_the_book_has_a_page_a_notebook_and_no_broken_link(tmp_path):
+    pytest.importorskip("nbconvert", reason="needs the extra `notebooks`")
+    write(tmp_path / "notebooks" / "00_first.ipynb", *FIRST)
+    write(tmp_path / "notebooks" / "10_second.ipynb", ("markdown", "# Second\n\nBack to [first](00_first.ipynb)."))
+    write(
+        tmp_path / "notebooks" / "solutions" / "00_first.ipynb", ("markdown", "# Solutions\n\n[up](../00_first.ipynb)")
+    )
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "glossary.md").write_text("# Words\n\n[first](../notebooks/00_first.ipynb)\n", "utf-8")
+    contents = make_book(tmp_path, tmp_path / "book")
+    pages = sorted(path.relative_to(tmp_path / "book").as_posix() for path in (tmp_path / "book").rglob("*"))
+    assert [page for page in pages if page.endswith(".html")] == [
+        "docs/glossary.html",
+        "index.html",
+        "notebooks/00_first.html",
+        "notebooks/10_second.html",
+        "notebooks/solutions/00_first.html",
+    ]
+    followed = []
+    for path in (tmp_path / "book").rglob("*.html"):
+        text = path.read_text("utf-8")
+        assert not re.search(r'href="[^"]*\.(ipynb|md)\b', text), "a link to a source"
+        for target in re.findall(r'<a\b[^>]*\bhref="([^"#:]+)(?:#[^"]*)?"', text):
+            assert (path.parent / target).is_file(), f"{path.name}: {target}"
+            followed.append(target)
+    assert len(followed) >= 8
+    first = (tmp_path / "book" / "notebooks" / "00_first.html").read_text("utf-8")
+    assert 'href="../docs/glossary.html#word"' in first
+    assert 'href="https://x.y/z"' in first
+    assert "the code" in first
+    assert "pipeline.py" not in first, "what is no page is no link"
+    assert "told" in first, "outputs as they were run"
+    index = contents.read_text("utf-8")
+    assert "what is a | bar?" in index
+    assert index.index("First") < index.index("Second")
+
+
+def test_a_book_without_notebooks_says_which_folder_it_wants(tmp_path):
+    with pytest.raises(ValueError, match="give the folder of the repository"):
+        make_book(tmp_path, tmp_path / "book")
