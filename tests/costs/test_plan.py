@@ -84,7 +84,7 @@ def test_hours_and_money_follow_from_counts_and_rates():
     lite = recipes.lite()
     found = rates(lite, **{"samples lite-mci-s": 100.0})
     items = work(lite)
-    assert hours(items[-1:], found) == pytest.approx(100_000 / 100 / 3600)
+    assert hours(items[-1:], found) == pytest.approx(lite.student.samples / 100 / 3600)
     text = to_markdown("plan", plan(lite, found, price=2.0))
     total = hours(items, found)
     assert f"| all |  |  |  | {total:,.4g} | {2 * total:,.0f} |" in text

@@ -192,7 +192,7 @@ def test_fine_tuning_starts_from_a_folder_and_knows_it(folder, tmp_path):
     write_captioner(tmp_path / "start", seed=8)
     with pytest.raises(StageMismatch):
         go(tune, folder, out)
-    with pytest.raises(FileNotFoundError, match="not a model folder"):
+    with pytest.raises(ValueError, match="nothing at that path"):
         go(dataclasses.replace(tune, start=str(tmp_path / "nothing")), folder, tmp_path / "other")
     other = write_captioner(tmp_path / "other-start", context=20)
     with pytest.raises(ValueError, match="does not hold"):
