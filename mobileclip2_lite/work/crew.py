@@ -13,7 +13,7 @@ import itertools
 import operator
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -179,19 +179,3 @@ def reason(error: BaseException) -> str:
     if isinstance(error, WorkerFailed):
         return str(error)
     return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
-
-
-def open_crew(make_worker: Callable[[], Callable], spread: Spread, label: str) -> Crew:
-    """The workers that `spread` asks for.
-
-    Args:
-        make_worker: called once in each process; picklable for more than one.
-        label: part of the actors' names on a cluster's dashboard.
-    """
-    if spread.engine == "ray":
-        from mobileclip2_lite.work.ray_crew import Actors
-
-        return Actors(make_worker, spread, label)
-    from mobileclip2_lite.work.processes import Alone, Processes
-
-    return Alone(make_worker) if spread.alone else Processes(make_worker, spread.workers, spread.gpus)

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from mobileclip2_lite.work.claims import Claims
-from mobileclip2_lite.work.crew import Failed, Run, Spread, open_crew
+from mobileclip2_lite.work.crew import Crew, Failed, Run, Spread
 from mobileclip2_lite.work.files import pretty, sha256_file, write_atomic, write_note
 from mobileclip2_lite.work.folder import Work
 from mobileclip2_lite.work.place import Place, StorePath, made_here, place_of
+from mobileclip2_lite.work.processes import Alone, Processes
 from mobileclip2_lite.work.randomness import pick
 
 FAILED = "failed.jsonl"
@@ -273,3 +274,17 @@ def _finished(shard: Place, record: Place, key: str) -> dict[str, Any] | None:
     if isinstance(shard, StorePath) and "bytes" in found:  # a store does not change what it has taken whole
         return found if shard.stat().st_size == found["bytes"] else None
     return found if found["sha256"] == sha256_file(shard) else None
+
+
+def open_crew(make_worker: Callable[[], Callable], spread: Spread, label: str) -> Crew:
+    """The workers that `spread` asks for. It is here since both kinds of crew know `work.crew`, which knows neither.
+
+    Args:
+        make_worker: called once in each process; picklable for more than one.
+        label: part of the actors' names on a cluster's dashboard.
+    """
+    if spread.engine == "ray":
+        from mobileclip2_lite.work.ray_crew import Actors
+
+        return Actors(make_worker, spread, label)
+    return Alone(make_worker) if spread.alone else Processes(make_worker, spread.workers, spread.gpus)
