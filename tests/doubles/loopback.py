@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).resolve().parent.parent
+RAY_GAVE_UP = "timed out during startup"  # after 30 s, which no setting of Ray's changes: a busy machine needs more
 _ALONE = ["unshare", "--net", "sh", "-c", 'ip link set lo up; exec "$@"', "sh"]
 
 
@@ -25,12 +26,17 @@ def run_alone(program: str, *arguments: object, seconds: float = 300) -> str:
         pytest.skip("no network name spaces here: Linux and root are needed")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
     environment |= {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_USAGE_STATS_ENABLED": "0"}
-    done = subprocess.run(
-        [*_ALONE, sys.executable, "-c", program, *map(str, arguments)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-    )
+    for _ in range(3):
+        done = subprocess.run(
+            [*_ALONE, sys.executable, "-c", program, *map(str, arguments)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+        )
+        if not (done.returncode and RAY_GAVE_UP in done.stderr):
+            break
+    if done.returncode and RAY_GAVE_UP in done.stderr:
+        pytest.skip("Ray did not come up within its own time, three times: the machine is too busy")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
