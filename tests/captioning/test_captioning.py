@@ -448,12 +448,13 @@ def test_commands_caption_and_captions(pairs, fake, tmp_path, monkeypatch, capsy
 def test_command_filter(monkeypatch, tmp_path, capsys):
     from mobileclip2_lite.filtering import stage as filtering
 
-    def fake_filter(settings, pairs, out):
+    def fake_filter(settings, pairs, out, precision, device, spread):
         assert (settings.keep, pairs, out) == (0.5, Path("here"), Path("there"))
+        assert (precision, device, spread) == ("bf16", "cpu", Spread(workers=2))
         return {"samples": 5, "shards": [1], "dropped": {"no_text": 2}, "removed": 4, "threshold": 0.25}
 
     monkeypatch.setattr(filtering, "filter_pairs", fake_filter)
-    run("filter", "here", "there", "--keep", "0.5")
+    run("filter", "here", "there", "--keep", "0.5", "--precision", "bf16", "--device", "cpu", "--workers", "2")
     out = capsys.readouterr().out
     assert out.splitlines() == [
         "5 samples in 1 shards in there",
