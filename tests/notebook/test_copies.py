@@ -41,8 +41,8 @@ FIRST = (
 
 
 def test_a_copy_without_prose_keeps_code_headings_and_exercises(tmp_path):
-    write(tmp_path / "notebooks" / "00_first.ipynb", *FIRST)
-    before = (tmp_path / "notebooks" / "00_first.ipynb").read_bytes()
+    write(tmp_path / "notebooks" / "00_start_here.ipynb", *FIRST)
+    before = (tmp_path / "notebooks" / "00_start_here.ipynb").read_bytes()
     (path,) = copy_without_prose(tmp_path / "notebooks", tmp_path / "bare")
     cells = read_notebook(path)["cells"]
     assert [source(cell) for cell in cells] == [
@@ -53,13 +53,13 @@ def test_a_copy_without_prose_keeps_code_headings_and_exercises(tmp_path):
     ]
     assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells if "outputs" in cell)
     assert all(cell["metadata"] == {"tags": ["kept"]} for cell in cells)
-    assert (tmp_path / "notebooks" / "00_first.ipynb").read_bytes() == before
+    assert (tmp_path / "notebooks" / "00_start_here.ipynb").read_bytes() == before
 
 
 def test_a_copy_refuses_what_would_lose_something(tmp_path):
     with pytest.raises(ValueError, match="no notebooks in"):
         copy_without_prose(tmp_path, tmp_path / "out")
-    write(tmp_path / "00_first.ipynb", *FIRST)
+    write(tmp_path / "00_start_here.ipynb", *FIRST)
     with pytest.raises(ValueError, match="would replace"):
         copy_without_prose(tmp_path, tmp_path)
     (tmp_path / "10_broken.ipynb").write_text("{")
@@ -70,21 +70,22 @@ def test_a_copy_refuses_what_would_lose_something(tmp_path):
 
 def test_the_book_has_a_page_a_notebook_and_no_broken_link(tmp_path):
     pytest.importorskip("nbconvert", reason="needs the extra `notebooks`")
-    write(tmp_path / "notebooks" / "00_first.ipynb", *FIRST)
-    write(tmp_path / "notebooks" / "10_second.ipynb", ("markdown", "# Second\n\nBack to [first](00_first.ipynb)."))
+    write(tmp_path / "notebooks" / "00_start_here.ipynb", *FIRST)
+    write(tmp_path / "notebooks" / "10_second.ipynb", ("markdown", "# Second\n\nBack to [first](00_start_here.ipynb)."))
     write(
-        tmp_path / "notebooks" / "solutions" / "00_first.ipynb", ("markdown", "# Solutions\n\n[up](../00_first.ipynb)")
+        tmp_path / "notebooks" / "solutions" / "00_start_here.ipynb",
+        ("markdown", "# Solutions\n\n[up](../00_start_here.ipynb)"),
     )
     (tmp_path / "docs").mkdir()
-    (tmp_path / "docs" / "glossary.md").write_text("# Words\n\n[first](../notebooks/00_first.ipynb)\n", "utf-8")
+    (tmp_path / "docs" / "glossary.md").write_text("# Words\n\n[first](../notebooks/00_start_here.ipynb)\n", "utf-8")
     contents = make_book(tmp_path, tmp_path / "book")
     pages = sorted(path.relative_to(tmp_path / "book").as_posix() for path in (tmp_path / "book").rglob("*"))
     assert [page for page in pages if page.endswith(".html")] == [
         "docs/glossary.html",
         "index.html",
-        "notebooks/00_first.html",
+        "notebooks/00_start_here.html",
         "notebooks/10_second.html",
-        "notebooks/solutions/00_first.html",
+        "notebooks/solutions/00_start_here.html",
     ]
     followed = []
     for path in (tmp_path / "book").rglob("*.html"):
@@ -94,7 +95,7 @@ def test_the_book_has_a_page_a_notebook_and_no_broken_link(tmp_path):
             assert (path.parent / target).is_file(), f"{path.name}: {target}"
             followed.append(target)
     assert len(followed) >= 8
-    first = (tmp_path / "book" / "notebooks" / "00_first.html").read_text("utf-8")
+    first = (tmp_path / "book" / "notebooks" / "00_start_here.html").read_text("utf-8")
     assert 'href="../docs/glossary.html#word"' in first
     assert 'href="https://x.y/z"' in first
     assert "the code" in first
