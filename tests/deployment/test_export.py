@@ -193,14 +193,14 @@ def test_the_tokenizers_settings_travel_into_the_export(monkeypatch):
     """SigLIP's tokenizer cleans texts otherwise: an export that forgot it would embed other tokens."""
     import open_clip
 
-    from mobileclip2_lite.deployment.export import _metadata
+    from mobileclip2_lite.deployment.export import tower_metadata
     from mobileclip2_lite.deployment.runtime import _tokenizer
     from mobileclip2_lite.models.tokenizer import tokenizer_of
 
     loaded = create_model("lite-mci-s")
     plain, text = loaded.tokenizer, dict(loaded.model.model_cfg["text_cfg"], tokenizer_kwargs={"clean": "canonicalize"})
     loaded.model.model_cfg = {**loaded.model.model_cfg, "text_cfg": text}
-    metadata = json.loads(_metadata(loaded, "text", "x")["tokenizer"])
+    metadata = json.loads(tower_metadata(loaded, "text", "x")["tokenizer"])
     texts = ["A Photo, of a Cat!"]
     wanted = tokenizer_of(loaded.model.model_cfg, "x")(texts)
     assert torch.equal(_tokenizer(metadata)(texts), wanted)
@@ -209,7 +209,7 @@ def test_the_tokenizers_settings_travel_into_the_export(monkeypatch):
     asked = []
     monkeypatch.setattr(open_clip.tokenizer, "HFTokenizer", lambda name, **options: asked.append((name, options)))
     text |= {"hf_tokenizer_name": "owner/name", "tokenizer_mode": "clips"}
-    _tokenizer(json.loads(_metadata(loaded, "text", "x")["tokenizer"]))
+    _tokenizer(json.loads(tower_metadata(loaded, "text", "x")["tokenizer"]))
     tokenizer_of(loaded.model.model_cfg, "x")
     options = {"context_length": text["context_length"], "tokenizer_mode": "clips", "clean": "canonicalize"}
     assert asked == [("owner/name", options)] * 2
@@ -217,7 +217,7 @@ def test_the_tokenizers_settings_travel_into_the_export(monkeypatch):
 
 def test_a_sigmoid_models_bias_travels_into_the_export():
     loaded = create_model("lite-mci-s")
-    from mobileclip2_lite.deployment.export import _metadata
+    from mobileclip2_lite.deployment.export import tower_metadata
 
     loaded.model.logit_bias = torch.nn.Parameter(torch.tensor(-12.93))
-    assert float(_metadata(loaded, "image", "x")["logit_bias"]) == pytest.approx(-12.93)
+    assert float(tower_metadata(loaded, "image", "x")["logit_bias"]) == pytest.approx(-12.93)
