@@ -382,12 +382,14 @@ def test_notebook_has_the_anatomy_of_the_course(path):
     assert cells[0]["cell_type"] == "markdown"
     assert re.match(r"# \S", source(cells[0])), "a title, then what it is about"
     code = code_cells(path)
-    assert 12 <= len(code) <= 30
+    asks = ("notebook.guess(", "answer_")  # a guess, and what an exercise leaves to the reader
+    assert 12 <= sum(not source(cell).startswith(asks) for cell in code) <= 30
     by_hand = [cell for cell in code if "by-hand" in tags(cell)]
     assert by_hand, "one part is done by hand"
     for cell in code:
         defined = [node for node in ast.walk(parsed(cell)) if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
-        assert not defined or cell in by_hand, f"{defined[0].name} belongs in the library"
+        allowed = cell in by_hand or "callback" in tags(cell)  # what a loop of the library calls
+        assert not defined or allowed, f"{defined[0].name} belongs in the library"
     for cell in by_hand:
         lines = [line for line in source(cell).splitlines() if line.strip() and not line.strip().startswith("#")]
         assert len(lines) <= 15
