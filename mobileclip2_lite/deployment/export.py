@@ -31,6 +31,7 @@ from torch import nn
 from mobileclip2_lite.deployment.runtime import TOWERS, require, runner, session
 from mobileclip2_lite.models.loaded import LoadedModel
 from mobileclip2_lite.models.reparameterization import fold
+from mobileclip2_lite.models.sentence_encoder import TOKENIZER_FILE, WordPiece
 from mobileclip2_lite.models.tokenizer import CLIP_VOCABULARY, tokenizer_settings
 from mobileclip2_lite.work.files import pretty, write_atomic
 
@@ -132,6 +133,8 @@ def export_onnx(
             elif precision == "int8":
                 _to_int8(whole, path, tower, inputs.numpy()[-len(images) :] if tower == "image" else None)
             rows.append(_check(path, tower, precision, inputs.numpy(), wanted))
+    if isinstance(loaded.tokenizer, WordPiece):  # too large for the metadata
+        write_atomic(folder / TOKENIZER_FILE, loaded.tokenizer.data)
     write_atomic(folder / "export.json", pretty({"name": name, "files": [dataclasses.asdict(row) for row in rows]}))
     return rows
 

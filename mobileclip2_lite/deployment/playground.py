@@ -154,6 +154,8 @@ def tokenizer_config(towers: str | os.PathLike) -> dict[str, Any]:
         raise ValueError(
             f"{towers}: the tokenizer {config['hf_tokenizer_name']} has no twin in the browser, CLIP's has"
         )
+    if config.get("sentence_encoder"):
+        raise ValueError(f"{towers}: a sentence encoder's WordPiece has no twin in the browser, CLIP's tokenizer has")
     return {
         "merges": prefix_merges(config["vocab_size"]),
         "context_length": config["context_length"],

@@ -77,15 +77,15 @@ def load_exported(folder: str | os.PathLike, precision: str = "fp32", threads: i
         embed_pixels=runner(sessions["image"]),
         embed_tokens=runner(sessions["text"]),
         preprocess=Preprocess.from_config(json.loads(meta["image"]["preprocess"])),
-        tokenizer=_tokenizer(json.loads(meta["text"]["tokenizer"])),
+        tokenizer=_tokenizer(json.loads(meta["text"]["tokenizer"]), Path(folder)),
         logit_scale=float(meta["image"]["logit_scale"]),
         key=sha256_file(paths["image"]),
         logit_bias=float(bias) if (bias := meta["image"].get("logit_bias")) is not None else None,
     )
 
 
-def _tokenizer(config: dict[str, Any]) -> Callable[[list[str]], torch.LongTensor]:
-    return tokenizer_of({"text_cfg": config}, config.get("hf_tokenizer_name") or "")
+def _tokenizer(config: dict[str, Any], folder: Path) -> Callable[[list[str]], torch.LongTensor]:
+    return tokenizer_of({"text_cfg": config}, config.get("hf_tokenizer_name") or "", folder)
 
 
 def metadata(path: Path) -> dict[str, str]:

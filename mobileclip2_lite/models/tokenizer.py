@@ -27,7 +27,14 @@ _BYTES_AND_SPECIALS = 2 * 256 + 2
 
 def tokenizer_settings(text_cfg: Mapping[str, Any]) -> dict[str, Any]:
     """All of a text tower's config that decides how a text becomes tokens: `tokenizer_of` makes the same from it."""
-    keys = ("vocab_size", "context_length", "hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs")
+    keys = (
+        "vocab_size",
+        "context_length",
+        "hf_tokenizer_name",
+        "tokenizer_mode",
+        "tokenizer_kwargs",
+        "sentence_encoder",
+    )
     return {key: text_cfg[key] for key in keys if text_cfg.get(key)}
 
 
@@ -75,7 +82,9 @@ def tokenizer_of(
         folder: where tokenizer files may lie beside the weights.
     """
     text = model_cfg["text_cfg"]
-    if "sentence_encoder" in text and folder is not None:
+    if "sentence_encoder" in text:
+        if folder is None:
+            raise ValueError(f"{architecture}: a sentence encoder's vocabulary lies beside its weights: name a folder")
         return WordPiece.beside(folder, text["context_length"])
     if not text.get("hf_tokenizer_name") and "siglip" not in architecture.lower():
         options = text.get("tokenizer_kwargs") or {}

@@ -121,6 +121,25 @@ def test_a_model_with_a_sentence_encoder_is_saved_and_loaded_whole(tmp_path, voc
     assert torch.equal(encode_images(found, pixels), encode_images(made, pixels))
 
 
+def test_an_exported_sentence_encoder_reads_as_the_model_does(tmp_path, vocabulary):
+    for needed in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(needed, reason="needs the extra `export`")
+    from mobileclip2_lite.deployment.export import export_onnx
+    from mobileclip2_lite.deployment.playground import tokenizer_config
+    from mobileclip2_lite.deployment.runtime import load_exported
+
+    torch.manual_seed(0)
+    made = LoadedModel(build(CONFIG), Preprocess(32), WordPiece(vocabulary, 12))
+    export_onnx(made, tmp_path, name="mine")
+    texts = ["a photo of a dog", "red fish"]
+    np.testing.assert_allclose(load_exported(tmp_path).embed_texts(texts), encode_texts(made, texts), atol=1e-4)
+    with pytest.raises(ValueError, match="no twin in the browser"):
+        tokenizer_config(tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"tokenizer\.json"):
+        load_exported(tmp_path)
+
+
 # --- the image tower and the maps ------------------------------------------------------------------------------------
 
 
