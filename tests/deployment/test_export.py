@@ -189,7 +189,7 @@ def test_a_whole_mobileclip2_exports(tmp_path):
     assert max(row.difference for row in rows) < 1e-4
 
 
-def test_the_tokenizers_settings_travel_into_the_export(monkeypatch):
+def test_the_tokenizers_settings_travel_into_the_export(monkeypatch, tmp_path):
     """SigLIP's tokenizer cleans texts otherwise: an export that forgot it would embed other tokens."""
     import open_clip
 
@@ -203,13 +203,13 @@ def test_the_tokenizers_settings_travel_into_the_export(monkeypatch):
     metadata = json.loads(tower_metadata(loaded, "text", "x")["tokenizer"])
     texts = ["A Photo, of a Cat!"]
     wanted = tokenizer_of(loaded.model.model_cfg, "x")(texts)
-    assert torch.equal(_tokenizer(metadata)(texts), wanted)
+    assert torch.equal(_tokenizer(metadata, tmp_path)(texts), wanted)
     assert not torch.equal(plain(texts), wanted)
 
     asked = []
     monkeypatch.setattr(open_clip.tokenizer, "HFTokenizer", lambda name, **options: asked.append((name, options)))
     text |= {"hf_tokenizer_name": "owner/name", "tokenizer_mode": "clips"}
-    _tokenizer(json.loads(tower_metadata(loaded, "text", "x")["tokenizer"]))
+    _tokenizer(json.loads(tower_metadata(loaded, "text", "x")["tokenizer"]), tmp_path)
     tokenizer_of(loaded.model.model_cfg, "x")
     options = {"context_length": text["context_length"], "tokenizer_mode": "clips", "clean": "canonicalize"}
     assert asked == [("owner/name", options)] * 2
