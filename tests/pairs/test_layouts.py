@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+from doubles.source_files import tar_of, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -31,22 +32,6 @@ def picture(number: int, form: str = "JPEG") -> bytes:
     pixels = np.random.default_rng(number).integers(0, 256, (12, 16, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(buffer, form)
     return buffer.getvalue()
-
-
-def write(path: Path, content: bytes | str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return path
-
-
-def tar_of(path: Path, members: dict[str, bytes]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as tar:
-        for name, data in members.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(data)
-            tar.addfile(entry, io.BytesIO(data))
-    return path
 
 
 def made(source: Path | str, out: Path, **keys) -> tuple[dict[str, bytes], dict[str, int], dict]:

@@ -15,6 +15,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
+from doubles.source_files import tar_of, write
 from PIL import Image
 
 from mobileclip2_lite.pairs import collect as pairs_module
@@ -31,22 +32,6 @@ def picture(number: int, form: str = "JPEG", side: int = 24, mode: str = "RGB") 
     buffer = io.BytesIO()
     Image.fromarray(pixels).convert(mode).save(buffer, form)
     return buffer.getvalue()
-
-
-def write(path: Path, content: bytes | str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return path
-
-
-def tar_of(path: Path, members: dict[str, bytes]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w:gz" if path.name.endswith("gz") else "w") as tar:
-        for name, data in members.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(data)
-            tar.addfile(entry, io.BytesIO(data))
-    return path
 
 
 def settings(source: Path | str = "unused", count: int = 0, shard: int = 4, **keys) -> Pairs:
