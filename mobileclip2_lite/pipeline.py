@@ -24,6 +24,7 @@ from mobileclip2_lite.recipes import Recipe
 from mobileclip2_lite.work.crew import Spread
 from mobileclip2_lite.work.files import pretty, write_atomic
 from mobileclip2_lite.work.folder import Work, read_manifest
+from mobileclip2_lite.work.processes import environment
 
 KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
 """glibc's: a training's process keeps freed memory, which each step would else be given anew, page by page."""
@@ -56,8 +57,8 @@ def run(recipe: Recipe, folder: str | os.PathLike | None = None, say: Callable[[
         `{"control": [{metric: value} a seed], "student": [...], "teachers": {name: {metric: value}}}`.
 
     Raises:
-        stages.StageMismatch: the folder holds work of other settings.
-        stages.FolderLocked: another process works in the folder.
+        StageMismatch: the folder holds work of other settings.
+        FolderLocked: another process works in the folder.
     """
     from mobileclip2_lite.reports.run import write_report
 
@@ -107,11 +108,10 @@ def crew(recipe: Recipe) -> tuple[Spread, str]:
     A process a core, since models this small do not keep two cores busy; one for few pairs, which are done before a
     second process has started, and one where a GPU does the work.
     """
-    import torch
-
+    from mobileclip2_lite.models.embedded import pick_device
     from mobileclip2_lite.models.loaded import usable_precision
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = pick_device()
     few = 0 < recipe.pairs.count < 1_000
     workers = 1 if few or device.type == "cuda" else min(os.cpu_count() or 1, 4)
     return Spread(workers=workers), usable_precision(recipe.precision, device)
@@ -139,7 +139,7 @@ def train_all(recipe: Recipe, folder: Path, jobs: int = 0) -> None:
         return
     steps = sum(getattr(recipe, kind).samples // getattr(recipe, kind).batch_size for kind, _ in missing)
     with (
-        _environment(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="passive", **KEPT_MEMORY),
+        environment(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="passive", **KEPT_MEMORY),
         ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool,
         tqdm(total=steps, unit="step", desc=f"{len(missing)} trainings", disable=None) as bar,
     ):
@@ -153,18 +153,6 @@ def train_all(recipe: Recipe, folder: Path, jobs: int = 0) -> None:
             if not future.cancelled():
                 future.result()
         bar.update(steps - bar.n)
-
-
-@contextlib.contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    """Environment variables for child processes, put back afterwards."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
 def _steps_done(folder: Path) -> int:

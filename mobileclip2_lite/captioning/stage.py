@@ -31,7 +31,7 @@ from mobileclip2_lite.work.files import to_json
 from mobileclip2_lite.work.folder import Work, read_manifest
 from mobileclip2_lite.work.place import place_of
 from mobileclip2_lite.work.randomness import rng
-from mobileclip2_lite.work.shardwise import make_shards
+from mobileclip2_lite.work.shardwise import make_shards, totals
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -188,9 +188,8 @@ def describe(name: str, loaded: LoadedModel) -> dict:
 
 def summary(records: Sequence[dict], source: dict, cards: Sequence[dict]) -> dict:
     """The manifest's content from the shards' records and the manifest of the pairs."""
-    dropped, captions = Counter(), Counter()
+    captions = Counter()
     for record in records:
-        dropped.update(record["dropped"])
         captions.update(record["captions"])
     before = [card for card in source.get("captioners", []) if card["name"] not in {new["name"] for new in cards}]
     return {
@@ -198,12 +197,7 @@ def summary(records: Sequence[dict], source: dict, cards: Sequence[dict]) -> dic
         "sample_schema": shards.SCHEMA,
         "captioners": [*before, *cards],
         "captions": dict(sorted(captions.items())),
-        "samples": sum(record["samples"] for record in records),
-        "bytes": sum(record["bytes"] for record in records),
-        "dropped": dict(sorted(dropped.items())),
-        "shards": [
-            {key: record[key] for key in ("name", "sha256", "samples", "bytes", "dropped")} for record in records
-        ],
+        **totals(records),
     }
 
 

@@ -24,9 +24,9 @@ from mobileclip2_lite.cli import models as cli_models
 from mobileclip2_lite.cli import photos as cli_photos
 from mobileclip2_lite.cli import studies as cli_studies
 from mobileclip2_lite.cli.drawn import refuse_drawn
+from mobileclip2_lite.cli.summary import print_summary
 from mobileclip2_lite.work.crew import GivenUp, Spread
 from mobileclip2_lite.work.folder import FolderLocked, StageMismatch
-from mobileclip2_lite.work.place import place_of
 from mobileclip2_lite.work.shardwise import ShardsFailed
 
 Flat = tyro.conf.arg(name="")
@@ -108,7 +108,7 @@ def _add_stages(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         from mobileclip2_lite.pairs.collect import make_pairs
 
         manifest = make_pairs(settings, out, world=world)
-        _summary(manifest, out)
+        print_summary(manifest, out)
         if "split" in manifest:
             print(f"  taken: split {manifest['split']}; left out: {manifest['left_out']} (SOURCE?split=NAME chooses)")
         for what in ("ignored_files", "ignored_images"):
@@ -138,7 +138,7 @@ def _add_stages(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
 
         refuse_drawn(settings.teachers, pairs, "--teachers", allow_drawn)
         chosen = {"precision": compute.precision, "device": compute.device, "threads": compute.threads}
-        _summary(reinforce_folder(settings, pairs, out, spread=spread, **chosen), out)
+        print_summary(reinforce_folder(settings, pairs, out, spread=spread, **chosen), out)
 
     @app.command
     def inspect(path: tyro.conf.Positional[Path], html: Path | None = None, verify: bool = False) -> None:
@@ -224,12 +224,6 @@ def _add_training(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> Non
 def command() -> str:
     """What was typed, with this program's name for wherever it lies."""
     return shlex.join(["mobileclip2-lite", *sys.argv[1:]])
-
-
-def _summary(manifest: dict, out: Path) -> None:
-    print(f"{manifest['samples']:,} samples in {len(manifest['shards'])} shards in {place_of(out)}")
-    for reason, count in manifest["dropped"].items():
-        print(f"  dropped {count:,}: {reason}")
 
 
 def main(arguments: list[str] | None = None) -> None:

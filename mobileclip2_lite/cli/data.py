@@ -9,8 +9,8 @@ import tyro
 
 from mobileclip2_lite import recipes
 from mobileclip2_lite.cli.drawn import is_drawn, refuse_drawn
+from mobileclip2_lite.cli.summary import print_summary
 from mobileclip2_lite.work.crew import Spread
-from mobileclip2_lite.work.place import place_of
 
 Positional = tyro.conf.Positional
 Flat = tyro.conf.arg(name="")
@@ -50,7 +50,7 @@ def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         refuse_drawn((settings.scorer,), pairs, "--scorer", allow_drawn)
         chosen = {"precision": compute.precision, "device": compute.device}
         manifest = filter_pairs(settings, pairs, out, **chosen, spread=spread)
-        _summary(manifest, out)
+        print_summary(manifest, out)
         print(f"  removed {manifest['removed']:,}: score below {manifest['threshold']:.4f}")
         if html is not None:
             filter_report(out, html, world if is_drawn(pairs) else None, pairs)
@@ -80,7 +80,7 @@ def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         manifest = caption_folder(
             settings, pairs, out, precision=compute.precision, device=compute.device, spread=spread
         )
-        _summary(manifest, out)
+        print_summary(manifest, out)
         for name, count in manifest["captions"].items():
             print(f"  {name}: {count:,} captions")
 
@@ -110,9 +110,3 @@ def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         print(report_table(report))
         if output is not None:
             write_atomic(output, pretty(report))
-
-
-def _summary(manifest: dict, out: Path) -> None:
-    print(f"{manifest['samples']:,} samples in {len(manifest['shards'])} shards in {place_of(out)}")
-    for reason, count in manifest["dropped"].items():
-        print(f"  dropped {count:,}: {reason}")

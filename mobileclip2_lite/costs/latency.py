@@ -26,6 +26,7 @@ from mobileclip2_lite.costs.flops import count_flops, peak_memory
 from mobileclip2_lite.costs.latency_rows import Row, picture, read_jsonl, table, write_jsonl
 from mobileclip2_lite.models.family import FAMILY
 from mobileclip2_lite.models.reparameterization import fold
+from mobileclip2_lite.work.threads import torch_threads
 
 __all__ = [
     "BACKENDS",
@@ -79,7 +80,7 @@ def measure(
     if backend not in BACKENDS:
         raise ValueError(f"backend {backend!r} is not one of {', '.join(BACKENDS)}")
     folded = fold(tower).to(inputs.device)
-    with _threads(threads), torch.no_grad():
+    with torch_threads(threads), torch.no_grad():
         flops, peak = count_flops(folded, inputs), (peak_memory(folded, inputs) if memory else 0)
         run = _backend(folded, inputs, backend, threads)
         times = list(_time(run, warmup, seconds, passes, inputs.device.type == "cuda"))
@@ -108,7 +109,7 @@ def compare(
         tower, inputs = make()
         ready.append((model, kind, fold(tower).to(inputs.device), inputs))
     times: list[list[float]] = [[] for _ in ready]
-    with _threads(threads):
+    with torch_threads(threads):
         costs = [(count_flops(tower, inputs), peak_memory(tower, inputs)) for _, _, tower, inputs in ready]
         for _ in range(rounds):
             for (_, _, tower, inputs), found in zip(ready, times, strict=True):
@@ -239,16 +240,6 @@ class TextTower(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         return self.model.encode_text(tokens)
-
-
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _backend(tower: nn.Module, inputs: torch.Tensor, backend: str, threads: int) -> Callable[[], Any]:

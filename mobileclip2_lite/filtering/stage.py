@@ -72,7 +72,7 @@ def filter_pairs(
         ValueError: a setting is out of range, no pair reaches the threshold, the folder holds no pair that can be
             scored, or the scorer gives scores that are not finite.
         FileNotFoundError: `pairs` is unfinished, or the embedded scorer is not there.
-        stages.StageMismatch: `out` holds other work. stages.FolderLocked: another process writes `out`.
+        StageMismatch: `out` holds other work. FolderLocked: another process writes `out`.
     """
     _check(settings, precision)
     device = device or ("auto" if loaded is None else None)

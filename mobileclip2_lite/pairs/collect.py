@@ -61,8 +61,8 @@ def make_pairs(
     Raises:
         ValueError: the source is of no known kind, lacks a column or gives not one pair; or `out` lies in the source.
         FileNotFoundError, OSError, TypeError: the source is missing or cannot be opened; see `sources.open_source`.
-        stages.StageMismatch: `out` holds other work, or the source has changed since.
-        stages.FolderLocked: another process writes `out`.
+        StageMismatch: `out` holds other work, or the source has changed since.
+        FolderLocked: another process writes `out`.
     """
     out = place_of(out)
     if settings.samples_per_shard < 1 or settings.count < 0:

@@ -34,7 +34,7 @@ from mobileclip2_lite.work.files import pretty, write_atomic
 from mobileclip2_lite.work.folder import Work, read_manifest
 from mobileclip2_lite.work.place import place_of
 from mobileclip2_lite.work.randomness import rng
-from mobileclip2_lite.work.shardwise import make_shards
+from mobileclip2_lite.work.shardwise import make_shards, totals
 
 if TYPE_CHECKING:
     from mobileclip2_lite.models.teachers import TeacherEnsemble
@@ -142,20 +142,12 @@ def with_scales(manifest: dict, teachers: Sequence[TeacherCard]) -> dict:
 
 def summary(records: Sequence[dict], teachers: Sequence[TeacherCard]) -> dict:
     """The manifest's content from the shards' records."""
-    dropped = Counter()
-    for record in records:
-        dropped.update(record["dropped"])
     dimensions = {name: size for record in records for name, size in record["dimensions"].items()}
     return {
         "sample_schema": shards.SCHEMA,
         "teachers": [{**teacher.to_json(), "dimension": dimensions.get(teacher.name)} for teacher in teachers],
         "captioners": sorted({name for record in records for name in record["captioners"]}),
-        "samples": sum(record["samples"] for record in records),
-        "bytes": sum(record["bytes"] for record in records),
-        "dropped": dict(sorted(dropped.items())),
-        "shards": [
-            {key: record[key] for key in ("name", "sha256", "samples", "bytes", "dropped")} for record in records
-        ],
+        **totals(records),
     }
 
 

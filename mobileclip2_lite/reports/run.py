@@ -22,6 +22,7 @@ from mobileclip2_lite.recipes import Recipe
 from mobileclip2_lite.reports import figures, page
 from mobileclip2_lite.training import log as tracking
 from mobileclip2_lite.work.files import to_json, write_atomic
+from mobileclip2_lite.work.threads import usable_cores
 
 if TYPE_CHECKING:
     from mobileclip2_lite.models.loaded import LoadedModel
@@ -298,8 +299,7 @@ def machine() -> list[list[str]]:
     """What computes: processor, cores, memory, accelerator, system; no name of the machine."""
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    rows = [["processor", f"{_processor()}, {cores} cores"]]
+    rows = [["processor", f"{_processor()}, {usable_cores()} cores"]]
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         rows.append(["memory", f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB"])
     rows.append(["accelerator", torch.cuda.get_device_name() if torch.cuda.is_available() else "none"])

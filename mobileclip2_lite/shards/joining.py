@@ -27,7 +27,7 @@ from mobileclip2_lite.work.crew import Spread
 from mobileclip2_lite.work.files import pretty, scan, sha256_file, write_atomic
 from mobileclip2_lite.work.folder import Work
 from mobileclip2_lite.work.place import place_of
-from mobileclip2_lite.work.shardwise import make_shards
+from mobileclip2_lite.work.shardwise import listed, make_shards
 
 
 class Pictures:
@@ -144,9 +144,7 @@ def _summary(records: Sequence[dict], out: Path, teachers: Sequence[dict]) -> di
         "captioners": sorted({name for record in records for name in record.get("captioners", [])}),
         "samples": sum(record["samples"] for record in records),
         "dropped": dict(sorted(total.items())),
-        "shards": [
-            {key: record[key] for key in ("name", "sha256", "samples", "bytes", "dropped")} for record in records
-        ],
+        "shards": listed(records),
     }
 
 

@@ -23,7 +23,7 @@ from mobileclip2_lite.work.crew import Spread
 from mobileclip2_lite.work.files import sha256_bytes, write_atomic
 from mobileclip2_lite.work.folder import Work, read_manifest
 from mobileclip2_lite.work.place import place_of
-from mobileclip2_lite.work.shardwise import make_shards
+from mobileclip2_lite.work.shardwise import listed, make_shards
 
 
 def shrink(
@@ -76,7 +76,7 @@ def _summary(records: Sequence[dict], folder: Path, manifest: dict) -> dict:
     """The manifest's content: what that of the reinforced folder says of its samples, with other shards."""
     kept = {k: manifest[k] for k in ("sample_schema", "teachers", "captioners", "samples") if k in manifest}
     kept["reinforced"] = stored_as(folder, manifest)
-    made = [{key: record[key] for key in ("name", "sha256", "samples", "bytes", "dropped")} for record in records]
+    made = listed(records)
     return {**kept, "bytes": sum(record["bytes"] for record in made), "dropped": {}, "shards": made}
 
 

@@ -14,7 +14,7 @@ import dataclasses
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from mobileclip2_lite.training.teachers import teacher_cards
 from mobileclip2_lite.work.files import sha256_file
 from mobileclip2_lite.work.folder import Work
 from mobileclip2_lite.work.place import place_of
+from mobileclip2_lite.work.threads import torch_threads, usable_cores
 
 VERSION = 1
 """Of what a training writes."""
@@ -81,8 +82,8 @@ def train(
     Raises:
         ValueError: settings contradict each other or the data (the message names the field).
         Diverged: the loss became NaN or infinite; the last good checkpoint stands.
-        stages.StageMismatch: `out` holds other work.
-        stages.FolderLocked: another training writes to `out`.
+        StageMismatch: `out` holds other work.
+        FolderLocked: another training writes to `out`.
     """
     out, data = Path(out), place_of(data)
     _check(settings)
@@ -105,7 +106,7 @@ def train(
     with contextlib.ExitStack() as stack:
         processes = stack.enter_context(connect(device))
         _divisible(settings, processes.size)
-        stack.enter_context(_threads(settings, processes.device))
+        stack.enter_context(torch_threads(_threads(settings, processes.device)))
         if processes.first:
             stack.enter_context(work.lock())
             if processes.size == 1 and work.done() is not None:  # by a process that was a little faster
@@ -355,20 +356,15 @@ def _divisible(settings: Train, processes: int) -> None:
         )
 
 
-@contextlib.contextmanager
-def _threads(settings: Train, device: torch.device) -> Iterator[None]:
-    """As many CPU threads as `settings.threads`; 0 keeps OMP_NUM_THREADS, or takes this process's part of the cores.
+def _threads(settings: Train, device: torch.device) -> int:
+    """CPU threads to take: `settings.threads`; 0 keeps OMP_NUM_THREADS, or takes this process's part of the cores.
 
     Threads that spin while they wait (OpenMP's default) and a busy loader process on the same cores slow each other
     down manyfold: without OMP_WAIT_POLICY=passive one core is left to the loader.
     """
-    before, wanted = torch.get_num_threads(), settings.threads
+    wanted = settings.threads
     if not wanted and device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         spinning = os.environ.get("OMP_WAIT_POLICY", "").lower() != "passive"
-        wanted = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - bool(settings.workers and spinning))
-    torch.set_num_threads(wanted or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+        share = usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        wanted = max(1, share - bool(settings.workers and spinning))
+    return wanted or torch.get_num_threads()

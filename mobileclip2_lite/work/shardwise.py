@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -288,3 +289,21 @@ def open_crew(make_worker: Callable[[], Callable], spread: Spread, label: str) -
 
         return Actors(make_worker, spread, label)
     return Alone(make_worker) if spread.alone else Processes(make_worker, spread.workers, spread.gpus)
+
+
+def listed(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What a manifest says of each shard, from the shards' records."""
+    return [{key: record[key] for key in ("name", "sha256", "samples", "bytes", "dropped")} for record in records]
+
+
+def totals(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a manifest says of all shards together, `dropped` by reason, and of each (`shards`)."""
+    dropped: Counter = Counter()
+    for record in records:
+        dropped.update(record["dropped"])
+    return {
+        "samples": sum(record["samples"] for record in records),
+        "bytes": sum(record["bytes"] for record in records),
+        "dropped": dict(sorted(dropped.items())),
+        "shards": listed(records),
+    }

@@ -1,7 +1,9 @@
-"""`map` that looks ahead in threads."""
+"""Threads: `map` that looks ahead in them, how many cores there are, and how many torch takes."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,3 +26,21 @@ def ahead(function: Callable[[Item], Result], items: Iterable[Item], threads: in
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on; all of the machine's where the system does not say."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """torch takes so many CPU threads, and afterwards as many as before."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
