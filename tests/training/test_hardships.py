@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-import os
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 from doubles.tiny_training import settings, write_captioner, write_data, write_model
+from doubles.train_processes import come_through, hard, start
 
 from mobileclip2_lite import recipes
 from mobileclip2_lite.models.zoo import create_model
 from mobileclip2_lite.training import checkpoints
 from mobileclip2_lite.training import step as step_module
-from mobileclip2_lite.training.distributed import Processes, connect
+from mobileclip2_lite.training.distributed import Processes
 from mobileclip2_lite.training.feeding import Tokens, feed
 from mobileclip2_lite.training.log import read
 from mobileclip2_lite.training.loop import Diverged, Run, train
@@ -194,8 +192,6 @@ def test_a_captioners_contrast_has_its_weight(data, tmp_path):
 
 # --- many processes -------------------------------------------------------------------------------------------------
 
-START = "fork" if sys.platform == "linux" else "spawn"
-
 
 def batch_norm_model(folder: Path) -> Path:
     """The tiny model with a ResNet, whose batch norms see the samples of one process."""
@@ -211,33 +207,6 @@ def batch_norm_model(folder: Path) -> Path:
     torch.manual_seed(0)
     eye = Preprocess(32, (0, 0, 0), (1, 1, 1), "bilinear")
     return save_model(LoadedModel(build(config), eye, prefix_tokenizer(600, 24)), folder, name="tiny-resnet")
-
-
-def hard(folder: Path, **changes):
-    """A broken sample, accumulation and a chunked loss at once, with a checkpoint after every second step."""
-    chosen = {"accumulate": 2, "loss_chunk": 3, "captioners": ("short",), "checkpoint_every": 2, **changes}
-    return settings(folder / "model", **chosen)
-
-
-def _worker(rank: int, size: int, folder: str) -> None:
-    os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank))
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size)
-    place = Path(folder)
-    with connect("cpu") as processes:
-        module = torch.nn.BatchNorm1d(2)
-        with torch.no_grad():
-            module.weight.fill_(rank)
-            module.running_mean.fill_(rank)
-        processes.same(module)
-        assert not module.weight.any()
-        assert not module.running_mean.any()
-        assert processes.total({"a": rank + 1, f"only {rank}": 1}) == {"a": 3, "only 0": 1, "only 1": 1}
-        go(hard(place), place / "data", place / "two")
-        go(hard(place), place / "data", place / "resumed")
-        go(settings(place / "resnet", views="weak", distill=0.0), place / "data", place / "norms")
-        go(settings(place / "model", batch_size=2, samples=80), place / "half", place / "halved")
-    dist.destroy_process_group()
 
 
 def test_two_processes_come_through_what_one_comes_through(tmp_path, monkeypatch):
@@ -260,7 +229,7 @@ def test_two_processes_come_through_what_one_comes_through(tmp_path, monkeypatch
         patch.setattr(checkpoints, "save", interrupted)
         with pytest.raises(KeyboardInterrupt), pytest.warns(UserWarning, match="left out"):
             go(hard(tmp_path), tmp_path / "data", tmp_path / "resumed")
-    torch.multiprocessing.start_processes(_worker, (2, str(tmp_path)), 2, start_method=START)
+    start(come_through, 2, tmp_path)
     one = [line["loss"] for line in read(tmp_path / "one" / "log.jsonl")]
     for name in ("two", "resumed"):
         assert [line["loss"] for line in read(tmp_path / name / "log.jsonl")] == pytest.approx(one, rel=1e-4), name

@@ -14,6 +14,7 @@ import pytest
 import torch
 from doubles import tiny_training
 from doubles.tiny_training import TEACHERS, settings, write_data, write_model
+from doubles.train_processes import train_slowly
 
 from mobileclip2_lite.models import loaded as loaded_module
 from mobileclip2_lite.models.loaded import usable_precision
@@ -141,26 +142,15 @@ def test_control_reads_no_embeddings(data, model, tmp_path):
     assert read_manifest(out)["teachers"] == {}
 
 
-def _train_slowly(chosen, data, out):
-    """In a process of its own: every evaluation gives the killer time."""
-    torch.set_num_threads(1)
-
-    def evaluate(loaded):
-        time.sleep(0.3)
-        return {}
-
-    train(chosen, data, out, 0, evaluate, device="cpu", progress=False)
-
-
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
 def test_killed_and_resumed_equals_undisturbed_bit_for_bit(data, model, tmp_path):
     chosen = settings(model, samples=16 * 12, evaluate_every=1, checkpoint_every=2, ema=0.9, captioners=("short",))
     torch.set_num_threads(1)
     undisturbed = go(chosen, data, tmp_path / "undisturbed")
     out = tmp_path / "killed"
-    process = multiprocessing.get_context("fork").Process(target=_train_slowly, args=(chosen, data, out))
+    process = multiprocessing.get_context("spawn").Process(target=train_slowly, args=(chosen, data, out))
     process.start()
-    deadline = time.time() + 40
+    deadline = time.time() + 120
     while time.time() < deadline and not checkpoints.list_steps(out / "checkpoints"):
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)

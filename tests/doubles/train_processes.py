@@ -1,0 +1,147 @@
+"""What tests of training let other processes do. They are spawned: autograd does not work in a process forked late."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from doubles.tiny_training import settings
+from torch.nn import functional as F
+
+from mobileclip2_lite.training.distributed import Processes, connect
+from mobileclip2_lite.training.loop import train
+from mobileclip2_lite.training.losses import PairLoss
+from mobileclip2_lite.training.optimizer import OPTIMIZERS
+
+
+def start(worker, size: int, folder: Path) -> None:
+    """Run `worker(rank, size, folder)` in `size` processes, and wait; an error of one is raised here."""
+    torch.multiprocessing.start_processes(worker, (size, str(folder)), size, start_method="spawn")
+
+
+@contextlib.contextmanager
+def _group(rank: int, size: int, folder: str) -> Iterator[Processes]:
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank))
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size)
+    with connect("cpu") as processes:
+        yield processes
+    dist.destroy_process_group()
+
+
+def _go(chosen, data: Path, out: Path) -> None:
+    train(chosen, data, out, seed=0, device="cpu", progress=False)
+
+
+# --- a batch shared --------------------------------------------------------------------------------------------------
+
+SCALES = {"first": 20.0, "second": 7.0}
+DIMENSIONS = {"first": 5, "second": 3}
+
+
+def problem(form: str):
+    """A towers' model, inputs and teachers' rows of 11 pairs, the same wherever it is made."""
+    g = torch.Generator().manual_seed(0)
+    towers = torch.nn.ModuleDict({"image": torch.nn.Linear(6, 4), "text": torch.nn.Linear(5, 4)}).double()
+    for p in towers.parameters():
+        p.data = torch.randn(p.shape, generator=g, dtype=torch.float64)
+    towers.register_parameter("logit_scale", torch.nn.Parameter(torch.tensor(1.5, dtype=torch.float64)))
+    inputs = [torch.randn(11, width, generator=g, dtype=torch.float64) for width in (6, 5)]
+    teachers = [
+        {n: F.normalize(torch.randn(11, d, generator=g, dtype=torch.float64), dim=-1) for n, d in DIMENSIONS.items()}
+        for _ in range(2)
+    ]
+    loss = PairLoss(tuple(SCALES), SCALES, DIMENSIONS, 0.7, form)
+    return towers, inputs, teachers, loss
+
+
+def loss_and_gradients(processes: Processes, form: str, splits: list[int]) -> dict[str, torch.Tensor]:
+    """Of the whole batch, from this process's rows: `splits` says how many each process has."""
+    towers, inputs, teachers, loss = problem(form)
+    low = sum(splits[: processes.rank])
+    mine = slice(low, low + splits[processes.rank])
+    counts = processes.counts(splits[processes.rank])
+    assert counts == splits
+    image, text = (F.normalize(towers[k](x[mine]), dim=-1) for k, x in zip(("image", "text"), inputs, strict=True))
+    found = loss(
+        processes.rows(image, counts),
+        processes.rows(text, counts),
+        towers.logit_scale.exp(),
+        *(processes.embeddings({n: rows[mine] for n, rows in side.items()}, counts) for side in teachers),
+    )
+    found.total.backward()
+    processes.sum_gradients(towers.parameters(), bucket=10)
+    gradients = {name: p.grad for name, p in towers.named_parameters()}
+    return {"loss": processes.sum(found.total), **gradients}
+
+
+def share_a_batch(rank: int, size: int, folder: str) -> None:
+    """One of the processes that share a batch, and then, where they are two, a training."""
+    with _group(rank, size, folder) as processes:
+        assert (processes.rank, processes.size) == (rank, size)
+        for form in ("softmax", "sigmoid"):
+            for uneven in (False, True):
+                even = [11 // size + (i < 11 % size) for i in range(size)]
+                splits = [1, *even[1:-1], even[-1] + even[0] - 1] if uneven else even
+                found = loss_and_gradients(processes, form, splits)
+                torch.save(found, f"{folder}/{form}-{uneven}-{rank}.pt")
+        if size == 2:
+            _train(Path(folder))
+
+
+def _train(folder: Path) -> None:
+    for optimizer in OPTIMIZERS:
+        chosen = settings(folder / "model", captioners=("short",), checkpoint_every=2, optimizer=optimizer)
+        _go(chosen, folder / "data", folder / f"{optimizer}-two")
+    _go(captioner_settings(folder), folder / "data", folder / "captioner-two")
+
+
+def captioner_settings(folder: Path):
+    """A short training of the tiny captioner."""
+    return settings(folder / "captioner", distill=0.0, views="weak", captioning=2.0, captioners=("long",))
+
+
+# --- hard data --------------------------------------------------------------------------------------------------------
+
+
+def hard(folder: Path, **changes):
+    """A broken sample, accumulation and a chunked loss at once, with a checkpoint after every second step."""
+    chosen = {"accumulate": 2, "loss_chunk": 3, "captioners": ("short",), "checkpoint_every": 2, **changes}
+    return settings(folder / "model", **chosen)
+
+
+def come_through(rank: int, size: int, folder: str) -> None:
+    """One of the processes that train on hard data, as one process does beside them."""
+    place = Path(folder)
+    with _group(rank, size, folder) as processes:
+        module = torch.nn.BatchNorm1d(2)
+        with torch.no_grad():
+            module.weight.fill_(rank)
+            module.running_mean.fill_(rank)
+        processes.same(module)
+        assert not module.weight.any()
+        assert not module.running_mean.any()
+        assert processes.total({"a": rank + 1, f"only {rank}": 1}) == {"a": 3, "only 0": 1, "only 1": 1}
+        _go(hard(place), place / "data", place / "two")
+        _go(hard(place), place / "data", place / "resumed")
+        _go(settings(place / "resnet", views="weak", distill=0.0), place / "data", place / "norms")
+        _go(settings(place / "model", batch_size=2, samples=80), place / "half", place / "halved")
+
+
+# --- killed -----------------------------------------------------------------------------------------------------------
+
+
+def train_slowly(chosen, data, out):
+    """In a process of its own: every evaluation gives the killer time."""
+    torch.set_num_threads(1)
+
+    def evaluate(loaded):
+        time.sleep(0.3)
+        return {}
+
+    train(chosen, data, out, 0, evaluate, device="cpu", progress=False)
