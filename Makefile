@@ -7,6 +7,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3 || command -v pyth
 # use them. With Core ML: make EXTRAS=all run
 EXTRAS ?= dev
 RECIPE ?= lite
+# Processes that share the tests: each has one thread, and up to 3 GB.
+PROCESSES ?= 2
 ARGS ?=
 
 VENV := .venv
@@ -42,8 +44,9 @@ setup: $(STAMP) ## make or repair .venv (every other target does it when needed)
 run: $(STAMP) ## the whole way at recipe lite, into runs/lite/report.html (RECIPE=tiny for a minute's version)
 	$(PY) -m mobileclip2_lite run --recipe $(RECIPE) $(ARGS)
 
-test: $(STAMP) ## all tests, the notebooks at recipe tiny included (ARGS="-k pairs" for some)
-	$(PY) -m pytest $(ARGS)
+# A file's tests stay together in one process, because they share what is slow to make.
+test: $(STAMP) ## all tests, the notebooks at recipe tiny included (ARGS="-k pairs" for some; PROCESSES=0 for one process)
+	$(PY) -m pytest -n $(PROCESSES) --dist loadfile $(ARGS)
 
 soak: $(STAMP) ## a quarter of an hour of random faults: a store that fails, processes that are killed
 	$(PY) -m pytest -m soak tests/work $(ARGS)

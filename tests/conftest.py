@@ -48,10 +48,16 @@ def _remove_caches():
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory) -> Path:
     """The folder of a whole finished run at recipe `tiny`; read it, never write to it."""
+    from filelock import FileLock
+
     from mobileclip2_lite import pipeline, recipes
 
-    folder = tmp_path_factory.mktemp("tiny") / "run"
-    pipeline.run(recipes.tiny(), folder, say=lambda line: None)
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # one run for all processes that share the tests
+        base = base.parent
+    folder = base / "tiny" / "run"
+    with FileLock(base / "tiny.lock"):
+        pipeline.run(recipes.tiny(), folder, say=lambda line: None)  # whoever comes second finds it finished
     return folder
 
 
