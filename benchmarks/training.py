@@ -38,7 +38,7 @@ from mobileclip2_lite.models.teachers import load_teachers
 from mobileclip2_lite.models.zoo import create_model
 from mobileclip2_lite.shards import samples as shards
 from mobileclip2_lite.training.distributed import Processes
-from mobileclip2_lite.training.feeding import Fed, Tokens, _prepare
+from mobileclip2_lite.training.feeding import CAPTIONS, PreparedBatch, TextGroup, Tokens, prepare
 from mobileclip2_lite.training.loop import Run
 from mobileclip2_lite.views.drawing import draw
 from mobileclip2_lite.work.files import sha256_bytes
@@ -96,14 +96,14 @@ class LiveCaptioner:
         torch.manual_seed(0)
         self.loaded, self.tokens, self.lengths = load_captioner(name), tokens, [0]
 
-    def __call__(self, step: int, fed: Fed) -> Fed:
-        images, size = fed.images, self.loaded.preprocess.image_size
+    def __call__(self, step: int, batch: PreparedBatch) -> PreparedBatch:
+        images, size = batch.images, self.loaded.preprocess.image_size
         if images.shape[-1] != size:
             images = torch.nn.functional.interpolate(images.float(), (size, size), mode="bilinear").byte()
-        found = generate(self.loaded, images, CAPTION, [rng(0, "caption", step, uid) for uid in fed.uids])
+        found = generate(self.loaded, images, CAPTION, [rng(0, "caption", step, uid) for uid in batch.uids])
         self.lengths = [len(captions[0].tokens) - 1 for captions in found]
         texts = [captions[0].text for captions in found]
-        return dataclasses.replace(fed, texts=[*fed.texts, texts], tokens=[*fed.tokens, self.tokens(texts)])
+        return dataclasses.replace(batch, groups=[*batch.groups, TextGroup(CAPTIONS, texts, self.tokens(texts), {})])
 
 
 def prices(data: Path, student: recipes.Train, steps: int, captioner: str, clock: Callable[[], float]) -> list[dict]:
@@ -126,11 +126,11 @@ def prices(data: Path, student: recipes.Train, steps: int, captioner: str, clock
     for step in range(steps + 1):
         for name, (run, stream, tokens, write) in runs.items():
             start = clock()
-            fed = _prepare(stream[step % len(stream)], tokens, CPU)
+            batch = prepare(stream[step % len(stream)], tokens, CPU)
             loaded = clock()
-            fed = write(step, fed) if write else fed
+            batch = write(step, batch) if write else batch
             written = clock()
-            run.stepper(step, [fed])
+            run.stepper(step, [batch])
             if step:  # the first is warm-up
                 times[name].append((loaded - start, written - loaded, clock() - written))
     totals = {name: statistics.median(map(sum, rows)) for name, rows in times.items()}
@@ -197,13 +197,13 @@ def against_open_clip(
     seconds, losses, apart = [], [], {}
     stream, tokens = run.stream(), Tokens(loaded.tokenizer, run.stepper.cut)
     for step in range(steps + 1):
-        fed: Fed = _prepare(stream[step % len(stream)], tokens, CPU)
-        pixels, whole = loaded.preprocess.normalize(fed.images).contiguous(), loaded.tokenizer(fed.texts[0])
+        batch = prepare(stream[step % len(stream)], tokens, CPU)
+        pixels, whole = loaded.preprocess.normalize(batch.images).contiguous(), loaded.tokenizer(batch.groups[0].texts)
         facts = types.SimpleNamespace(num_batches=1, num_samples=len(whole))
         feed = {"train": types.SimpleNamespace(set_epoch=lambda epoch: None, dataloader=_One(facts, (pixels, whole)))}
         exact = exact_gradients(theirs, pixels, whole) if step == 0 else {}
         start = clock()
-        ours, _ = run.stepper(step, [fed])
+        ours, _ = run.stepper(step, [batch])
         middle = clock()
         train_one_epoch(theirs, feed, criterion, 0, optimizer, None, None, None, arguments)
         end = clock()

@@ -224,7 +224,7 @@ def _training(recipe: Recipe, device: torch.device, count: int) -> tuple[int, Ca
 
     from mobileclip2_lite.models.card import TeacherCard
     from mobileclip2_lite.training.distributed import Processes
-    from mobileclip2_lite.training.feeding import Fed, Tokens
+    from mobileclip2_lite.training.feeding import CAPTIONS, REAL, PreparedBatch, TextGroup, Tokens
     from mobileclip2_lite.training.step import Stepper
 
     settings: Train = dataclasses.replace(recipe.student, batch_size=count, tracker="none")
@@ -232,12 +232,13 @@ def _training(recipe: Recipe, device: torch.device, count: int) -> tuple[int, Ca
     cards = {name: TeacherCard(name, logit_scale=50.0, dimension=dimension(name)) for name in teachers}
     stepper = Stepper(settings, cards, 1_000, 0, Processes(device=device))
     tokens = Tokens(stepper.loaded.tokenizer, stepper.cut)([CAPTION] * count).to(device)
-    groups = 1 + bool(settings.captioners)
     rows = {name: torch.randn(count, card.dimension, device=device) for name, card in cards.items()}
     rows = {name: torch.nn.functional.normalize(row, dim=1) for name, row in rows.items()}
     pictures = _pictures(stepper.loaded, count, device)
-    fed = Fed([str(i) for i in range(count)], pictures, [tokens] * groups, rows, [rows] * groups)
-    return count, lambda: stepper(1, [fed])
+    names = (REAL, CAPTIONS) if settings.captioners else (REAL,)
+    groups = [TextGroup(name, [], tokens, rows) for name in names]
+    batch = PreparedBatch([str(i) for i in range(count)], pictures, groups, rows)
+    return count, lambda: stepper(1, [batch])
 
 
 def cpu_rates(recipe: Recipe, seconds: float = 1.0) -> dict[str, float]:

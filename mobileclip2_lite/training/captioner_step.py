@@ -21,67 +21,67 @@ from mobileclip2_lite.models.loaded import LoadedModel, attention, autocast
 from mobileclip2_lite.models.trimming import text_lengths
 from mobileclip2_lite.recipes import Train
 from mobileclip2_lite.shards.dataset import ReinforcedDataset
-from mobileclip2_lite.training import losses as loss_functions
+from mobileclip2_lite.training import losses
 from mobileclip2_lite.training.distributed import Processes
-from mobileclip2_lite.training.feeding import Fed
+from mobileclip2_lite.training.feeding import PreparedBatch
 from mobileclip2_lite.training.step import ROWS, Stepper, stacked
 
 
-class CaptionerStepper(Stepper):
+def captioner_stepper(
+    settings: Train, teachers: Mapping[str, TeacherCard], steps: int, seed: int, processes: Processes
+) -> Stepper:
     """A captioner with its losses and optimiser; the arguments are those of `Stepper`.
 
     Raises:
         ValueError: the model cannot write, or a setting is asked for that a captioner does not know.
     """
+    for name in ("forward_chunk", "compile", "hard_negatives"):
+        if getattr(settings, name):
+            raise ValueError(f"a captioner's training does not know {name}: leave it at its default")
+    stepper = Stepper(settings, teachers, steps, seed, processes, task=captioning)
+    if not is_captioner(stepper.model):
+        raise ValueError(f"{settings.model} has no text decoder: set captioning=0, or name a CoCa model")
+    return stepper
 
-    def __init__(
-        self, settings: Train, teachers: Mapping[str, TeacherCard], steps: int, seed: int, processes: Processes
-    ) -> None:
-        for name in ("forward_chunk", "compile", "hard_negatives"):
-            if getattr(settings, name):
-                raise ValueError(f"a captioner's training does not know {name}: leave it at its default")
-        super().__init__(settings, teachers, steps, seed, processes)
-        if not is_captioner(self.model):
-            raise ValueError(f"{settings.model} has no text decoder: set captioning=0, or name a CoCa model")
 
-    def backward(self, fed: Fed, weight: float = 1.0) -> dict[str, Tensor]:
-        """Add `weight` times one batch's gradients to those there; the weighted losses by name."""
-        parts: dict[str, Tensor] = {}
-        contrast = self.contrast(fed, weight, parts)
-        tokens = stacked(fed.tokens)
-        written = self.processes.sum((tokens[:, 1:] != self.model.pad_id).sum().float().reshape(1))[0]
-        with autocast(self.precision, self.device):
-            image_features, image_tokens = image_states(self.model, self.loaded.preprocess.normalize(fed.images))
-        text_features, captioning = self.texts(tokens, image_tokens, written)
-        total = self.settings.captioning * weight * captioning
-        parts["captioning"] = weight * captioning.detach()
-        if self.settings.contrast:
-            normed = [F.normalize(features.float(), dim=-1) for features in (image_features, text_features)]
-            total = total + self.settings.contrast * contrast(*normed)
-        parts["loss"] = total.detach()
-        self.scaler.scale(total).backward()
-        return parts
+def captioning(stepper: Stepper, batch: PreparedBatch, weight: float) -> dict[str, Tensor]:
+    """`Stepper.backward` of a captioner: contrast, and each next token of every text."""
+    settings, model, precision = stepper.settings, stepper.model, (stepper.precision, stepper.device)
+    parts: dict[str, Tensor] = {}
+    contrast = stepper.contrast(batch, weight, parts)
+    tokens = stacked(batch.tokens)
+    written = stepper.processes.sum((tokens[:, 1:] != model.pad_id).sum().float().reshape(1))[0]
+    with autocast(*precision):
+        image_features, image_tokens = image_states(model, stepper.loaded.preprocess.normalize(batch.images))
+    text_features, next_tokens = _texts(stepper, tokens, image_tokens, written)
+    total = settings.captioning * weight * next_tokens
+    parts["captioning"] = weight * next_tokens.detach()
+    if settings.contrast:
+        normed = [F.normalize(features.float(), dim=-1) for features in (image_features, text_features)]
+        total = total + settings.contrast * contrast(*normed)
+    parts["loss"] = total.detach()
+    stepper.scaler.scale(total).backward()
+    return parts
 
-    def texts(self, tokens: Tensor, images: Tensor, written: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (N, E) of N token rows, and this process's share of the captioning loss given image tokens."""
-        pad, groups = self.model.pad_id, len(tokens) // len(images)
-        order = torch.arange(len(tokens), device=self.device)
-        parts = 1
-        if self.device.type == "cpu":
-            order, parts = text_lengths(tokens, pad).argsort(stable=True), max(1, len(tokens) // ROWS)
-        features, total = [], torch.zeros((), device=self.device)
-        images = images.repeat(groups, 1, 1) if groups > 1 else images
-        for rows in order.chunk(parts):
-            some = cut(tokens[rows], pad) if self.device.type == "cpu" else tokens[rows]
-            with (
-                autocast(self.precision, self.device),
-                attention(self.precision, self.device, some.shape[1]),
-            ):
-                embedding, states = text_states(self.model, some)
-                logits, targets = next_token_logits(self.model, images[rows], states, some)
-            features.append(embedding)
-            total = total + loss_functions.captioning(logits.float()[None], targets[None], pad, written)
-        return torch.cat(features)[order.argsort()], total
+
+def _texts(stepper: Stepper, tokens: Tensor, images: Tensor, written: Tensor) -> tuple[Tensor, Tensor]:
+    """Features (N, E) of N token rows, and this process's share of the captioning loss given image tokens."""
+    model, device = stepper.model, stepper.device
+    pad, groups = model.pad_id, len(tokens) // len(images)
+    order = torch.arange(len(tokens), device=device)
+    parts = 1
+    if device.type == "cpu":
+        order, parts = text_lengths(tokens, pad).argsort(stable=True), max(1, len(tokens) // ROWS)
+    features, total = [], torch.zeros((), device=device)
+    images = images.repeat(groups, 1, 1) if groups > 1 else images
+    for rows in order.chunk(parts):
+        some = cut(tokens[rows], pad) if device.type == "cpu" else tokens[rows]
+        with autocast(stepper.precision, device), attention(stepper.precision, device, some.shape[1]):
+            embedding, states = text_states(model, some)
+            logits, targets = next_token_logits(model, images[rows], states, some)
+        features.append(embedding)
+        total = total + losses.captioning(logits.float()[None], targets[None], pad, written)
+    return torch.cat(features)[order.argsort()], total
 
 
 class HeldOut:

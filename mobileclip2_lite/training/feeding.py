@@ -13,7 +13,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,22 +22,34 @@ from mobileclip2_lite.models.trimming import text_lengths
 from mobileclip2_lite.shards.dataset import Batch, ReinforcedDataset
 from mobileclip2_lite.training.hard_negatives import negatives
 
+REAL, CAPTIONS = "text", "captions"
+"""Names of groups of texts."""
+
+
+class TextGroup(NamedTuple):
+    """One text for each sample of a batch."""
+
+    name: str
+    """`REAL` texts or synthetic `CAPTIONS`."""
+    texts: list[str]
+    """The strings, for live teachers; empty where nobody needs them."""
+    tokens: Tensor
+    """int64 (B, L)"""
+    teachers: dict[str, Tensor]
+    """teacher -> float32 (B, E), empty where nothing is distilled or teachers run live."""
+
 
 @dataclass
-class Fed:
+class PreparedBatch:
     """One process's share of a batch, on its device."""
 
     uids: list[str]
     images: Tensor
     """uint8 (B, 3, S, S), the student's size."""
-    tokens: list[Tensor]
-    """int64 (B, L): real texts and, where there are synthetic captions, those."""
+    groups: list[TextGroup]
+    """Real texts and, where there are synthetic captions, those."""
     teacher_images: dict[str, Tensor]
     """teacher -> float32 (B, E), empty where nothing is distilled or teachers run live."""
-    teacher_texts: list[dict[str, Tensor]]
-    """For each of `tokens`: teacher -> float32 (B, E)."""
-    texts: list[list[str]] = field(default_factory=list)
-    """For each of `tokens`: the strings, for live teachers."""
     live_images: list[Tensor] = field(default_factory=list)
     """uint8 (B, 3, S', S') of the same views at further sizes, for live teachers."""
     dropped: dict[str, int] = field(default_factory=dict)
@@ -48,6 +60,12 @@ class Fed:
     """int64 (M, L): captions made wrong (`hard_negatives`), where they are asked for."""
     wrong_rows: Tensor | None = None
     """int64 (M,): the row of each one's image and right caption, which is of the last group of texts."""
+
+    @property
+    def tokens(self) -> list[Tensor]:
+        """Of all texts: those of each group, then those made wrong."""
+        wrong = [] if self.wrong_tokens is None else [self.wrong_tokens]
+        return [*(group.tokens for group in self.groups), *wrong]
 
 
 class Stream:
@@ -115,7 +133,7 @@ def feed(
     workers: int = 0,
     ahead: int = 2,
     negated: bool = False,
-) -> Iterator[Fed]:
+) -> Iterator[PreparedBatch]:
     """The stream's batches, loaded by `workers` processes and prepared by a thread beside the training.
 
     Args:
@@ -127,7 +145,7 @@ def feed(
     ready: queue.Queue = queue.Queue(maxsize=ahead)
     stop = threading.Event()
 
-    def put(item: tuple[Fed | None, BaseException | None]) -> bool:
+    def put(item: tuple[PreparedBatch | None, BaseException | None]) -> bool:
         while not stop.is_set():
             with contextlib.suppress(queue.Full):
                 ready.put(item, timeout=0.1)
@@ -139,7 +157,7 @@ def feed(
     def work() -> None:
         try:
             for batches in source:
-                if not put((_prepare(batches, tokens, device, negated), None)):
+                if not put((prepare(batches, tokens, device, negated), None)):
                     return
             put((None, None))
         except BaseException as error:
@@ -149,12 +167,12 @@ def feed(
     thread.start()
     try:
         while True:
-            fed, error = ready.get()
+            batch, error = ready.get()
             if error is not None:
                 raise error
-            if fed is None:
+            if batch is None:
                 return
-            yield _move(fed, device)
+            yield _move(batch, device)
     finally:
         stop.set()
         thread.join(timeout=30)
@@ -168,31 +186,30 @@ def _loader(stream: Stream, workers: int) -> Iterator[list[Batch]]:
     return iter(DataLoader(stream, batch_size=None, shuffle=False, num_workers=workers, prefetch_factor=2))
 
 
-def _prepare(batches: list[Batch], tokens: Tokens, device: torch.device, negated: bool = False) -> Fed:
+def prepare(batches: list[Batch], tokens: Tokens, device: torch.device, negated: bool = False) -> PreparedBatch:
+    """A batch as a step takes it; `batches` are the same samples at each image size, the student's first."""
     batch = batches[0]
-    texts, teacher_texts = [batch.texts], [batch.text_embeddings]
+    groups = [TextGroup(REAL, batch.texts, tokens(batch.texts), batch.text_embeddings)]
     if batch.syn_texts is not None:
-        texts.append(batch.syn_texts)
-        teacher_texts.append(batch.syn_text_embeddings or {})
-    fed = Fed(
+        captions, embeddings = batch.syn_texts, batch.syn_text_embeddings or {}
+        groups.append(TextGroup(CAPTIONS, captions, tokens(captions), embeddings))
+    prepared = PreparedBatch(
         uids=batch.uids,
         images=batch.images,
-        tokens=[tokens(group) for group in texts],
+        groups=groups,
         teacher_images=batch.image_embeddings,
-        teacher_texts=teacher_texts,
-        texts=texts,
         live_images=[other.images for other in batches[1:]],
         dropped=batch.dropped,
         image_ids=batch.image_ids,
     )
     if negated:
-        wrong, fed.wrong_rows = negatives(texts[-1])
-        fed.wrong_tokens = tokens(wrong)
-    return _each_tensor(fed, torch.Tensor.pin_memory) if device.type == "cuda" else fed
+        wrong, prepared.wrong_rows = negatives(groups[-1].texts)
+        prepared.wrong_tokens = tokens(wrong)
+    return _each_tensor(prepared, torch.Tensor.pin_memory) if device.type == "cuda" else prepared
 
 
-def _move(fed: Fed, device: torch.device) -> Fed:
-    return fed if device.type == "cpu" else _each_tensor(fed, lambda t: t.to(device, non_blocking=True))
+def _move(batch: PreparedBatch, device: torch.device) -> PreparedBatch:
+    return batch if device.type == "cpu" else _each_tensor(batch, lambda t: t.to(device, non_blocking=True))
 
 
 def _each_tensor(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
@@ -202,6 +219,8 @@ def _each_tensor(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
         return {key: _each_tensor(item, change) for key, item in value.items()}
     if isinstance(value, list):
         return [_each_tensor(item, change) for item in value]
-    if isinstance(value, Fed):
-        return Fed(**{name: _each_tensor(item, change) for name, item in vars(value).items()})
+    if isinstance(value, TextGroup):
+        return TextGroup(*(_each_tensor(item, change) for item in value))
+    if isinstance(value, PreparedBatch):
+        return PreparedBatch(**{name: _each_tensor(item, change) for name, item in vars(value).items()})
     return value

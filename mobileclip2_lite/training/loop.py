@@ -28,10 +28,10 @@ from mobileclip2_lite.models.zoo import save_model
 from mobileclip2_lite.recipes import Train
 from mobileclip2_lite.shards.dataset import ReinforcedDataset
 from mobileclip2_lite.training import checkpoints
-from mobileclip2_lite.training.captioner_step import CaptionerStepper
+from mobileclip2_lite.training.captioner_step import captioner_stepper
 from mobileclip2_lite.training.distributed import Processes, connect
 from mobileclip2_lite.training.early_stopping import Stopping
-from mobileclip2_lite.training.feeding import Fed, Stream, Tokens, feed
+from mobileclip2_lite.training.feeding import PreparedBatch, Stream, Tokens, feed
 from mobileclip2_lite.training.log import Log, Meter
 from mobileclip2_lite.training.optimizer import OPTIMIZERS
 from mobileclip2_lite.training.start import training_mode
@@ -129,8 +129,8 @@ class Run:
         self.steps = settings.samples // settings.batch_size
         self.step, self.seconds, self.resumed = 0, 0.0, False
         self.teachers = teacher_cards(data, settings)
-        kind = CaptionerStepper if settings.captioning else Stepper
-        self.stepper = kind(settings, self.teachers, self.steps, seed, processes)
+        make = captioner_stepper if settings.captioning else Stepper
+        self.stepper = make(settings, self.teachers, self.steps, seed, processes)
         self.stopping = Stopping(settings.stop_on, settings.patience)
 
     def stream(self) -> Stream:
@@ -211,7 +211,9 @@ class Run:
         hidden = not (progress and self.processes.first)
         return tqdm(total=self.steps, initial=self.step, desc=self.out.name, unit="step", disable=hidden)
 
-    def line(self, losses: dict[str, Tensor], norm: Tensor, batches: list[Fed], meter: Meter) -> dict[str, Any]:
+    def line(
+        self, losses: dict[str, Tensor], norm: Tensor, batches: list[PreparedBatch], meter: Meter
+    ) -> dict[str, Any]:
         """One line of the log; the only place of a step where a GPU is waited for."""
         names = sorted(losses)
         values = self.processes.sum(torch.stack([losses[name].float() for name in names])).tolist()
@@ -233,7 +235,7 @@ class Run:
             "seconds": round(self.seconds, 3),
         }
 
-    def stop(self, losses: dict[str, Tensor], norm: Tensor, batches: list[Fed]) -> None:
+    def stop(self, losses: dict[str, Tensor], norm: Tensor, batches: list[PreparedBatch]) -> None:
         """Say what is known about a loss or gradient that is not a number, and raise."""
         last = checkpoints.list_steps(self.out / "checkpoints")
         stepper = self.stepper

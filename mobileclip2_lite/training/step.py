@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ from mobileclip2_lite.training import gradient_cache
 from mobileclip2_lite.training.branches import add_up_branches
 from mobileclip2_lite.training.cpu import strided_pointwise_by_slicing
 from mobileclip2_lite.training.distributed import Processes
-from mobileclip2_lite.training.feeding import Fed
+from mobileclip2_lite.training.feeding import REAL, PreparedBatch
 from mobileclip2_lite.training.grouped_convolutions import speed_up_grouped_convolutions
 from mobileclip2_lite.training.hard_negatives import preference
 from mobileclip2_lite.training.losses import PairLoss, Rows
@@ -40,6 +40,10 @@ ROWS = 64
 """Texts of similar length that a CPU encodes together."""
 
 
+Task = Callable[["Stepper", PreparedBatch, float], dict[str, Tensor]]
+"""Adds a weight times one batch's gradients to those there, and gives the weighted losses by name."""
+
+
 class Stepper:
     """A student with its loss and optimiser.
 
@@ -49,12 +53,20 @@ class Stepper:
         steps: of the whole training, for the learning rate.
         seed: of the weights and of every step.
         processes: who trains together; each holds batch_size / (processes * accumulate) samples at a time.
+        task: what a batch's gradients are; None for a student's, `contrastive`.
     """
 
     def __init__(
-        self, settings: Train, teachers: Mapping[str, TeacherCard], steps: int, seed: int, processes: Processes
+        self,
+        settings: Train,
+        teachers: Mapping[str, TeacherCard],
+        steps: int,
+        seed: int,
+        processes: Processes,
+        task: Task | None = None,
     ) -> None:
         self.settings, self.steps, self.seed, self.processes = settings, steps, seed, processes
+        self.task = task or contrastive
         self.device = processes.device
         self.precision = usable_precision(settings.precision, self.device)
         torch.manual_seed(torch_seed(seed, "weights"))
@@ -90,7 +102,7 @@ class Stepper:
         self.looks = self.device.type == "cpu" and not self.scaler.is_enabled()
         """Whether to look at every step's norm: it is free on a CPU, and a GPU would have to be waited for."""
 
-    def __call__(self, step: int, batches: list[Fed]) -> tuple[dict[str, Tensor], Tensor] | None:
+    def __call__(self, step: int, batches: list[PreparedBatch]) -> tuple[dict[str, Tensor], Tensor] | None:
         """Step number `step` (from 0): this process's share of each loss by name, and the gradients' norm.
 
         A batch of which some process has no usable sample is left out by all; without any other, None: no step.
@@ -102,13 +114,13 @@ class Stepper:
         torch.manual_seed(torch_seed(self.seed, "step", step, self.processes.rank))
         self.optimizer.zero_grad(set_to_none=True)
         losses: dict[str, Tensor] = {}
-        for fed in batches:
-            self.count(fed.dropped)
-        usable = [fed for fed in batches if all(self.processes.counts(len(fed.uids)))]
+        for batch in batches:
+            self.count(batch.dropped)
+        usable = [batch for batch in batches if all(self.processes.counts(len(batch.uids)))]
         if not usable:
             return None
-        for fed in usable:
-            for name, value in self.backward(fed, 1 / len(usable)).items():
+        for batch in usable:
+            for name, value in self.backward(batch, 1 / len(usable)).items():
                 losses[name] = losses[name] + value if name in losses else value
         self.processes.sum_gradients(self.model.parameters())
         if self.scaler.is_enabled():
@@ -139,75 +151,57 @@ class Stepper:
         """
         return math.isfinite(norm) or (self.scaler.is_enabled() and self.scaler.get_scale() >= 1)
 
-    def backward(self, fed: Fed, weight: float = 1.0) -> dict[str, Tensor]:
+    def backward(self, batch: PreparedBatch, weight: float = 1.0) -> dict[str, Tensor]:
         """Add `weight` times one contrasted batch's gradients to those there; the weighted losses by name."""
-        losses: dict[str, Tensor] = {}
-        contrast = self.contrast(fed, weight, losses)
-        precision = self.precision, self.device
+        return self.task(self, batch, weight)
 
-        def image(x: Tensor) -> Tensor:
-            with autocast(*precision):
-                return F.normalize(self.encode_image(x).float(), dim=-1)
-
-        def text(x: Tensor) -> Tensor:
-            with autocast(*precision), attention(*precision, x.shape[1]):
-                if self.packed:
-                    return F.normalize(encode_packed(self.model, x).float(), dim=-1)
-                if self.cut and self.device.type == "cpu":
-                    return F.normalize(encode_text(self.model, x, parts=max(1, len(x) // ROWS)).float(), dim=-1)
-                return F.normalize(self.encode_text(x).float(), dim=-1)
-
-        def loss(image_features: Tensor, text_features: Tensor) -> Tensor:
-            total = contrast(image_features, text_features)
-            losses["loss"] = total.detach()
-            return self.scaler.scale(total)
-
-        towers = [(image, self.loaded.preprocess.normalize(fed.images)), (text, stacked(_token_groups(fed)))]
-        gradient_cache.backward(towers, loss, self.settings.forward_chunk, self.model, self.settings.recompute)
-        return losses
-
-    def contrast(self, fed: Fed, weight: float, losses: dict[str, Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    def contrast(
+        self, batch: PreparedBatch, weight: float, losses: dict[str, Tensor]
+    ) -> Callable[[Tensor, Tensor], Tensor]:
         """The loss of image features (B, D) and all text groups' (sum of B, D), whose parts it adds to `losses`."""
-        counts = self.processes.counts(len(fed.uids))
-        ids = self.image_ids(fed, counts)
-        teacher_images, teacher_texts = self.live.embed(fed) if self.live else (fed.teacher_images, fed.teacher_texts)
+        counts = self.processes.counts(len(batch.uids))
+        ids = self.image_ids(batch, counts)
+        batch = self.live.embed(batch) if self.live else batch
 
         def total(image_features: Tensor, text_features: Tensor) -> Tensor:
             scale = self.model.logit_scale.float().exp()
             bias = getattr(self.model, "logit_bias", None)
             images = self.processes.rows(image_features, counts)
-            image_targets = self.processes.embeddings(teacher_images, counts)
+            image_targets = self.processes.embeddings(batch.teacher_images, counts)
             value = torch.zeros((), device=self.device)
-            groups = text_features.split([len(group) for group in _token_groups(fed)])
-            for name, group, embeddings in zip(("", "_captions"), groups, teacher_texts, strict=False):
-                text_targets = self.processes.embeddings(embeddings, counts)
-                texts = self.processes.rows(group, counts)
+            features = text_features.split([len(tokens) for tokens in batch.tokens])
+            for group, own in zip(batch.groups, features[: len(batch.groups)], strict=True):
+                text_targets = self.processes.embeddings(group.teachers, counts)
+                texts = self.processes.rows(own, counts)
                 others = scale, image_targets, text_targets, bias, ids
                 one = nested_loss(lambda i, t, o=others: self.pair_loss(i, t, *o), images, texts, self.settings.nested)
                 value = value + weight * one.total
+                name = "" if group.name == REAL else f"_{group.name}"
                 losses.update({f"{part}{name}": weight * share for part, share in one.parts.items()})
             if self.settings.hard_negatives:
-                hard = weight * self.preference(fed, image_features, groups, scale)
+                hard = weight * self.preference(
+                    batch, image_features, features[len(batch.groups) - 1], features[-1], scale
+                )
                 losses["hard_negatives"] = hard.detach()
                 value = value + self.settings.hard_negatives * hard
             return value
 
         return total
 
-    def preference(self, fed: Fed, images: Tensor, groups: Sequence[Tensor], scale: Tensor) -> Tensor:
+    def preference(self, batch: PreparedBatch, images: Tensor, right: Tensor, wrong: Tensor, scale: Tensor) -> Tensor:
         """This process's share of the mean preference of right captions over wrong ones."""
-        counted = self.processes.sum(torch.tensor([len(fed.wrong_rows)], device=self.device)).clamp(min=1)[0]
-        right, wrong = groups[len(fed.tokens) - 1], groups[-1]
-        return preference(images[fed.wrong_rows], right[fed.wrong_rows], wrong, scale) / counted
+        rows = batch.wrong_rows
+        counted = self.processes.sum(torch.tensor([len(rows)], device=self.device)).clamp(min=1)[0]
+        return preference(images[rows], right[rows], wrong, scale) / counted
 
-    def image_ids(self, fed: Fed, counts: list[int]) -> Rows | None:
+    def image_ids(self, batch: PreparedBatch, counts: list[int]) -> Rows | None:
         """Which rows of all processes hold the same image; None where the one process sees that none do."""
-        if fed.image_ids is None:
+        if batch.image_ids is None:
             return None
         alone = self.processes.size == 1 and self.device.type == "cpu"
-        if alone and len(fed.image_ids.unique()) == len(fed.image_ids):
+        if alone and len(batch.image_ids.unique()) == len(batch.image_ids):
             return None
-        return self.processes.rows(fed.image_ids, counts)
+        return self.processes.rows(batch.image_ids, counts)
 
     def current(self) -> LoadedModel:
         """The model to evaluate and to save: the moving average where there is one."""
@@ -233,6 +227,34 @@ class Stepper:
         self.dropped = Counter(state["dropped"] if self.processes.first else {})  # they are all processes'
 
 
+def contrastive(stepper: Stepper, batch: PreparedBatch, weight: float) -> dict[str, Tensor]:
+    """`Stepper.backward` of a student: contrast and distillation, over chunks where memory is short."""
+    losses: dict[str, Tensor] = {}
+    contrast = stepper.contrast(batch, weight, losses)
+    precision, model = (stepper.precision, stepper.device), stepper.model
+
+    def image(x: Tensor) -> Tensor:
+        with autocast(*precision):
+            return F.normalize(stepper.encode_image(x).float(), dim=-1)
+
+    def text(x: Tensor) -> Tensor:
+        with autocast(*precision), attention(*precision, x.shape[1]):
+            if stepper.packed:
+                return F.normalize(encode_packed(model, x).float(), dim=-1)
+            if stepper.cut and stepper.device.type == "cpu":
+                return F.normalize(encode_text(model, x, parts=max(1, len(x) // ROWS)).float(), dim=-1)
+            return F.normalize(stepper.encode_text(x).float(), dim=-1)
+
+    def loss(image_features: Tensor, text_features: Tensor) -> Tensor:
+        total = contrast(image_features, text_features)
+        losses["loss"] = total.detach()
+        return stepper.scaler.scale(total)
+
+    towers = [(image, stepper.loaded.preprocess.normalize(batch.images)), (text, stacked(batch.tokens))]
+    gradient_cache.backward(towers, loss, stepper.settings.forward_chunk, model, stepper.settings.recompute)
+    return losses
+
+
 def pair_loss(settings: Train, teachers: Mapping[str, TeacherCard]) -> PairLoss:
     """The loss that `settings` describes, with each teacher's own scale and, in its sigmoid form, bias."""
     biases = {name: card.logit_bias for name, card in teachers.items() if card.logit_bias is not None}
@@ -246,11 +268,6 @@ def pair_loss(settings: Train, teachers: Mapping[str, TeacherCard]) -> PairLoss:
         settings.loss_chunk,
         settings.gated,
     )
-
-
-def _token_groups(fed: Fed) -> list[Tensor]:
-    """All texts of a batch: real ones, synthetic ones, and those made wrong."""
-    return fed.tokens if fed.wrong_tokens is None else [*fed.tokens, fed.wrong_tokens]
 
 
 def stacked(groups: list[Tensor]) -> Tensor:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from mobileclip2_lite.models.card import TeacherCard
 from mobileclip2_lite.recipes import Train
@@ -24,7 +23,7 @@ from mobileclip2_lite.work.folder import read_manifest
 
 if TYPE_CHECKING:
     from mobileclip2_lite.models.teachers import TeacherEnsemble
-    from mobileclip2_lite.training.feeding import Fed
+    from mobileclip2_lite.training.feeding import PreparedBatch
 
 
 def teacher_cards(data: Path, settings: Train) -> dict[str, TeacherCard]:
@@ -87,11 +86,15 @@ class LiveTeachers:
         """(image size, interpolation) to be loaded beside the student's."""
 
     @torch.no_grad()
-    def embed(self, fed: Fed) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
-        """Teacher -> (B, E) of the batch's views, and the same of each group of its texts."""
+    def embed(self, batch: PreparedBatch) -> PreparedBatch:
+        """The batch with every teacher's embeddings of its views and of each group of its texts."""
         pixels = {
-            name: fed.live_images[self.sizes.index(want)] if want in self.sizes else fed.images
+            name: batch.live_images[self.sizes.index(want)] if want in self.sizes else batch.images
             for name, want in self.wants.items()
         }
         images = {name: self.ensemble.embed_images(name, pixels[name]) for name in self.names}
-        return images, [{n: self.ensemble.embed_texts(n, texts) for n in self.names} for texts in fed.texts]
+        groups = [
+            group._replace(teachers={name: self.ensemble.embed_texts(name, group.texts) for name in self.names})
+            for group in batch.groups
+        ]
+        return replace(batch, teacher_images=images, groups=groups)

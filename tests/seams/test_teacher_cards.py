@@ -142,10 +142,10 @@ def test_teachers_given_as_folders_run_live_and_say_what_is_stored(data, models)
     stream = feed(Stream(datasets, 0, 1), Tokens(create_model(models / "student").tokenizer, True), torch.device("cpu"))
     fed = next(stream)
     stream.close()
-    images, texts = live.embed(fed)
+    stored = live.embed(fed)
     for name in cards:
-        torch.testing.assert_close(images[name], fed.teacher_images[name], atol=2e-5, rtol=1e-3)
-        torch.testing.assert_close(texts[0][name], fed.teacher_texts[0][name], atol=2e-5, rtol=1e-3)
+        torch.testing.assert_close(stored.teacher_images[name], fed.teacher_images[name], atol=2e-5, rtol=1e-3)
+        torch.testing.assert_close(stored.groups[0].teachers[name], fed.groups[0].teachers[name], atol=2e-5, rtol=1e-3)
 
 
 def test_another_model_under_a_teachers_name_is_refused(data, models, tmp_path):

@@ -91,7 +91,7 @@ def test_loss_and_gradients_equal_open_clips(folder, contrast):
     losses = stepper.backward(batch)
     found = {name: p.grad.clone() for name, p in stepper.model.named_parameters() if p.grad is not None}
     model = create_model(folder / "model").model.train()
-    out = model(stepper.loaded.preprocess.normalize(batch.images), batch.tokens[0])
+    out = model(stepper.loaded.preprocess.normalize(batch.images), batch.groups[0].tokens)
     parts = CoCaLoss(caption_loss_weight=2.0, clip_loss_weight=contrast)(
         out["image_features"], out["text_features"], out["logits"], out["labels"], out["logit_scale"]
     )
@@ -107,7 +107,7 @@ def test_real_and_synthetic_captions_are_both_predicted(folder):
     stepper, batch = step(folder, captioners=("long",))
     losses = stepper.backward(batch)
     assert {"contrastive", "contrastive_captions", "captioning"} <= losses.keys()
-    rows = torch.cat([F.pad(group, (0, 24 - group.shape[1])) for group in batch.tokens])
+    rows = torch.cat([F.pad(group, (0, 24 - group.shape[1])) for group in (group.tokens for group in batch.groups)])
     model = create_model(folder / "model").model.train()
     pixels = stepper.loaded.preprocess.normalize(batch.images)
     with torch.no_grad():

@@ -23,7 +23,7 @@ from mobileclip2_lite.models.zoo import create_model
 from mobileclip2_lite.training import checkpoints, gradient_cache
 from mobileclip2_lite.training.cpu import strided_pointwise_by_slicing
 from mobileclip2_lite.training.distributed import Processes
-from mobileclip2_lite.training.feeding import Tokens, feed
+from mobileclip2_lite.training.feeding import CAPTIONS, REAL, Tokens, feed
 from mobileclip2_lite.training.log import read
 from mobileclip2_lite.training.loop import Diverged, Run, train
 from mobileclip2_lite.training.losses import PairLoss, Rows
@@ -336,15 +336,15 @@ def test_captions_are_summed(data, model):
     assert losses["loss"].item() == pytest.approx(
         losses["distillation"].item() + losses["distillation_captions"].item(), rel=1e-6
     )
-    alone = dataclasses.replace(fed, tokens=fed.tokens[:1], teacher_texts=fed.teacher_texts[:1])
+    alone = dataclasses.replace(fed, groups=fed.groups[:1])
     assert stepper.backward(alone)["loss"].item() == pytest.approx(losses["distillation"].item(), rel=1e-5)
 
 
 def test_cutting_texts_is_exact_for_a_causal_tower(data, model):
     stepper, (fed,) = batches(data, model, captioners=("long",))
-    assert fed.tokens[0].shape[1] < 24
+    assert fed.groups[0].tokens.shape[1] < 24
     whole, (long,) = batches(data, model, captioners=("long",), trim_text=False)
-    assert long.tokens[0].shape[1] == 24
+    assert long.groups[0].tokens.shape[1] == 24
     assert_close(gradients(stepper, fed), gradients(whole, long))
 
 
@@ -352,13 +352,13 @@ def test_cutting_texts_would_change_a_tower_that_attends_to_padding(data, tmp_pa
     attending = write_model(tmp_path / "no_mask", no_causal_mask=True)  # as MobileCLIP2's towers but B
     stepper, (fed,) = batches(data, attending)
     assert not stepper.cut
-    assert fed.tokens[0].shape[1] == 24
-    short = fed.tokens[0][:, : int(text_lengths(fed.tokens[0]).max())]
+    assert fed.groups[0].tokens.shape[1] == 24
+    short = fed.groups[0].tokens[:, : int(text_lengths(fed.groups[0].tokens).max())]
     tower = stepper.model.eval()
-    assert not torch.allclose(tower.encode_text(short), tower.encode_text(fed.tokens[0]), atol=1e-3)
+    assert not torch.allclose(tower.encode_text(short), tower.encode_text(fed.groups[0].tokens), atol=1e-3)
     tower.text.use_pad_mask = True  # the same tower, padding masked: now cutting is exact
     assert is_trimmable(tower)
-    assert torch.allclose(tower.encode_text(short), tower.encode_text(fed.tokens[0]), atol=1e-5)
+    assert torch.allclose(tower.encode_text(short), tower.encode_text(fed.groups[0].tokens), atol=1e-5)
 
 
 def test_tokens_are_made_once():
@@ -413,18 +413,17 @@ def test_live_teachers_see_the_students_views_at_their_own_size(data, model):
     fed = next(stream)
     stream.close()
     assert fed.teacher_images == {}
-    images, texts = run.stepper.live.embed(fed)
+    stored = run.stepper.live.embed(fed)
     samples = {s.uid: s for path in sorted(data.glob("*.tar")) for s in shards.read_samples(path)}
     row = samples[fed.uids[3]]
     replayed = [
         torch.tensor(np.array(replay(decode(row.image), view, 24, "bicubic"))).permute(2, 0, 1) for view in row.views
     ]
     expected = ensemble.embed_images("second", torch.stack(replayed))
-    assert (expected - images["second"][3]).abs().amax(dim=1).min() < 1e-6
-    assert torch.allclose(texts[0]["first"], ensemble.embed_texts("first", fed.texts[0]))
-    assert len(texts) == 2
+    assert (expected - stored.teacher_images["second"][3]).abs().amax(dim=1).min() < 1e-6
+    assert torch.allclose(stored.groups[0].teachers["first"], ensemble.embed_texts("first", fed.groups[0].texts))
+    assert [group.name for group in stored.groups] == [REAL, CAPTIONS]
     losses = run.stepper.backward(fed)
-    stored = dataclasses.replace(fed, teacher_images=images, teacher_texts=texts)
     run.stepper.live = None
     assert run.stepper.backward(stored)["loss"].item() == pytest.approx(losses["loss"].item(), rel=1e-6)
 
