@@ -67,3 +67,24 @@ def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         for entry in entries:
             print(f"{entry.verdict:12} {entry.claim.text} ({entry.claim.measure})", file=sys.stderr)
         print(out)
+
+    @app.command
+    def headline(run: Positional[Path], readme: Path | None = None, results: Path | None = None) -> None:
+        """Record what a finished run measured, and write README's table from it.
+
+        Args:
+            run: folder of a finished `mobileclip2-lite run` of the recipe.
+            readme: page with the two marks between which the table stands.
+            results: folder of the recorded lines (default: with the library).
+        """
+        from mobileclip2_lite.studies import headline as results_table
+        from mobileclip2_lite.studies import recorded
+        from mobileclip2_lite.work.files import write_atomic
+
+        folder = recorded.results_folder(results)
+        path = results_table.record(run, recipe, folder)
+        line = results_table.recorded(recipe.name, folder)
+        if readme:
+            write_atomic(readme, results_table.written(readme.read_text("utf-8"), line).encode())
+        print(path)
+        print(results_table.table(line))
