@@ -97,7 +97,8 @@ def table(line: Mapping[str, Any]) -> str:
         control, student = (percent(*mean_and_deviation(evaluation[kind], measure)) for kind in ("control", "student"))
         others = [percent(values[measure]) for values in evaluation["teachers"].values()]
         name = label.format(names=recipe.world.names, scenes=recipe.evaluate.scenes)
-        lines.append("| " + " | ".join([name, control, f"**{student}**", f"{100 * guess[measure]:.2g}", *others]) + " |")
+        cells = [name, control, f"**{student}**", f"{100 * guess[measure]:.2g}", *others]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
