@@ -55,18 +55,20 @@ def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
 
     @app.command
     def claims(out: Path = Path("docs/claims.md"), results: Path | None = None) -> None:
-        """Write the ledger: each claim of the papers with its effect, interval and verdict.
+        """Write the ledger: each claim of the papers with its effect, interval and verdict; beside it, photographs.md.
 
         Args:
             out: file to write.
             results: folder of the recorded lines (default: with the library).
         """
-        from mobileclip2_lite.studies import ledger, recorded
+        from mobileclip2_lite.studies import ledger, photograph_page, recorded
 
         entries = ledger.write(out, recorded.results_folder(results))
+        photograph_page.write(out.with_name("photographs.md"), recorded.results_folder(results))
         for entry in entries:
             print(f"{entry.verdict:12} {entry.claim.text} ({entry.claim.measure})", file=sys.stderr)
         print(out)
+        print(out.with_name("photographs.md"))
 
     @app.command
     def headline(run: Positional[Path], readme: Path | None = None, results: Path | None = None) -> None:

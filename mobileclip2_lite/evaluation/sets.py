@@ -2,7 +2,7 @@
 
 MobileCLIP2 (arXiv 2508.20691), section 4: 38 sets of DataComp, Flickr30k and COCO retrieval. A reader (`wds_sets`,
 `caption_files`) gives a `TestSet`; `evaluate_set` measures it by its kind and says on what: set, split, templates,
-captions, weights. An image that cannot be read is left out with its texts and counted by reason. Differs from
+captions, weights. A sample that cannot be used is left out with its texts and counted by reason. Differs from
 CLIP-benchmark: ties count as chance, and a damaged file is an error instead of a smaller set. Gives up: sets with
 several labels an image. Taught by notebooks/40_reinforced_training.ipynb.
 """
@@ -30,8 +30,8 @@ from mobileclip2_lite.evaluation.measures import (
 )
 from mobileclip2_lite.evaluation.suite import flatten_captions
 from mobileclip2_lite.models.loaded import encode_images, encode_texts
-from mobileclip2_lite.views.decoding import BadImage
 from mobileclip2_lite.views.images import read_image
+from mobileclip2_lite.work.bad_sample import BadSample
 
 if TYPE_CHECKING:
     from mobileclip2_lite.models.zoo import LoadedModel
@@ -64,8 +64,8 @@ class TestSet:
     """The split in its publisher's words: `test`, `karpathy test`."""
     source: str
     """File, folder or address that was read."""
-    examples: Callable[[], Iterator[Example]]
-    """Reads the set from its beginning."""
+    examples: Callable[[], Iterator[Example | BadSample]]
+    """Reads the set from its beginning; a sample that lacks something comes as what is wrong with it."""
     class_names: tuple[str, ...] = ()
     """Names in the order of the labels."""
     templates: tuple[Template, ...] = ()
@@ -120,11 +120,13 @@ def _chain(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
 
 
 def readable(test_set: TestSet, kept: list[Example], dropped: Counter[str]) -> Iterator[Any]:
-    """Images that decode; their examples go to `kept` without the bytes, the others are counted."""
+    """Images that decode; their examples go to `kept` without the bytes, the others are counted by reason."""
     for example in test_set.examples():
         try:
+            if isinstance(example, BadSample):
+                raise example
             image = read_image(example.image)
-        except BadImage as error:
+        except BadSample as error:
             dropped[error.reason] += 1
             continue
         kept.append(example._replace(image=b""))

@@ -4,22 +4,26 @@
           classnames.txt · zeroshot_classification_templates.txt   (`{c}` or `{}` stands for the name)
           test/nshards.txt · test/0.tar · test/1.tar …   members `KEY.jpg` and `KEY.cls` or `KEY.txt` (a caption a line)
 
-DataComp's sets have this form (`datacomp.SETS`). Tars are read as streams: a set from the web needs no disk. Writes
-nothing but the hub client's own cache. Nothing is unpickled. Gives up: multilabel sets.
+DataComp's sets have this form (`datacomp.SETS`). Tars are read as all foreign tars are (`shards.tars.unpacked`); one
+from the web lies in a nameless temporary file meanwhile. A sample that lacks its image, label or caption is counted by
+reason; a damaged tar is an error. Writes nothing but the hub client's own cache. Nothing is unpickled. Gives up:
+multilabel sets.
 Taught by notebooks/40_reinforced_training.ipynb.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from mobileclip2_lite.evaluation.sets import Example, TestSet
+from mobileclip2_lite.shards.tar_members import ShardError, list_samples
+from mobileclip2_lite.shards.tars import unpacked
+from mobileclip2_lite.work.bad_sample import BadSample
+from mobileclip2_lite.work.texts import texts_of
 
 IMAGES = ("webp", "png", "jpg", "jpeg")
 """Members that hold the image, in CLIP-benchmark's order of preference."""
@@ -150,44 +154,44 @@ def _hub(name: str, revision: str | None) -> Opener:
     return opened
 
 
-def _examples(opener: Opener, tar: str, source: str, kind: str) -> Iterator[Example]:
-    for key, members in _samples(opener, tar, source):
-        where = f"{source}/{tar}: sample {key}"
-        image = next((members[name] for name in IMAGES if name in members), None)
-        if image is None:
-            raise ValueError(f"{where} has no image (.{', .'.join(IMAGES)}); it has {sorted(members)}")
-        if kind == "retrieval":
-            if "txt" not in members:
-                raise ValueError(f"{where} has no captions (.txt); it has {sorted(members)}")
-            yield Example(image, texts=tuple(_lines(members["txt"].decode("utf-8"))))
-            continue
-        label = members.get("cls", b"").strip()
-        if not label.lstrip(b"-").isdigit():
-            raise ValueError(f"{where} has no whole number as its label (.cls): {label[:40]!r}")
-        yield Example(image, label=int(label))
+def _examples(opener: Opener, tar: str, source: str, kind: str) -> Iterator[Example | BadSample]:
+    """The samples of one tar; those that lack something as what they lack.
 
-
-def _samples(opener: Opener, tar: str, source: str) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """(key, extension -> bytes) of each sample of a tar, read as a stream."""
-    key, members = None, {}
+    Raises:
+        FileNotFoundError: there is no such tar.
+        ValueError: the tar is damaged: what follows would be missing from the set without a number.
+    """
+    label = f"{source}/{tar}"
     try:
-        with opener(tar) as file, contextlib.closing(tarfile.open(fileobj=file, mode="r|*")) as archive:
-            for entry in archive:
-                if not entry.isreg():
-                    continue
-                folder, _, last = entry.name.rpartition("/")
-                if last.startswith("."):  # what macOS leaves beside files
-                    continue
-                stem, _, extension = last.partition(".")
-                this = f"{folder}/{stem}" if folder else stem
-                if members and this != key:
-                    yield key, members
-                    members = {}
-                key = this
-                members[extension.lower()] = archive.extractfile(entry).read()
-    except (tarfile.TarError, EOFError) as error:
-        raise ValueError(f"{source}/{tar} is damaged ({error}): fetch it again") from error
+        with opener(tar) as file:
+            data, cut = unpacked(file, label)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{source} has no {tar}, though its nshards.txt counts it: fetch it again") from error
-    if members:
-        yield key, members
+    except ShardError as error:
+        raise ValueError(f"{label} is damaged ({error.detail}): fetch it again") from error
+    with data:
+        listing = list_samples(data, label)
+        if cut or listing.damage:
+            raise ValueError(f"{label} is damaged ({cut or listing.damage.detail}): fetch it again")
+        for key, members in listing.samples:
+            try:
+                yield _example({name: data[at : at + size] for name, (at, size) in members.items()}, kind)
+            except BadSample as error:
+                yield BadSample(error.reason, error.detail, f"{label}: sample {key}")
+
+
+def _example(members: dict[str, bytes], kind: str) -> Example:
+    """One sample of a set.
+
+    Raises:
+        BadSample: `no_image`, `bad_label`, or why there is no caption.
+    """
+    image = next((members[name] for name in IMAGES if name in members), None)
+    if image is None:
+        raise BadSample("no_image", f"no image (.{', .'.join(IMAGES)}) among {sorted(members)}")
+    if kind == "retrieval":
+        return Example(image, texts=tuple(line for text in texts_of(members.get("txt")) for line in _lines(text)))
+    label = members.get("cls", b"").strip()
+    if not label.lstrip(b"-").isdigit():
+        raise BadSample("bad_label", f"no whole number as its label (.cls): {label[:40]!r}")
+    return Example(image, label=int(label))

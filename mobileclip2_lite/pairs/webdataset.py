@@ -7,27 +7,19 @@ samples: `shards.tar_members`. Taught by notebooks/00_start_here.ipynb.
 
 from __future__ import annotations
 
-import bz2
 import glob
-import gzip
 import json
-import lzma
-import mmap
 import os
-import tempfile
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mobileclip2_lite.pairs.files import quick_digest
 from mobileclip2_lite.pairs.records import TEXT_COLUMNS, Record, Source, uid_of, user_meta
 from mobileclip2_lite.shards.tar_members import IMAGES, ShardError, list_samples
-from mobileclip2_lite.shards.tars import mapped
+from mobileclip2_lite.shards.tars import unpacked
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 """Ends of file names that are read as WebDataset tars."""
-_PACKED = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
-"""How a compressed tar is opened, by its first two bytes."""
 _Group = dict[str, bytes]
 
 
@@ -112,7 +104,7 @@ def _groups(path: Path, image_key: str | None, text_key: str | None) -> Iterator
     """(key, members) in the order of the tar; at last (key, what is wrong) if it is damaged."""
     read = {"txt", "json", image_key, text_key, *IMAGES, *TEXT_COLUMNS}
     try:
-        data, cut = _unpacked(path)
+        data, cut = unpacked(path)
     except ShardError as error:
         yield "", _words(error, path)
         return
@@ -138,31 +130,3 @@ def _words(error: Exception | str, path: Path) -> str:
     """What is wrong, without the folder, which is another in another run."""
     words = str(error).removeprefix(f"{path}: ").removeprefix(f"{path.name}: ")
     return f"{words}: what follows is lost"
-
-
-def _unpacked(path: Path) -> tuple[mmap.mmap, str]:
-    """A tar's bytes, unpacked where it is compressed, and what is wrong with the compression.
-
-    Raises:
-        ShardError: there are too few bytes for a tar.
-    """
-    with open(path, "rb") as file:
-        opener = _PACKED.get(file.read(2))
-    if opener is None:
-        return mapped(path), ""
-    cut = ""
-    with tempfile.TemporaryFile() as plain:
-        with opener(path) as packed:
-            while True:
-                try:
-                    block = packed.read1(1 << 16)
-                except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
-                    cut = str(error)
-                    break
-                if not block:
-                    break
-                plain.write(block)
-        plain.flush()
-        if plain.tell() < 1024:
-            raise ShardError("damaged_tar", f"not a tar or empty, once unpacked{': ' * bool(cut)}{cut}", path.name)
-        return mmap.mmap(plain.fileno(), 0, access=mmap.ACCESS_READ), cut

@@ -7,20 +7,29 @@ embedding row of thirty. Reads and writes tars. Taught by notebooks/00_start_her
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import hashlib
 import io
+import lzma
 import mmap
 import os
+import shutil
 import tarfile
+import tempfile
+import zlib
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import quote
 
 from mobileclip2_lite.shards.tar_members import AGAIN, Listing, ShardError, list_samples
 from mobileclip2_lite.work.files import written_beside
 from mobileclip2_lite.work.place import place_of
+
+_PACKED = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
+"""How a compressed tar is opened, by its first two bytes."""
 
 
 class ShardInfo(NamedTuple):
@@ -118,9 +127,60 @@ def mapped(path: str | os.PathLike) -> mmap.mmap:
         FileNotFoundError: there is no such file.
     """
     with open(place_of(path), "rb") as file:
-        if os.fstat(file.fileno()).st_size < 1024:
-            raise ShardError("damaged_tar", f"not a tar or empty; {AGAIN}", str(path))
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return _mapped(file, str(path))
+
+
+def _mapped(file: BinaryIO, label: str) -> mmap.mmap:
+    if os.fstat(file.fileno()).st_size < 1024:
+        raise ShardError("damaged_tar", f"not a tar or empty; {AGAIN}", label)
+    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def unpacked(source: str | os.PathLike | BinaryIO, label: str = "") -> tuple[mmap.mmap, str]:
+    """A foreign tar's bytes, and what is wrong with its compression: "" for nothing.
+
+    A file is mapped; one that is compressed, and a stream from the web, go into a nameless temporary file first.
+
+    Args:
+        source: a path, or an open binary file.
+        label: its name in messages; a path has its own.
+
+    Raises:
+        ShardError: there are too few bytes for a tar.
+        FileNotFoundError: there is no such file.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        with open(place_of(source), "rb") as file:
+            return _unpacked(file, label or os.path.basename(source))
+    if source.seekable():
+        return _unpacked(source, label)
+    with tempfile.TemporaryFile() as file:
+        shutil.copyfileobj(source, file)
+        file.seek(0)
+        return _unpacked(file, label)
+
+
+def _unpacked(file: BinaryIO, label: str) -> tuple[mmap.mmap, str]:
+    opener = _PACKED.get(file.read(2))
+    file.seek(0)
+    if opener is None:
+        return _mapped(file, label), ""
+    cut = ""
+    with tempfile.TemporaryFile() as plain:
+        with opener(file) as packed:
+            while True:
+                try:
+                    block = packed.read1(1 << 16)
+                except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+                    cut = str(error)
+                    break
+                if not block:
+                    break
+                plain.write(block)
+        plain.flush()
+        if plain.tell() < 1024:
+            raise ShardError("damaged_tar", f"not a tar or empty, once unpacked{': ' * bool(cut)}{cut}", label)
+        return mmap.mmap(plain.fileno(), 0, access=mmap.ACCESS_READ), cut
 
 
 class TarIndex:

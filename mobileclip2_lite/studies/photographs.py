@@ -6,9 +6,10 @@ SOURCE is anything that `pairs` reads (a folder with a table, `hf:NAME`), with o
 its images is held out of everything: of the teacher's map, of the students, of every choice. Folders of photographs
 whose file names say what they show (`n01440764_tench.JPEG`) add pairs with a name for a text; a share of the names is
 held out, too. Three trainings a seed, alike but for what they read: `control`, one caption an image; `captions`, all
-captions in turn; `reinforced`, these and the teachers' embeddings of stored views. Reads a source, writes a work folder
-and JSON lines with every held-out item's hits, from which `table` takes intervals. Paper: MobileCLIP (arXiv
-2311.17049), section 4, at a scale of minutes. Taught by notebooks/40_reinforced_training.ipynb.
+captions in turn; `reinforced`, these and the teachers' embeddings of stored views. The teachers are measured on the
+same items. Reads a source, writes a work folder and JSON lines with every held-out item's hits, of which
+`photograph_page` makes docs/photographs.md. Paper: MobileCLIP (arXiv 2311.17049), section 4, at a scale of minutes.
+Taught by notebooks/80_your_own_data.ipynb.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import csv
 import dataclasses
 import re
 import shlex
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -26,22 +26,26 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from mobileclip2_lite.evaluation.measures import zero_shot_classifier
+from mobileclip2_lite.evaluation.measures import expected_hit, retrieval_hits, zero_shot_classifier, zero_shot_hits
 from mobileclip2_lite.models.loaded import LoadedModel, encode_images, encode_texts
 from mobileclip2_lite.models.zoo import create_model
 from mobileclip2_lite.pairs.collect import make_pairs
 from mobileclip2_lite.recipes import Augment, Pairs, Reinforce, Train
 from mobileclip2_lite.reinforcement.stage import reinforce
 from mobileclip2_lite.shards.samples import Sample, read_samples, shard_names, write_shard
-from mobileclip2_lite.studies import intervals, recorded
+from mobileclip2_lite.studies import arms, recorded
 from mobileclip2_lite.studies.photo_teachers import images_with_texts, make_teachers
+from mobileclip2_lite.studies.record import told, where
 from mobileclip2_lite.training.loop import train
 from mobileclip2_lite.views.decoding import SUFFIXES
-from mobileclip2_lite.work.files import sha256_bytes, to_json
+from mobileclip2_lite.work.files import sha256_bytes
 from mobileclip2_lite.work.folder import Work, read_manifest
 
+STUDY, FILE = "photographs", "photographs.jsonl"
+"""Its lines' name and file."""
+KS = (1, 10)
+"""Places of a list that are looked at."""
 NAMED = "a photo of a "
 """The text of a photograph that has a name and no caption."""
 TEACHERS = ("photo-teacher-names", "photo-teacher-captions")
@@ -152,8 +156,8 @@ def reinforced(folders: Mapping[str, Path], work: Path, teachers: Sequence[str],
             print(f"{folder.name}: {card['held_out']}", flush=True)
     named = tuple(str(work / "teachers" / name) if name in ours else name for name in teachers)
     settings = Reinforce(teachers=named, views=views, augment=VIEWS)
-    reinforce(settings, folders["train"], work / "reinforced")
-    return work / "reinforced"
+    reinforce(settings, folders["train"], work / f"reinforced-{views}")
+    return work / f"reinforced-{views}"
 
 
 # --- what came out ---------------------------------------------------------------------------------------------------
@@ -164,64 +168,64 @@ def hits(loaded: LoadedModel, folders: Mapping[str, Path]) -> dict[str, dict[str
 
     Retrieval both ways on `test`, every caption a query of its own; naming of `names`, none of which was read.
     """
-    found = list(images_with_texts(folders["test"]))
-    counts = [len(some) for _, some in found]
-    images = encode_images(loaded, [image for image, _ in found], 64)
-    texts = encode_texts(loaded, [text for _, some in found for text in some])
-    right = torch.arange(len(found)).repeat_interleave(torch.tensor(counts)) == torch.arange(len(found))[:, None]
-    scores, out = images @ texts.T, {}
-    for k in (1, 10):
-        out[f"i2t_r{k}"] = _packed(right.gather(1, scores.topk(min(k, len(texts))).indices).any(1))
-        hit = right.T.gather(1, scores.T.topk(min(k, len(images))).indices).any(1)
-        out[f"t2i_r{k}"] = _packed(hit, counts[0] if len(set(counts)) == 1 else 1)
-    if "names" in folders:
-        found = list(images_with_texts(folders["names"]))
-        names = [some[0].removeprefix(NAMED) for _, some in found]
-        classes = list(dict.fromkeys(names))
-        features = encode_images(loaded, [image for image, _ in found], 64)
-        best = (features @ zero_shot_classifier(loaded, classes).T).topk(min(5, len(classes)), dim=1).indices
-        hit = best == torch.tensor([classes.index(name) for name in names])[:, None]
-        out |= {"names_top1": _packed(hit[:, 0]), "names_top5": _packed(hit.any(1))}
+    counts, labels, classes = questions(folders)
+    images, texts = (list(some) for some in zip(*images_with_texts(folders["test"]), strict=True))
+    owner = np.repeat(np.arange(len(counts)), counts)
+    found = retrieval_hits(
+        encode_images(loaded, images, 64), encode_texts(loaded, [text for some in texts for text in some]), owner, KS
+    )
+    together = counts[0] if len(set(counts)) == 1 else 1
+    out = {
+        name: arms.packed(values.numpy(), together if name.startswith("t2i") else 1) for name, values in found.items()
+    }
+    if classes:
+        images = [image for image, _ in images_with_texts(folders["names"])]
+        classifier = zero_shot_classifier(loaded, classes)
+        found = zero_shot_hits(encode_images(loaded, images, 64), classifier, labels)
+        out |= {f"names_{key}": arms.packed(values.numpy()) for key, values in found.items()}
     return out
 
 
-def _packed(values: Tensor, together: int = 1) -> dict[str, Any]:
-    return {"items": len(values), "together": together, "hits": intervals.pack(values.float().numpy())}
+def questions(folders: Mapping[str, Path]) -> tuple[list[int], list[int], list[str]]:
+    """(captions of each image of `test`, class of each image of `names`, the classes)."""
+    counts = [len(sample.texts) for sample in samples(folders["test"])]
+    names = [sample.text.removeprefix(NAMED) for sample in samples(folders["names"])] if "names" in folders else []
+    classes = list(dict.fromkeys(names))
+    return counts, [classes.index(name) for name in names], classes
 
 
-def table(lines: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown, in percent: each arm's mean over its seeds, and its gain over the first arm with a 95 % interval."""
-    measures = list(lines[0]["hits"])
-    arms: dict[str, dict[int, Mapping[str, Any]]] = {}
-    for line in lines:
-        arms.setdefault(line["arm"], {})[line["seed"]] = line["hits"]
-    first = next(iter(arms))
-    out = ["| | " + " | ".join(measures) + " |", "|---" * (1 + len(measures)) + "|"]
-    for arm, seeds in arms.items():
-        cells = []
-        for measure in measures:
-            rows = {one: _unpacked(arms[one], measure) for one in (arm, first)}
-            cell = f"{100 * np.mean(list(rows[arm].values())):.1f}"
-            gain = intervals.difference(rows[arm], rows[first], next(iter(seeds.values()))[measure]["together"])
-            if arm != first and gain is not None:
-                cell += f" ({100 * gain.mean:+.1f}"
-                cell += ")" if gain.low is None else f", {100 * gain.low:+.1f} to {100 * gain.high:+.1f})"
-            cells.append(cell)
-        out.append(f"| {arm}, {len(seeds)} seeds | " + " | ".join(cells) + " |")
-    return "\n".join(out)
+def chance(folders: Mapping[str, Path]) -> dict[str, float]:
+    """What guessing scores on each measure of `hits`, exactly."""
+    counts, _, classes = questions(folders)
+    right = torch.tensor(counts)
+    out: dict[str, float] = {}
+    for k in KS:
+        hit = expected_hit(0 * right, torch.full_like(right, sum(counts)), right, k)
+        out |= {f"i2t_r{k}": float(hit.mean()), f"t2i_r{k}": min(1.0, k / len(counts))}
+    return out | {f"names_top{k}": min(1.0, k / len(classes)) for k in ((1, 5) if classes else ())}
 
 
-def _unpacked(seeds: Mapping[int, Mapping[str, Any]], measure: str) -> dict[int, np.ndarray]:
-    return {seed: intervals.unpack(hits[measure]["hits"], hits[measure]["items"]) for seed, hits in seeds.items()}
-
-
-def record(arm: str, seed: int, folders: Mapping[str, Path], work: Path) -> dict[str, Any]:
+def record(arm: str, seed: int, folders: Mapping[str, Path], work: Path, views: int) -> dict[str, Any]:
     """Train one arm, or find it trained, and measure it."""
     data, settings = ARMS[arm]
-    out = train(settings, folders[data], work / f"{arm}-{seed}", seed, progress=False)
-    manifest = read_manifest(out)
-    facts = {"settings": to_json(settings), "seconds": manifest["seconds"], "data": read_manifest(folders[data])["key"]}
-    return {"study": "photographs", "arm": arm, "seed": seed, "hits": hits(create_model(out), folders), **facts}
+    name, folder = (f"{arm}, {views} views", f"{arm}-{views}") if arm == "reinforced" else (arm, arm)
+    out = train(settings, folders[data], work / f"{folder}-{seed}", seed, progress=False)
+    facts = {"settings": told(settings), "seconds": round(read_manifest(out)["seconds"])}
+    return _line(name, seed, create_model(out), folders) | facts
+
+
+def record_teacher(name: str, folders: Mapping[str, Path], work: Path) -> dict[str, Any]:
+    """What a teacher knows of the same items; it was not trained here and has no seed."""
+    made = work / "teachers" / name
+    return _line(f"teacher {name}", None, create_model(made if made.is_dir() else name), folders)
+
+
+def _line(arm: str, seed: int | None, loaded: LoadedModel, folders: Mapping[str, Path]) -> dict[str, Any]:
+    counted = {part: read_manifest(folders[part])["samples"] for part in ("train", "test", "names") if part in folders}
+    key = sha256_bytes("".join(read_manifest(folders[part])["key"] for part in counted).encode())[:12]
+    guessed = {name: round(value, 5) for name, value in chance(folders).items()}
+    line = {"study": STUDY, "arm": arm, "seed": seed, "data": key, "images": counted}
+    return line | {"hits": hits(loaded, folders), "chance": guessed, **where()}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -230,33 +234,41 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--captions", required=True, help="source of captioned photographs: a folder, a table, hf:NAME")
     parser.add_argument("--named", nargs="*", type=Path, default=[], help="folders of n01440764_tench.JPEG")
     parser.add_argument("--work", type=Path, default=Path("runs/photographs"))
-    parser.add_argument("--output", type=Path, help="JSON lines to append to")
+    parser.add_argument("--output", type=Path, default=recorded.results_folder() / FILE, help="JSON lines to append to")
     parser.add_argument("--held-out", type=int, default=200, help="captioned images to measure on")
     parser.add_argument("--names", type=int, default=100, help="named images whose names nobody reads")
     parser.add_argument("--teachers", nargs="*", default=list(TEACHERS))
     parser.add_argument("--views", type=int, default=8)
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
-    parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=list(ARMS))
+    parser.add_argument("--arms", nargs="*", default=[*ARMS, "teachers"], choices=[*ARMS, "teachers"])
     given = parser.parse_args(arguments)
     folders = prepare(given.captions, given.named, given.work, given.held_out, given.names)
-    lines = []
+    if {"reinforced", "teachers"} & set(given.arms):
+        folders["reinforced"] = reinforced(folders, given.work, given.teachers, given.views)
+    command = _command(given, parser)
+    for line in _lines(given, folders):
+        arms.append(given.output, {**line, "command": command})
+        shown = {name: f"{100 * arms.hits({0: line}, name)[0].mean():.1f}" for name in line["hits"]}
+        print(f"{line['arm']}, seed {line['seed']}: {shown}", flush=True)
+
+
+def _command(given: argparse.Namespace, parser: argparse.ArgumentParser) -> str:
+    """The command that makes these lines again, wherever they were written to and in whatever order."""
+    words = ["python", "-m", "mobileclip2_lite.studies.photographs"]
+    for name in ("captions", "named", "held_out", "names", "teachers", "views"):
+        value = getattr(given, name)
+        if value != parser.get_default(name):
+            words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
+    return shlex.join(words)
+
+
+def _lines(given: argparse.Namespace, folders: Mapping[str, Path]) -> Iterator[dict[str, Any]]:
+    """The lines that are asked for, as they are made."""
+    for name in given.teachers if "teachers" in given.arms else ():
+        yield record_teacher(name, folders, given.work)
     for seed in given.seeds:
-        for arm in given.arms:
-            if arm == "reinforced":
-                folders["reinforced"] = reinforced(folders, given.work, given.teachers, given.views)
-            line = record(arm, seed, folders, given.work)
-            line["command"] = shlex.join(["python", "-m", "mobileclip2_lite.studies.photographs", *sys.argv[1:]])
-            lines.append(line)
-            if given.output:
-                _append(given.output, line)
-            print(table(lines), flush=True)
-
-
-def _append(path: Path, line: Mapping[str, Any]) -> None:
-    """Add a line, unless the same arm and seed on the same data stand there."""
-    same = ("arm", "seed", "data", "settings")
-    if not any(all(one[key] == line[key] for key in same) for one in recorded.read_lines(path)):
-        recorded.append_lines(path, [line])
+        for arm in (arm for arm in given.arms if arm in ARMS):
+            yield record(arm, seed, folders, given.work, given.views)
 
 
 if __name__ == "__main__":

@@ -119,7 +119,7 @@ def _job(study: str, row: str, seed: int, recipe: recipes.Recipe, out: Path) -> 
         "generation": _generation(recipe),
         "data": ROWS[row].data,
         "samples": settings.samples,
-        "settings": _told(settings),
+        "settings": told(settings),
         "command": shlex.join(["mobileclip2-lite", "study", study, "--recipe", recipe.name, "--record", "--rows", row]),
     }
     return Job(row, seed, settings, recipe, out, line)
@@ -130,7 +130,7 @@ def _generation(recipe: recipes.Recipe) -> str:
     return generation(recipe)
 
 
-def _told(settings: recipes.Train) -> dict[str, Any]:
+def told(settings: recipes.Train) -> dict[str, Any]:
     """The settings that differ from a training's defaults and count for its result."""
     from mobileclip2_lite.training.loop import NO_RESULT
 

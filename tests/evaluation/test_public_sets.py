@@ -9,6 +9,7 @@ import io
 import json
 import tarfile
 import threading
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from mobileclip2_lite import emoji_world
 from mobileclip2_lite.evaluation import measures, public, twins
 from mobileclip2_lite.evaluation.caption_files import open_captions
 from mobileclip2_lite.evaluation.datacomp import SETS
-from mobileclip2_lite.evaluation.sets import Example, TestSet, all_above, evaluate_set
+from mobileclip2_lite.evaluation.sets import Example, TestSet, all_above, evaluate_set, readable
 from mobileclip2_lite.evaluation.suite import flatten_captions
 from mobileclip2_lite.evaluation.wds_sets import open_wds
 from mobileclip2_lite.models.embedded import data_folder
@@ -27,6 +28,7 @@ from mobileclip2_lite.models.loaded import encode_images, encode_texts
 from mobileclip2_lite.models.zoo import create_model
 from mobileclip2_lite.recipes import World
 from mobileclip2_lite.shards.tars import write_tar
+from mobileclip2_lite.work.bad_sample import BadSample
 
 WORLD = World(names=12, image_size=64, max_objects=2)
 IMAGES = 12
@@ -263,24 +265,49 @@ def test_a_damaged_layout_is_an_error_with_a_remedy(twin, teacher, tmp_path):
         evaluate_set(teacher, open_wds(twin["wds_retrieval"]), ["{}"])
 
 
-def test_members_that_macos_adds_and_bad_labels(tmp_path):
-    (tmp_path / "test").mkdir()
-    (tmp_path / "test" / "nshards.txt").write_text("1")
-    with tarfile.open(tmp_path / "test" / "0.tar", "w") as tar:
-        for name, data in (
-            ("._a.jpg", b"junk"),
-            ("a.jpg", b"x"),
-            ("a.cls", b"1\n"),
-            ("b.jpg", b"y"),
-            ("b.cls", b"cat"),
-        ):
+def odd_set(folder, kind, members):
+    """A set of one tar with the members given, in their order."""
+    (folder / "test").mkdir(parents=True)
+    (folder / "test" / "nshards.txt").write_text("1")
+    (folder / "dataset_type.txt").write_text(kind)
+    with tarfile.open(folder / "test" / "0.tar", "w") as tar:
+        for name, data in members:
             entry = tarfile.TarInfo(name)
             entry.size = len(data)
             tar.addfile(entry, io.BytesIO(data))
-    rows = open_wds(tmp_path).examples()
-    assert next(rows) == Example(b"x", label=1)
-    with pytest.raises(ValueError, match=r"0.tar: sample b has no whole number as its label \(.cls\): b'cat'"):
-        next(rows)
+    return open_wds(folder)
+
+
+def shown(rows):
+    return [(row.reason, row.where.rpartition(" ")[2]) if isinstance(row, BadSample) else row for row in rows]
+
+
+def test_odd_members_and_samples_that_lack_something_are_counted(tmp_path):
+    members = [
+        ("._a.jpg", b"what macOS adds"),
+        ("a.jpg", b"x"),
+        ("c.cls", b"2"),  # its image stands elsewhere in the tar
+        ("a.cls", b"1\n"),
+        ("b.jpg", b"y"),
+        ("b.cls", b"cat"),
+        ("c.jpg", b"z"),
+        ("d.cls", b"0"),
+    ]
+    rows = shown(odd_set(tmp_path / "names", "classification", members).examples())
+    assert rows == [Example(b"x", label=1), Example(b"z", label=2), ("bad_label", "b"), ("no_image", "d")]
+    members = [
+        ("a.jpg", b"x"),
+        ("a.txt", b"one\n\ntwo \n"),
+        ("b.jpg", b"y"),
+        ("c.jpg", b"z"),
+        ("c.txt", b"\xff\xfe\xff"),
+    ]
+    captioned = odd_set(tmp_path / "captions", "retrieval", members)
+    rows = shown(captioned.examples())
+    assert rows == [Example(b"x", texts=("one", "two")), ("no_text", "b"), ("text_not_utf8", "c")]
+    kept, dropped = [], Counter()
+    assert list(readable(captioned, kept, dropped)) == []
+    assert dropped == {"not_an_image": 1, "no_text": 1, "text_not_utf8": 1}
 
 
 # --- from the web and the hub ----------------------------------------------------------------------------------------

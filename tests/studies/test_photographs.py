@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import json
+import re
 
 import numpy as np
 import pytest
@@ -14,7 +16,16 @@ from PIL import Image
 from mobileclip2_lite.models.zoo import create_model
 from mobileclip2_lite.recipes import Augment, Reinforce
 from mobileclip2_lite.reinforcement.stage import reinforce
-from mobileclip2_lite.studies import intervals, photo_teachers, photographs, recorded
+from mobileclip2_lite.studies import (
+    arms,
+    forgetting,
+    intervals,
+    photo_teachers,
+    photograph_page,
+    photographs,
+    recorded,
+)
+from mobileclip2_lite.studies.ledger import shown_effect
 from mobileclip2_lite.work.folder import read_manifest
 
 COUNT, HELD_OUT = 14, 4
@@ -82,30 +93,77 @@ def test_hits_are_those_of_the_measures(folders):
     assert found["names_top1"]["items"] == 3
 
 
-def test_all_arms_are_trained_recorded_once_and_tabled(folders, tmp_path, monkeypatch, capsys):
-    root = folders["test"].parent
+def test_guessing_scores_what_random_orders_score(folders):
+    guessed = photographs.chance(folders)
+    assert guessed["t2i_r1"] == 1 / HELD_OUT
+    assert guessed["i2t_r1"] == pytest.approx(3 / (3 * HELD_OUT))
+    assert guessed["i2t_r10"] == pytest.approx(1 - 0)  # ten of twelve captions always hold one of three
+    assert (guessed["names_top1"], guessed["names_top5"]) == (pytest.approx(1 / 3), 1.0)
+    assert set(guessed) == set(photographs.hits(create_model("lite-mci-s"), folders))
+
+
+@pytest.fixture(scope="module")
+def lines(folders, tmp_path_factory):
+    """Lines of two tiny seeds, asked for twice, as `main` writes them."""
+    root, out = folders["test"].parent, tmp_path_factory.mktemp("lines") / "out.jsonl"
     tiny = {"samples": 16, "batch_size": 8, "image_size": 32}
     arms = {arm: (data, dataclasses.replace(train, **tiny)) for arm, (data, train) in photographs.ARMS.items()}
-    monkeypatch.setattr(photographs, "ARMS", arms)
 
     def with_fakes(folders, work, teachers, views):
         settings = Reinforce(teachers=FakeTeachers.names, views=views, augment=Augment(operations=0))
         reinforce(settings, folders["train"], work / "reinforced", ensemble=FakeTeachers())
         return work / "reinforced"
 
-    monkeypatch.setattr(photographs, "reinforced", with_fakes)
     asked = ["--captions", str(root.parent / "captioned"), "--named", str(root.parent / "named"), "--work", str(root)]
-    asked += ["--output", str(tmp_path / "out.jsonl"), "--held-out", str(HELD_OUT), "--names", "3", "--views", "2"]
-    asked += ["--arms", "control", "reinforced"]
-    for _ in range(2):
-        photographs.main([*asked, "--seeds", "0", "1"])
-    lines = recorded.read_lines(tmp_path / "out.jsonl")
+    asked += ["--output", str(out), "--held-out", str(HELD_OUT), "--names", "3", "--views", "2"]
+    asked += ["--arms", "control", "reinforced", "teachers", "--teachers", "lite-mci-s"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(photographs, "ARMS", arms)
+        patch.setattr(photographs, "reinforced", with_fakes)
+        for _ in range(2):
+            photographs.main([*asked, "--seeds", "0", "1"])
+    return recorded.read_lines(out)
+
+
+def test_all_arms_are_trained_and_recorded_once(lines):
+    arms = ["control", "reinforced, 2 views"]
     assert [(line["arm"], line["seed"]) for line in lines] == [
-        (arm, seed) for seed in (0, 1) for arm in ("control", "reinforced")
-    ]
-    assert "| reinforced, 2 seeds |" in photographs.table(lines)
-    assert " to " in photographs.table(lines).splitlines()[-1]
-    assert "| control, 1 seeds |" in capsys.readouterr().out
+        ("teacher lite-mci-s", None), *((arm, seed) for seed in (0, 1) for arm in arms)
+    ]  # fmt: skip
+    assert all(line["images"] == {"train": 21, "test": 4, "names": 3} for line in lines)
+    assert {line["command"].rpartition(" --held-out ")[2] for line in lines} == {
+        "4 --names 3 --teachers lite-mci-s --views 2"
+    }
+    assert lines[1]["settings"]["distill"] == 0.0
+
+
+def test_lines_hold_no_image_no_caption_and_no_path(lines):
+    for line in lines:
+        text = json.dumps({key: value for key, value in line.items() if key != "command"})
+        assert len(text) < 4_000
+        assert "caption 0 of" not in text
+        assert "/" not in re.sub(r'"hits": "[^"]*"', "", text)  # base64 has slashes
+
+
+def test_the_page_shows_arms_guessing_and_paired_differences(lines):
+    text = photograph_page.page(lines, [])
+    rows = {row.split(" | ")[0].strip("| "): row for row in text.splitlines() if row.startswith("| ")}
+    assert rows["control"].endswith("| 2 |")
+    assert rows["teacher lite-mci-s"].endswith("| not trained here |")
+    assert "| 25.0 |" in rows["guessing"]
+    found = arms.by_arm(lines)
+    effect = arms.effect(found["reinforced, 2 views"], found["control"], "t2i_r1")
+    assert shown_effect(effect) in rows["reinforced, 2 views − control"]
+    assert effect.low <= effect.mean <= effect.high
+    against = arms.effect(found["control"], found["teacher lite-mci-s"], "i2t_r1")
+    assert against.seeds == 2  # a model without seeds stands beside both
+
+
+def test_the_page_is_what_the_recorded_lines_say(repository):
+    results = recorded.results_folder()
+    found = [recorded.read_lines(results / study.FILE) for study in (photographs, forgetting)]
+    text = (repository / "docs" / "photographs.md").read_text("utf-8")
+    assert text == photograph_page.page(*found), "run: mobileclip2-lite claims"
 
 
 def test_a_folder_without_names_and_too_many_held_out_are_refused(folders, tmp_path):
