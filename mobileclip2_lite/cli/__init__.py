@@ -23,7 +23,7 @@ from mobileclip2_lite.cli import data as cli_captions
 from mobileclip2_lite.cli import models as cli_models
 from mobileclip2_lite.cli import photos as cli_photos
 from mobileclip2_lite.cli import studies as cli_studies
-from mobileclip2_lite.cli.drawn import refuse_drawn
+from mobileclip2_lite.cli.drawn import refuse_drawn, refuse_for_source
 from mobileclip2_lite.cli.summary import print_summary
 from mobileclip2_lite.work.crew import GivenUp, Spread
 from mobileclip2_lite.work.folder import FolderLocked, StageMismatch
@@ -52,15 +52,19 @@ def _add_way(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
     """The whole way and its two ends."""
 
     @app.command
-    def run(settings: Annotated[recipes.Recipe, Flat] = recipe, out: Path | None = None) -> None:
+    def run(
+        settings: Annotated[recipes.Recipe, Flat] = recipe, out: Path | None = None, allow_drawn: bool = False
+    ) -> None:
         """The whole way: pairs, reinforcement, trainings, evaluation, report.
 
         Args:
             settings: the recipe.
             out: folder of the run (default runs/NAME).
+            allow_drawn: let models of the embedded world judge other images all the same.
         """
         from mobileclip2_lite.pipeline import run as run_way
 
+        refuse_for_source(settings, allow_drawn)
         folder = out or Path("runs") / settings.name
         run_way(settings, folder)
         print(f"\nThe report is at {folder / 'report.md'} and {folder / 'report.html'}\n")

@@ -92,6 +92,7 @@ def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         references: str = "",
         world: recipes.World = recipe.world,
         output: Path | None = None,
+        allow_drawn: bool = False,
     ) -> None:
         """Measure a folder's captions: truth, agreement with references, CLIP score, diversity.
 
@@ -102,10 +103,12 @@ def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
             references: for CIDEr and BLEU: `clean` (the embedded world's own), `text` (the pairs' texts) or `none`.
             world: the embedded world, if the pairs come from it.
             output: JSON file to write, too.
+            allow_drawn: let models of the embedded world judge other images all the same.
         """
         from mobileclip2_lite.reports.captions import caption_report, report_table
         from mobileclip2_lite.work.files import pretty, write_atomic
 
+        refuse_drawn(teachers, path, "--teachers", allow_drawn)
         report = caption_report(path, world if is_drawn(path) else None, teachers, most, references)
         print(report_table(report))
         if output is not None:

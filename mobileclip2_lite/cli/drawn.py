@@ -7,15 +7,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mobileclip2_lite.models.embedded import KINDS
+from mobileclip2_lite.recipes import Recipe
 from mobileclip2_lite.work.place import place_of
 
+_MODEL = (
+    "photo-teacher-vectors (made by `mobileclip2-lite photo-teachers`), a published one "
+    "(hf-hub:apple/MobileCLIP2-S0), or a student of yours"
+)
 INSTEAD = {
     "--teachers": "photo-teacher-names photo-teacher-vectors (made by `mobileclip2-lite photo-teachers`), or published "
     "ones (ViT-L-14@dfn2b ViT-L-14@dfn2b_s39b)",
     "--scorer": "photo-teacher-vectors (made by `mobileclip2-lite photo-teachers`), or published: ViT-B-16@dfn2b",
     "--captioners": "a published one (coca_ViT-L-14@mscoco_finetuned_laion2b_s13b_b90k)",
-    "--model": "photo-teacher-vectors (made by `mobileclip2-lite photo-teachers`), a published one "
-    "(hf-hub:apple/MobileCLIP2-S0), or a student of yours",
+    "--model": _MODEL,
+    "MODEL": _MODEL,
 }
 """Option -> what it should name for other images than drawings."""
 
@@ -32,14 +37,50 @@ def refuse_drawn(names: Sequence[str], images: Path, option: str, allowed: bool)
     Raises:
         ValueError: an embedded model is named for other images; says what to name instead.
     """
-    prefixes = tuple(prefix for _, prefix, _ in KINDS.values())
-    images = place_of(images)
-    drawn = [name for name in names if name.startswith(prefixes) and not Path(name).exists()]
+    images, drawn = place_of(images), embedded(names)
     if not drawn or allowed or not images.is_dir() or is_drawn(images):
         return
-    raise ValueError(
-        f"{', '.join(drawn)} know drawings of the embedded world and nothing else, and {images} holds other images: "
-        f"their answers would mean nothing. Take {option} {INSTEAD[option]}. To go on all the same: --allow-drawn"
+    raise ValueError(_words(drawn, images, option, INSTEAD[option]))
+
+
+def refuse_for_source(settings: Recipe, allowed: bool) -> None:
+    """Keep the whole way's embedded models from judging pairs of a source of the user's.
+
+    Raises:
+        ValueError: as `refuse_drawn`, for the first of scorer, captioners and teachers that is an embedded model.
+    """
+    source = settings.pairs.source
+    if allowed or source == "emoji_world" or ((place_of(source) / "manifest.json").is_file() and is_drawn(source)):
+        return
+    used = {"--teachers": settings.reinforce.teachers, "--captioners": settings.caption.captioners}
+    used |= {"--scorer": (settings.filter.scorer,)} if settings.filter.keep < 1 else {}
+    prefix = {"--teachers": "--reinforce.", "--captioners": "--caption.", "--scorer": "--filter."}
+    for option, names in used.items():
+        if drawn := embedded(names):
+            raise ValueError(_words(drawn, source, prefix[option] + option.removeprefix("--"), INSTEAD[option]))
+
+
+def refuse_for_sets(model: str, sets: Sequence[str], allowed: bool) -> None:
+    """Keep an embedded model, named and not given as a folder, from being measured on public sets.
+
+    Raises:
+        ValueError: as `refuse_drawn`.
+    """
+    if sets and not allowed and (drawn := embedded([model])):
+        raise ValueError(_words(drawn, ", ".join(sets), "MODEL", INSTEAD["MODEL"]))
+
+
+def embedded(names: Sequence[str]) -> list[str]:
+    """Those of some models that know the embedded world alone, by their names; folders and published ones may know
+    anything."""
+    prefixes = tuple(prefix for _, prefix, _ in KINDS.values())
+    return [name for name in names if name.startswith(prefixes) and not Path(name).exists()]
+
+
+def _words(names: Sequence[str], images: object, option: str, instead: str) -> str:
+    return (
+        f"{', '.join(names)} know drawings of the embedded world and nothing else, and {images} holds other images: "
+        f"their answers would mean nothing. Take {option} {instead}. To go on all the same: --allow-drawn"
     )
 
 

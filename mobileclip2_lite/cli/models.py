@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from mobileclip2_lite import recipes
-from mobileclip2_lite.cli.drawn import refuse_drawn
+from mobileclip2_lite.cli.drawn import refuse_drawn, refuse_for_sets
 
 Positional = tyro.conf.Positional
 
@@ -34,6 +34,7 @@ def _add_measuring(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> No
         settings: Annotated[recipes.Evaluate, tyro.conf.arg(name="")] = recipe.evaluate,
         world: recipes.World = recipe.world,
         device: str = "auto",
+        allow_drawn: bool = False,
     ) -> None:
         """Zero-shot, retrieval, binding, relations and shifts of a model on the embedded world, or on public test sets.
 
@@ -48,11 +49,13 @@ def _add_measuring(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> No
             settings: sizes of the embedded test sets.
             world: which names and sizes.
             device: `cpu`, `cuda`, `cuda:N`, `mps`; `auto` takes the GPU, if there is one.
+            allow_drawn: let models of the embedded world judge other images all the same.
         """
         from mobileclip2_lite.evaluation.public import evaluate_sets, result_lines
         from mobileclip2_lite.evaluation.suite import evaluate as evaluate_model
         from mobileclip2_lite.models.embedded import load
 
+        refuse_for_sets(model, sets, allow_drawn)
         if sets:
             loaded, options = load(model, device=device), {"split": split, "images": images, "templates": templates}
             for line in result_lines(evaluate_sets(loaded, sets, output, name=model, **options)):
@@ -180,6 +183,7 @@ def _add_using(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         album: Path | None = None,
         serve: bool = False,
         port: int = 8_000,
+        allow_drawn: bool = False,
     ) -> None:
         """Write a page that runs the model in a browser: draw or drop an image, name it, search an album.
 
@@ -190,6 +194,7 @@ def _add_using(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
             album: folder of images to search (default: drawn scenes).
             serve: start a server of the page on this machine alone, until Ctrl-C.
             port: of that server.
+            allow_drawn: let models of the embedded world judge other images all the same.
         """
         from mobileclip2_lite.deployment.playground import (
             check_runtime,
@@ -200,6 +205,8 @@ def _add_using(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         )
         from mobileclip2_lite.deployment.towers import exported_folder
 
+        if album:
+            refuse_drawn((model,), album, "MODEL", allow_drawn)
         check_runtime(runtime)
         pictures, start = folder_album(album, model) if album else drawn_album(recipe.world, model)
         print(write_playground(exported_folder(model, out / ".towers"), out, runtime, pictures, start))

@@ -19,6 +19,7 @@ from typing import Any
 from mobileclip2_lite.pairs import files, splits
 from mobileclip2_lite.pairs import hf_datasets as hub
 from mobileclip2_lite.pairs import webdataset as tars
+from mobileclip2_lite.pairs.class_folders import class_of, class_source
 from mobileclip2_lite.pairs.records import Record, Source
 from mobileclip2_lite.pairs.tables import TABLE_SUFFIXES, is_table, read_rows
 from mobileclip2_lite.recipes import Pairs, World
@@ -31,6 +32,8 @@ __all__ = ["Record", "Source", "open_source"]
 ACCEPTED = (
     "emoji_world, a folder, a .csv, .tsv, .jsonl or .parquet file, WebDataset tars (path/{000..003}.tar), or hf:NAME"
 )
+FOLDER_TEXT = "folder"
+"""What `?text=` may ask for: the name of an image's folder."""
 _FOREIGN = {
     ".tfrecord": "TFRecord: write img2dataset's output with output_format=webdataset",
     ".arrow": "an Arrow cache without its state.json: write it with save_to_disk, or pass the data set itself",
@@ -53,6 +56,7 @@ def open_source(settings: Pairs, world: World | None = None, seed: int = 0, data
     """The source that `settings.source` names, or `dataset`.
 
     Of a source with several splits `train` is taken, or the one asked for as in `FOLDER?split=test` (see `splits`).
+    `FOLDER?text=folder` makes the names of a folder's folders the texts (see `class_folders`).
 
     Raises:
         FileNotFoundError: a file or folder does not exist.
@@ -66,9 +70,11 @@ def open_source(settings: Pairs, world: World | None = None, seed: int = 0, data
         return _world_source(settings, world or World(), seed)
     if name.startswith("hf:"):
         return hub.hub_source(name, settings, seed)
-    path, asked = split_asked(name)
+    path, asked, text = options_asked(name)
+    if text and not (path.is_dir() and text == FOLDER_TEXT):
+        raise ValueError(f"{name}: ?text={FOLDER_TEXT} is for a folder with a folder of images for each class")
     if path.is_dir():
-        return _folder_source(path, settings, seed, asked)
+        return _folder_source(path, settings, seed, asked, text)
     if str(path).lower().endswith(tars.SUFFIXES):
         return _tars_source(path, settings, asked)
     if not path.is_file():
@@ -81,12 +87,16 @@ def open_source(settings: Pairs, world: World | None = None, seed: int = 0, data
     raise ValueError(f"the source {name!r} is of no known kind{_foreign([name])}; a source is {ACCEPTED}")
 
 
-def split_asked(name: str) -> tuple[Path, str | None]:
-    """The path of a source and the split asked for behind it, `PATH?split=NAME`; `~` and `file://` are understood."""
+def options_asked(name: str) -> tuple[Path, str | None, str | None]:
+    """The path of a source, and the split and the text asked for behind it; `~` and `file://` are understood.
+
+    `PATH?split=NAME`, `PATH?text=folder`, or both with `&` between them.
+    """
     path, mark, query = name.rpartition("?")
-    if not mark or not query.startswith("split=") or Path(name).exists():
-        return local_path(name), None
-    return local_path(path), query.removeprefix("split=")
+    options = dict(part.partition("=")[::2] for part in query.split("&"))
+    if not mark or not set(options) <= {"split", "text"} or Path(name).exists():
+        return local_path(name), None, None
+    return local_path(path), options.get("split"), options.get("text")
 
 
 def _world_source(settings: Pairs, world: World, seed: int) -> Source:
@@ -116,8 +126,8 @@ def _tars_source(pattern: Path, settings: Pairs, asked: str | None) -> Source:
     return source
 
 
-def _folder_source(folder: Path, settings: Pairs, seed: int, asked: str | None) -> Source:
-    """A folder's split that is wanted, read as the kind that it is.
+def _folder_source(folder: Path, settings: Pairs, seed: int, asked: str | None, text: str | None = None) -> Source:
+    """A folder's split that is wanted, read as the kind that it is, or as folders of classes.
 
     Where files lie in splits and the tables do not, the tables' rows are sorted by the images that they name.
     """
@@ -128,16 +138,18 @@ def _folder_source(folder: Path, settings: Pairs, seed: int, asked: str | None) 
     tables = [
         name for name in names if Path(name).suffix.lower() in TABLE_SUFFIXES or name.endswith("metadata.parquet")
     ]
-    by_rows = bool(tables) and not any(of[name] for name in tables)
+    by_rows = bool(tables) and not any(of[name] for name in tables) and not text
     data = (*SUFFIXES, *splits.CONTAINERS, *files.BESIDE, ".json")
     told = [name for name in names if name.lower().endswith(data) and not (by_rows and name in tables)]
     if by_rows and not any(of.values()):
         return _kind_source(folder, names, settings, seed, asked)
     chosen, notes = splits.choose([of[name] for name in told], asked, str(folder))
     taken = {told[k] for k in chosen} | (set(names) - set(told))  # the rest is read by no split, or by the rows
-    source = _kind_source(
-        folder, [name for name in names if name in taken], settings, seed, asked if by_rows else "all"
-    )
+    names = [name for name in names if name in taken]
+    if text:
+        source = class_source(folder, names, settings, seed)
+    else:
+        source = _kind_source(folder, names, settings, seed, asked if by_rows else "all")
     source.notes = {**notes, **source.notes}
     return source
 
@@ -174,7 +186,7 @@ def _kind_source(folder: Path, names: list[str], settings: Pairs, seed: int, ask
     elif images and len(tables) != 1:
         raise ValueError(
             f"{folder} holds {len(images)} images and no texts: put NAME.txt beside each image, or add a metadata.csv "
-            f"with the columns file_name and text{_annotations(names)}"
+            f"with the columns file_name and text{_annotations(names)}{_classes(folder, images)}"
         )
     elif len(tables) == 1:
         return files.table_source(folder, tables, names, settings, seed, asked)
@@ -206,6 +218,13 @@ def _annotations(names: Iterable[str]) -> str:
     """What to do with COCO's kind of annotations, if they are there."""
     found = next((name for name in names if re.search(r"(caption|annotation)[^/]*\.json$", name.lower())), None)
     return f"; {found} looks like COCO's: write its captions as the rows of a metadata.jsonl" if found else ""
+
+
+def _classes(folder: Path, images: Iterable[str]) -> str:
+    """What to do with images that are sorted into folders."""
+    found = sorted({name for name in map(class_of, images) if name})
+    shown = ", ".join(found[:3]) + (", …" if len(found) > 3 else "")
+    return f". If its folders are classes ({shown}): {folder}?text={FOLDER_TEXT}" if len(found) > 1 else ""
 
 
 def _foreign(names: Iterable[str]) -> str:

@@ -7,15 +7,19 @@ Taught by notebooks/10_teacher_ensemble.ipynb.
 
 from __future__ import annotations
 
+import csv
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 
-from mobileclip2_lite.evaluation.measures import retrieval
+from mobileclip2_lite.deployment.image_files import find_images, images_of
+from mobileclip2_lite.evaluation.measures import retrieval, zero_shot_classifier
 from mobileclip2_lite.models import photo_teachers
 from mobileclip2_lite.models.folders import photo_folder
 from mobileclip2_lite.models.loaded import LoadedModel, encode_images, encode_texts
@@ -48,6 +52,45 @@ def recalls(loaded: LoadedModel, folder: str | os.PathLike, ks: Sequence[int] = 
     features = encode_images(loaded, images(), 32)
     owner = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
     return {"images": len(counts), "texts": len(texts), **retrieval(features, encode_texts(loaded, texts), owner, ks)}
+
+
+def write_names(
+    folder: str | os.PathLike, table: str | os.PathLike, loaded: LoadedModel, names: Sequence[str] = ()
+) -> dict[str, int]:
+    """Name the images of a folder that has no texts: a table of `file_name` and "a photo of a NAME", for `pairs`.
+
+    Weak texts: a model's best name of a list, right or wrong. The folder is only read.
+
+    Args:
+        folder: images, in subfolders too.
+        table: CSV file to write, anywhere.
+        loaded: a CLIP model that knows such images, a photograph teacher for example.
+        names: to choose from; () takes ImageNet's thousand.
+
+    Returns:
+        Files that could not be read, by reason.
+
+    Raises:
+        ValueError: no image could be read.
+    """
+    dropped: Counter[str] = Counter()
+    folder, read, names = Path(folder).resolve(), [], list(names) or photo_teachers.imagenet_names()
+
+    def images() -> Iterator[Image.Image]:
+        for entry, image in images_of(folder, find_images(folder, dropped), dropped):
+            read.append(entry.name)
+            yield image
+
+    some = images()
+    first = next(some, None)
+    if first is None:
+        raise ValueError(f"{folder} holds no image that can be read ({dict(dropped) or 'no images'})")
+    features = encode_images(loaded, chain([first], some), 32)
+    best = (features @ zero_shot_classifier(loaded, names).T).argmax(dim=1).tolist()
+    rows = [(str(folder / name), f"a photo of a {names[k]}") for name, k in zip(read, best, strict=True)]
+    with open(table, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("file_name", "text"), *rows])
+    return dict(dropped)
 
 
 def make_teachers(

@@ -10,11 +10,13 @@ import re
 
 import numpy as np
 import pytest
+from doubles.colour_clip import colour_clip, plain
 from doubles.fake_teachers import FakeTeachers
 from PIL import Image
 
 from mobileclip2_lite.models.zoo import create_model
-from mobileclip2_lite.recipes import Augment, Reinforce
+from mobileclip2_lite.pairs.collect import make_pairs
+from mobileclip2_lite.recipes import Augment, Pairs, Reinforce
 from mobileclip2_lite.reinforcement.stage import reinforce
 from mobileclip2_lite.studies import (
     arms,
@@ -164,6 +166,23 @@ def test_the_page_is_what_the_recorded_lines_say(repository):
     found = [recorded.read_lines(results / study.FILE) for study in (photographs, forgetting)]
     text = (repository / "docs" / "photographs.md").read_text("utf-8")
     assert text == photograph_page.page(*found), "run: mobileclip2-lite claims"
+
+
+def test_images_without_texts_are_named_by_a_model(tmp_path):
+    album = tmp_path / "album"
+    (album / "below").mkdir(parents=True)
+    Image.fromarray(plain("red", 16)).save(album / "a, b.png")
+    Image.fromarray(plain("blue", 16)).save(album / "below" / "c.png")
+    (album / "broken.jpg").write_bytes(b"not an image")
+    table = tmp_path / "named.csv"
+    assert photo_teachers.write_names(album, table, colour_clip(), ["green", "red", "blue"]) == {"not_an_image": 1}
+    make_pairs(Pairs(source=str(table), count=0), tmp_path / "pairs")
+    found = {sample.meta["source"]: sample.text for sample in photographs.samples(tmp_path / "pairs")}
+    assert list(found.values()) == ["a photo of a red", "a photo of a blue"]
+    assert sorted(path.name for path in album.rglob("*")) == ["a, b.png", "below", "broken.jpg", "c.png"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="holds no image that can be read"):
+        photo_teachers.write_names(tmp_path / "empty", table, colour_clip(), ["red"])
 
 
 def test_a_folder_without_names_and_too_many_held_out_are_refused(folders, tmp_path):
