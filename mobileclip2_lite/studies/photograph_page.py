@@ -36,7 +36,7 @@ KNOWN = {
         ("retrieval_t2i_r1", "text to image"),
     )
 }
-ELSEWHERE = "python -m mobileclip2_lite.studies.photographs --captions hf:OWNER/NAME?split=test --work runs/photographs"
+ELSEWHERE = "python -m mobileclip2_lite.studies.photographs --captions 'hf:lmms-lab/flickr30k?split=test'"
 
 
 def page(photographs_lines: Sequence[Line], forgetting_lines: Sequence[Line]) -> str:
@@ -70,8 +70,8 @@ def _photographs(lines: Sequence[Line]) -> list[Block]:
         arms.table(lines, PHOTOGRAPHS, compared, "photographs"),
         *_commands(lines),
         Text(
-            "With captioned photographs of your own, or of the hub on a machine with a network (any data set of "
-            f"parquet or tars with a column of captions): `{ELSEWHERE}`."
+            f"The same on a data set of the hub, on a machine with a network: `{ELSEWHERE}`. Any folder, table, tars or "
+            "`hf:NAME` with captioned photographs will do."
         ),
     ]
 
