@@ -70,8 +70,8 @@ def _photographs(lines: Sequence[Line]) -> list[Block]:
         arms.table(lines, PHOTOGRAPHS, compared, "photographs"),
         *_commands(lines),
         Text(
-            f"The same on a data set of the hub, on a machine with a network: `{ELSEWHERE}`. Any folder, table, tars or "
-            "`hf:NAME` with captioned photographs will do."
+            f"The same on a data set of the hub, on a machine with a network: `{ELSEWHERE}`. Any folder, table, tars "
+            "or `hf:NAME` with captioned photographs will do."
         ),
     ]
 
