@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import nn
 
 from mobileclip2_lite.deployment.export import TOLERANCE, ExportRow, prepare_tower, tower_metadata
 from mobileclip2_lite.deployment.runtime import TOWERS, require
@@ -89,6 +90,7 @@ def export_litert(loaded: LoadedModel, folder: str | os.PathLike, name: str = ""
     rows, facts = [], {}
     for tower in TOWERS:
         module, inputs = prepare_tower(loaded, tower, (), ())
+        lay_out(module)
         inputs = inputs if tower == "image" else inputs.to(torch.int32)
         path = folder / f"{tower}.tflite"
         with warnings.catch_warnings():
@@ -100,6 +102,17 @@ def export_litert(loaded: LoadedModel, folder: str | os.PathLike, name: str = ""
         facts[tower] = tower_metadata(loaded, tower, name)
     write_atomic(folder / "litert.json", pretty(facts))
     return rows
+
+
+def lay_out(module: nn.Module) -> None:
+    """Put all weights into the usual layout, in place: litert-torch 0.10 mistakes others for each other.
+
+    It knows a constant again by the address of its contiguous copy. A weight in channels-last layout has that copy for
+    a moment only, and the next one of its shape may be given the same address, and with it the values of the one
+    before: of two convolutions of `lite-teacher-conv` the second became a copy of the first.
+    """
+    for tensor in (*module.parameters(), *module.buffers()):
+        tensor.data = tensor.data.contiguous()
 
 
 def _compare(path: Path, tower: str, inputs: np.ndarray, wanted: np.ndarray) -> ExportRow:
@@ -121,7 +134,7 @@ def _compare(path: Path, tower: str, inputs: np.ndarray, wanted: np.ndarray) -> 
         path.unlink()
         raise ValueError(
             f"the {tower} tower's LiteRT file differs from PyTorch by {difference:.1e} and was removed: the converter "
-            "gets this architecture wrong; take ONNX"
+            "made another model of it; take ONNX"
         )
     cosine = float((np.stack(found) * wanted).sum(1).min())
     size = round(path.stat().st_size / 1e6, 3)

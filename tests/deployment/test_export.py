@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import json
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -173,6 +176,26 @@ def test_litert_equals_pytorch(exported, tmp_path):
     assert max(row.difference for row in rows) < 1e-5
     facts = json.loads((tmp_path / "litert.json").read_text("utf-8"))
     assert json.loads(facts["image"]["preprocess"]) == loaded.preprocess.to_config()
+
+
+def test_litert_is_given_no_weight_that_it_would_copy(tmp_path, monkeypatch):
+    """Of a weight in another layout the converter makes a copy, whose address it takes for the weight's name."""
+    seen = []
+
+    def convert(module, inputs):
+        seen.append({name: weight.is_contiguous() for name, weight in module.state_dict().items()})
+        raise RuntimeError("stop here")
+
+    fake = types.ModuleType("litert_torch")
+    fake.__spec__, fake.convert = importlib.machinery.ModuleSpec("litert_torch", None), convert
+    monkeypatch.setitem(sys.modules, "litert_torch", fake)
+    loaded = create_model("lite-mci-s")
+    laid_out = [weight.is_contiguous() for weight in loaded.model.visual.state_dict().values()]
+    assert not all(laid_out), "the towers are channels-last"
+    with pytest.raises(RuntimeError, match="stop here"):
+        export_litert(loaded, tmp_path)
+    assert all(seen[0].values())
+    assert [weight.is_contiguous() for weight in loaded.model.visual.state_dict().values()] == laid_out
 
 
 def test_a_missing_converter_names_its_extra(exported, tmp_path, monkeypatch):
