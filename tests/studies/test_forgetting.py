@@ -21,6 +21,7 @@ def test_both_arms_go_on_from_the_trained_model(tmp_path, monkeypatch):
     assert all(line["old_zero_shot"] > 0.4 for line in after)  # two steps from it
     assert {line["settings"]["start"] for line in lines[1:]} == {"lite-dfn"}
     assert lines[0]["chance"]["new_zero_shot"] == round(1 / 24, 5)
-    text = photograph_page.page([], lines)
+    text = photograph_page.page([], [{**line, "command": "python -m study"} for line in lines])
+    assert "Made by `python -m study`." in text
     assert "| before | " in text
     assert "| reinforced − plain | " in text
