@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mobileclip2_lite.models.weights import PART, SUFFIXES, first_line
+from mobileclip2_lite.models.weight_files import PART, SUFFIXES, first_line
 
 HUB = "hf-hub:"
 """How the name of a hub repository begins."""
@@ -24,9 +24,9 @@ WEIGHT_NAMES = (
 
 def pick(files: Sequence[str]) -> str | None:
     """The weights file among the files of a folder: known names first, then safetensors before PyTorch; or None."""
-    top = [name for name in files if "/" not in name and Path(name).suffix in SUFFIXES]
+    top = [name for name in files if "/" not in name and Path(name).suffix.lower() in SUFFIXES]
     known = [name for name in WEIGHT_NAMES if name in top]
-    return (known or sorted(top, key=lambda name: (SUFFIXES.index(Path(name).suffix), name)) or [None])[0]
+    return (known or sorted(top, key=lambda name: (SUFFIXES.index(Path(name).suffix.lower()), name)) or [None])[0]
 
 
 def snapshot(repository: str) -> Path:

@@ -22,7 +22,8 @@ from mobileclip2_lite.models.family import FAMILY, family_member
 from mobileclip2_lite.models.folders import PHOTO, photo_folder
 from mobileclip2_lite.models.hub import HUB, WEIGHT_NAMES, pick, snapshot
 from mobileclip2_lite.models.preprocess import Preprocess
-from mobileclip2_lite.models.weights import PART, SUFFIXES, TRANSFORMERS, first_line, read_state
+from mobileclip2_lite.models.weight_files import PART, SUFFIXES, first_line, named_parts, read_state
+from mobileclip2_lite.models.weights import TRANSFORMERS
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -306,12 +307,15 @@ def _weights_in(folder: Path) -> Path:
     """The folder's weights file: a known name first, safetensors before PyTorch."""
     here = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
     name = pick(here)
+    parts = named_parts(folder)
+    if name is None and parts:
+        raise FileNotFoundError(f"{folder} has an index, but none of the {len(parts)} parts that it names: {parts[:4]}")
     if name is None:
         raise FileNotFoundError(
             f"{folder} has no weights file ({', '.join(SUFFIXES)}): name a folder that a finished training wrote"
         )
     alike = sorted({_whole(other) for other in here if Path(other).suffix == Path(name).suffix})
-    if name not in WEIGHT_NAMES and len(alike) > 1:
+    if name not in WEIGHT_NAMES and len(alike) > 1 and not set(alike) <= set(parts):
         raise ValueError(f"{folder} has several weights files ({', '.join(alike)}): name one of them")
     return folder / name
 

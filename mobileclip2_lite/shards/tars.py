@@ -14,6 +14,7 @@ import io
 import lzma
 import mmap
 import os
+import re
 import shutil
 import tarfile
 import tempfile
@@ -26,10 +27,11 @@ from urllib.parse import quote
 
 from mobileclip2_lite.shards.tar_members import AGAIN, Listing, ShardError, list_samples
 from mobileclip2_lite.work.files import written_beside
+from mobileclip2_lite.work.kinds import HEAD, kind_in_truth
 from mobileclip2_lite.work.place import place_of
 
-_PACKED = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
-"""How a compressed tar is opened, by its first two bytes."""
+_PACKED = {rb"\x1f\x8b": gzip.open, rb"BZh[1-9]1AY&SY": bz2.open, rb"\xfd7zXZ\0": lzma.open}
+"""How a compressed tar is opened, by how it begins: a plain one begins with a name, which may be `BZ1.jpg`."""
 
 
 class ShardInfo(NamedTuple):
@@ -123,7 +125,7 @@ def mapped(path: str | os.PathLike) -> mmap.mmap:
     """A tar as bytes that are read when they are touched.
 
     Raises:
-        ShardError: it is too small for a tar.
+        ShardError: it is too small for a tar, or something else; says what, where that is known.
         FileNotFoundError: there is no such file.
     """
     with open(place_of(path), "rb") as file:
@@ -131,6 +133,7 @@ def mapped(path: str | os.PathLike) -> mmap.mmap:
 
 
 def _mapped(file: BinaryIO, label: str) -> mmap.mmap:
+    _no_other_kind(file, label)
     if os.fstat(file.fileno()).st_size < 1024:
         raise ShardError("damaged_tar", f"not a tar or empty; {AGAIN}", label)
     return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -146,7 +149,7 @@ def unpacked(source: str | os.PathLike | BinaryIO, label: str = "") -> tuple[mma
         label: its name in messages; a path has its own.
 
     Raises:
-        ShardError: there are too few bytes for a tar.
+        ShardError: there are too few bytes for a tar, or they are something else.
         FileNotFoundError: there is no such file.
     """
     if isinstance(source, (str, os.PathLike)):
@@ -161,8 +164,9 @@ def unpacked(source: str | os.PathLike | BinaryIO, label: str = "") -> tuple[mma
 
 
 def _unpacked(file: BinaryIO, label: str) -> tuple[mmap.mmap, str]:
-    opener = _PACKED.get(file.read(2))
+    head = file.read(HEAD)
     file.seek(0)
+    opener = next((opener for start, opener in _PACKED.items() if re.match(start, head)), None)
     if opener is None:
         return _mapped(file, label), ""
     cut = ""
@@ -180,7 +184,17 @@ def _unpacked(file: BinaryIO, label: str) -> tuple[mmap.mmap, str]:
         plain.flush()
         if plain.tell() < 1024:
             raise ShardError("damaged_tar", f"not a tar or empty, once unpacked{': ' * bool(cut)}{cut}", label)
+        plain.seek(0)
+        _no_other_kind(plain, label)
         return mmap.mmap(plain.fileno(), 0, access=mmap.ACCESS_READ), cut
+
+
+def _no_other_kind(file: BinaryIO, label: str) -> None:
+    """Refuse a file that begins as something else does; it is at its beginning, and again afterwards."""
+    other = kind_in_truth(file.read(HEAD))
+    file.seek(0)
+    if other:
+        raise ShardError("damaged_tar", f"no tar but {other}", label)
 
 
 class TarIndex:

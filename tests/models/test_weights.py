@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import pickle
 import warnings
+import zipfile
+from fractions import Fraction
 
 import pytest
 import torch
@@ -12,7 +15,7 @@ from safetensors.torch import save_file
 
 from mobileclip2_lite.models.hub import snapshot
 from mobileclip2_lite.models.resolve import resolve
-from mobileclip2_lite.models.weights import read_state
+from mobileclip2_lite.models.weight_files import read_state
 from mobileclip2_lite.models.zoo import create_model
 
 
@@ -40,9 +43,9 @@ def loads(path, state) -> bool:
 
 @pytest.mark.parametrize(
     "prefix",
-    ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "model.", "model.module._orig_mod.", ""],
+    ["module.", "_orig_mod.", "_orig_mod.module.", "model.module._orig_mod.", "net.", "module.student.clip.", ""],
 )
-@pytest.mark.parametrize("wrapper", ["state_dict", "model", None])
+@pytest.mark.parametrize("wrapper", ["state_dict", "model", "network", None])
 def test_what_trainers_put_around_weights_is_taken_off(beside, state, prefix, wrapper):
     content = {prefix + key: value for key, value in state.items()}
     torch.save({wrapper: content, "epoch": 3} if wrapper else content, beside / "last.pt")
@@ -68,6 +71,105 @@ def test_one_key_that_is_no_models_is_named_and_the_others_fit(beside, state):
     torch.save({**state, "module.logit_scale": torch.zeros(())}, beside / "b.pt")
     with pytest.raises(ValueError, match="holds logit_scale twice"):
         create_model(beside / "b.pt")
+
+
+def test_of_several_models_one_is_to_be_saved_alone(beside, state):
+    both = {f"{name}.{key}": value for name in ("student", "teacher") for key, value in state.items()}
+    torch.save({"state_dict": both}, beside / "a.pt")
+    with pytest.raises(ValueError, match=r"a\.pt: it holds several models, student\., teacher\.: save one alone"):
+        create_model(beside / "a.pt")
+    torch.save({"generator": state, "discriminator": state}, beside / "b.pt")
+    with pytest.raises(ValueError, match=r"several sets of weights, \['generator', 'discriminator'\]: save one alone"):
+        create_model(beside / "b.pt")
+
+
+def test_the_count_of_torchs_averaged_model_is_no_weight(beside, state):
+    assert "n_averaged" in torch.optim.swa_utils.AveragedModel(torch.nn.Linear(2, 2)).state_dict()
+    averaged = {f"module.{key}": value for key, value in state.items()}
+    torch.save({**averaged, "n_averaged": torch.tensor(7)}, beside / "a.pt")
+    assert loads(beside / "a.pt", state)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_weights_that_are_not_finite_are_refused(beside, state, value):
+    broken = {key: tensor.clone() for key, tensor in state.items()}
+    broken["text.ln_final.weight"].view(-1)[3] = value
+    save_file(broken, beside / "a.safetensors")
+    with pytest.raises(
+        ValueError, match=r"not finite, in 1 of \d+ tensors \(text.ln_final.weight\).*earlier checkpoint"
+    ):
+        create_model(beside / "a.safetensors")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensor: tensor.to(torch.int8),
+        lambda tensor: tensor.to(torch.complex64),
+        lambda tensor: tensor.to_sparse(),
+        lambda tensor: tensor.to("meta"),
+    ],
+    ids=["int8", "complex", "sparse", "meta"],
+)
+def test_tensors_of_another_kind_are_refused(beside, state, change):
+    key = "text.token_embedding.weight"
+    torch.save({**state, key: change(state[key])}, beside / "a.pt")
+    with pytest.raises(ValueError, match=f"1 quantised, complex, sparse or without content: {key}"):
+        create_model(beside / "a.pt")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_other_precisions_are_read(beside, state, dtype):
+    save_file({key: value.to(dtype) for key, value in state.items()}, beside / "a.safetensors")
+    assert loads(beside / "a.safetensors", {key: value.to(dtype).float() for key, value in state.items()})
+
+
+def test_a_file_is_read_as_what_it_is(beside, state):
+    torch.save(state, beside / "torch.safetensors")
+    assert loads(beside / "torch.safetensors", state)
+    save_file(state, beside / "safe.pt")
+    assert loads(beside / "safe.pt", state)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.pt", "pytorch_model.bin"])
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (b"\n<!DOCTYPE html><html>404</html>" + b" " * 900, "a web page or a server's answer"),
+        (b'{"error":"Repository not found"}', "a web page or a server's answer"),
+        (b"\x1f\x8b\x08" + bytes(99), "compressed with gzip: unpack it"),
+        (b"", "not a whole safetensors file|truncated"),
+        (b"PK\x03\x04" + bytes(99), "truncated"),
+        (pickle.dumps({"a": Fraction(1, 2)}), "not a whole safetensors file|refused"),
+    ],
+)
+def test_what_is_no_weights_file_is_named(beside, name, content, match):
+    (beside / name).write_bytes(content)
+    with pytest.raises(ValueError, match=match) as caught:
+        create_model(beside)
+    assert "weights_only" not in str(caught.value), "no word of how to switch the guard off"
+
+
+def test_a_zip_of_other_things_is_named(beside):
+    with zipfile.ZipFile(beside / "model.pt", "w") as archive:
+        archive.writestr("inside/model.safetensors", b"x")
+    with pytest.raises(ValueError, match=r"zip file of other things \(inside/model.safetensors\): unpack it"):
+        create_model(beside)
+
+
+def test_an_index_names_the_parts(beside, state):
+    keys, names = sorted(state), ["a.safetensors", "b.safetensors"]
+    for number, name in enumerate(names):
+        save_file({key: state[key] for key in keys[number::2]}, beside / name)
+    places = {key: names[number % 2] for number, key in enumerate(keys)}
+    (beside / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}), "utf-8")
+    assert loads(beside, state)
+    (beside / "a.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"one of 2 parts; not beside it: a.safetensors"):
+        create_model(beside)
+    (beside / "b.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"an index, but none of the 2 parts"):
+        create_model(beside)
 
 
 @pytest.mark.parametrize("index", [False, True])

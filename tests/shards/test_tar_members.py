@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mobileclip2_lite.shards.tar_members import list_samples
-from mobileclip2_lite.shards.tars import ShardError, TarIndex, mapped, read_tar
+from mobileclip2_lite.shards.tars import ShardError, TarIndex, mapped, read_tar, unpacked
 
 
 def tar_bytes(members, form=tarfile.PAX_FORMAT, encoding="utf-8") -> bytes:
@@ -177,6 +177,61 @@ def test_damage_is_said_or_does_not_matter(at, value, how):
     found = lists(bytes(data))
     if how == "cut" and 1024 <= at < 6 * 1024 + 512:  # six members, and one block of zeros that ends them
         assert found.damage is not None
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\n", "no tar but a Git LFS pointer"),
+        (b"PK\x03\x04" + bytes(4000), "no tar but a zip file"),
+        (b"<!DOCTYPE html>" + bytes(4000), "no tar but a web page"),
+        (b"\x28\xb5\x2f\xfd" + bytes(4000), "no tar but compressed with zstd"),
+    ],
+)
+def test_something_else_under_a_tars_name_is_named(tmp_path, data, words):
+    path = write(tmp_path / "a.tar", data)
+    with pytest.raises(ShardError, match=words):
+        TarIndex(path)
+    dropped = Counter()
+    assert list(read_tar(path, dropped)) == []
+    assert dropped == {"damaged_tar": 1}
+
+
+@pytest.mark.parametrize("key", ["BZ1", "BZh9", "PK", "PAR1", "Rar!", "7z", "version https", "%PDF"])
+def test_a_first_name_that_begins_like_something_else_is_a_name(tmp_path, key):
+    path = write(tmp_path / "a.tar", tar_bytes(pair(key)))
+    assert samples(path) == whole(key)
+    data, cut = unpacked(path)
+    with data:
+        assert (list_samples(data, "a.tar").samples[0][0], cut) == (key, "")
+
+
+def test_members_that_are_no_files_or_have_holes_are_no_part_of_a_sample(tmp_path):
+    """Devices, pipes, folders, GNU's sparse files, links to nothing and in circles; the others are found."""
+    buffer = io.BytesIO()
+    kinds = (tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE, tarfile.GNUTYPE_SPARSE)
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for number, kind in enumerate(kinds):
+            entry = tarfile.TarInfo(f"odd{number}.jpg")
+            entry.type = kind
+            tar.addfile(entry)
+        for name, target in (("a", "b"), ("b", "a"), ("c", "c"), ("d", "/etc/passwd"), ("e", "../../x")):
+            entry = tarfile.TarInfo(f"{name}.jpg")
+            entry.type, entry.linkname = tarfile.SYMTYPE, f"{target}.jpg"
+            tar.addfile(entry)
+        for name, content in pair("good"):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    assert samples(write(tmp_path / "a.tar", buffer.getvalue())) == whole("good")
+
+
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
+@pytest.mark.parametrize("folder", ["/absolute/", "../../up/", ".//twice//", "d" * 90 + "/", "v1.0/2023.01/"])
+def test_names_are_keys_and_nothing_is_unpacked(tmp_path, form, folder):
+    keys = [f"{folder}{name}" for name in ("a", "n" * 80)]
+    found = samples(write(tmp_path / "a.tar", tar_bytes([one for key in keys for one in pair(key)], form)))
+    assert found == whole(*keys)
 
 
 def test_a_file_too_small_for_a_tar(tmp_path):
