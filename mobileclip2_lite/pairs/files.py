@@ -86,7 +86,7 @@ def beside_source(folder: Path, names: Sequence[str], settings: Any, seed: int) 
             yield _beside_record(folder, name, text, [k + 1], settings.text_key)
 
     identity = {"kind": "folder", "files": len(items), "digest": sha256_bytes(canonical(known))}
-    return Source(identity, records, len(items), _ignored(names, {*images, *texts}))
+    return Source(identity, records, len(items), ignored(names, {*images, *texts}))
 
 
 def _preferred(name: str) -> tuple[int, str]:
@@ -159,7 +159,9 @@ def table_source(
                 name = elsewhere.get(Path(name).name) or name
             items.append((f"{table}:{line}", name, row, columns))
             listed.add(name)
-    chosen, notes = splits.choose([_row_split(name, row) for _, name, row, _ in items], asked, str(folder / tables[0]))
+    of = [_row_split(name, row) for _, name, row, _ in items]
+    kinds = [type(row).__name__ for _, _, row, _ in items]  # a bad row is a string
+    chosen, notes = splits.choose(of, asked, str(folder / tables[0]), kinds)
     items = [items[k] for k in chosen]
     images = [name for name in names or () if Path(name).suffix.lower() in SUFFIXES]
     unlisted = [name for name in images if name not in listed]
@@ -173,7 +175,7 @@ def table_source(
             yield _row_record(folder, *items[order[k]], [k + 1])
 
     identity = {"kind": "table", "rows": len(items), "digest": sha256_bytes(canonical(known))}
-    return Source(identity, records, len(groups), _ignored(names or (), {*images, *tables}) | notes)
+    return Source(identity, records, len(groups), ignored(names or (), {*images, *tables}) | notes)
 
 
 def _by_base(names: Sequence[str]) -> dict[str, str]:
@@ -264,7 +266,7 @@ def _size(path: Path) -> int | None:
         return None
 
 
-def _ignored(names: Sequence[str], used: set[str]) -> dict:
+def ignored(names: Sequence[str], used: set[str]) -> dict:
     """The manifest's note on files that are neither image nor text."""
     suffixes = Counter(Path(name).suffix.lower() or "(none)" for name in names if name not in used)
     return {"ignored_files": dict(sorted(suffixes.items()))} if suffixes else {}

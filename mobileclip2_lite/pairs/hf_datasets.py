@@ -6,6 +6,7 @@ itself caches. Taught by notebooks/00_start_here.ipynb.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -91,21 +92,26 @@ def parquet_source(folder: Path, names: Sequence[str], settings: Any, seed: int)
     import pyarrow
     import pyarrow.parquet
 
+    filled = []
     for name in names:
         try:
-            pyarrow.parquet.read_metadata(folder / name)
+            filled += [name] * bool(pyarrow.parquet.read_metadata(folder / name).num_rows)
         except (pyarrow.ArrowException, OSError) as error:
             raise ValueError(
                 f"{folder / name} is not readable parquet ({error}): copy it again or leave it out"
             ) from error
+    if not filled:
+        raise ValueError(f"{folder}: the parquet files {list(names)[:3]} have no rows")
     identity = {"kind": "parquet", "files": [[name, quick_digest(folder / name)] for name in names]}
 
     def load() -> Any:
         import datasets
 
         try:
-            features = _common_features([folder / name for name in names])
-            return datasets.Dataset.from_parquet([str(folder / name) for name in names], features=features)
+            paths = [folder / name for name in filled]  # datasets cannot read a file without rows
+            columns = _known(paths)
+            features = _common_features(paths, columns)
+            return datasets.Dataset.from_parquet([str(path) for path in paths], features=features, columns=columns)
         except (datasets.exceptions.DatasetGenerationError, pyarrow.ArrowException) as error:
             cause = error.__cause__ or error
             raise ValueError(
@@ -115,14 +121,31 @@ def parquet_source(folder: Path, names: Sequence[str], settings: Any, seed: int)
     return _late(load, identity, settings, seed, str(folder / names[0]), folder)
 
 
-def _common_features(paths: Sequence[Path]) -> Any:
+def _known(paths: Sequence[Path]) -> list[str] | None:
+    """The columns whose types `datasets` has, where the files have others, too (maps); else None, for all."""
+    import datasets
+    import pyarrow
+    import pyarrow.parquet
+
+    fields = {field.name: field for path in paths for field in pyarrow.parquet.read_schema(path)}
+    known = []
+    for field in fields.values():
+        with contextlib.suppress(ValueError, NotImplementedError):
+            datasets.Features.from_arrow_schema(pyarrow.schema([field]))
+            known.append(field.name)
+    return known if len(known) < len(fields) else None
+
+
+def _common_features(paths: Sequence[Path], columns: Sequence[str] | None) -> Any:
     """What all files hold together, where they differ: a column that is empty in one, or missing, has no type there."""
     import datasets
     import pyarrow
     import pyarrow.parquet
 
     schemas = [pyarrow.parquet.read_schema(path) for path in paths]
-    if all(schema.equals(schemas[0]) for schema in schemas):
+    if columns is not None:
+        schemas = [pyarrow.schema([field for field in one if field.name in columns], one.metadata) for one in schemas]
+    if columns is None and all(schema.equals(schemas[0]) for schema in schemas):
         return None
     described = next((schema.metadata for schema in schemas if b"huggingface" in (schema.metadata or {})), None)
     common = pyarrow.unify_schemas([schema.remove_metadata() for schema in schemas], promote_options="permissive")

@@ -41,6 +41,15 @@ _FOREIGN = {
     ".7z": "an archive: unpack it",
     ".rar": "an archive: unpack it",
     ".zst": "compressed with zstd: unpack it",
+    ".gz": "compressed with gzip: unpack it",
+    ".bz2": "compressed with bzip2: unpack it",
+    ".xz": "compressed with xz: unpack it",
+    ".xlsx": "a spreadsheet: save it as CSV",
+    ".xls": "a spreadsheet: save it as CSV",
+    ".feather": "Feather: write its rows as parquet",
+    ".pkl": "a pickle, which is not opened: write its rows as parquet",
+    ".sqlite": "an SQLite database: write its rows as CSV",
+    ".db": "a database: write its rows as CSV",
     ".h5": "HDF5: write its rows as parquet",
     ".hdf5": "HDF5: write its rows as parquet",
     ".mdb": "LMDB: write its rows as WebDataset tars",
@@ -79,7 +88,7 @@ def open_source(settings: Pairs, world: World | None = None, seed: int = 0, data
         return _tars_source(path, settings, asked)
     if not path.is_file():
         raise FileNotFoundError(f"the source {name!r} does not exist; a source is {ACCEPTED}")
-    if path.suffix.lower() in (*TABLE_SUFFIXES, ".json"):
+    if path.suffix.lower() in (*TABLE_SUFFIXES, ".json") or (path.suffix.lower() == ".txt" and is_table(path)):
         return files.table_source(path.parent, [path.name], None, settings, seed, asked)
     if path.suffix.lower() == ".parquet":
         splits.choose([splits.split_of(path.name)], asked, str(path))
@@ -120,7 +129,7 @@ def _tars_source(pattern: Path, settings: Pairs, asked: str | None) -> Source:
         return tars.tar_source(found, settings.image_key, settings.text_key)
     folder = Path(os.path.commonpath([path.absolute().parent for path in found]))
     of = [splits.split_of(path.absolute().relative_to(folder).as_posix()) for path in found]
-    chosen, notes = splits.choose(of, asked, str(pattern))
+    chosen, notes = splits.choose(of, asked, str(pattern), ["tar"] * len(of))
     source = tars.tar_source([found[k] for k in chosen], settings.image_key, settings.text_key)
     source.notes |= notes
     return source
@@ -143,7 +152,7 @@ def _folder_source(folder: Path, settings: Pairs, seed: int, asked: str | None, 
     told = [name for name in names if name.lower().endswith(data) and not (by_rows and name in tables)]
     if by_rows and not any(of.values()):
         return _kind_source(folder, names, settings, seed, asked)
-    chosen, notes = splits.choose([of[name] for name in told], asked, str(folder))
+    chosen, notes = splits.choose([of[name] for name in told], asked, str(folder), _kinds(told))
     taken = {told[k] for k in chosen} | (set(names) - set(told))  # the rest is read by no split, or by the rows
     names = [name for name in names if name in taken]
     if text:
@@ -152,6 +161,16 @@ def _folder_source(folder: Path, settings: Pairs, seed: int, asked: str | None, 
         source = _kind_source(folder, names, settings, seed, asked if by_rows else "all")
     source.notes = {**notes, **source.notes}
     return source
+
+
+def _kinds(names: list[str]) -> list[str]:
+    """What kind of thing each file is: two of one kind may be splits of one set, a README's picture is of none."""
+    told = {os.path.splitext(name)[0] for name in names if name.lower().endswith((*files.BESIDE, ".json"))}
+    ends = [Path(name).suffix.lower() for name in names]
+    return [
+        end if end in splits.CONTAINERS else "pair" if end in SUFFIXES and os.path.splitext(name)[0] in told else name
+        for name, end in zip(names, ends, strict=True)
+    ]
 
 
 def _kind_source(folder: Path, names: list[str], settings: Pairs, seed: int, asked: str | None) -> Source:
@@ -177,12 +196,14 @@ def _kind_source(folder: Path, names: list[str], settings: Pairs, seed: int, ask
     about_images = bool(images) and _names_one(folder, top, images)
     if found and not about_images:  # a table beside tars says how they were made
         source = tars.tar_source([folder / name for name in found], settings.image_key, settings.text_key)
+        source.notes |= files.ignored(names, {*found, *images})
     elif top and (about_images or not parquet):
         if len({re.sub(r"\d+", "0", name) for name in top}) > 1:  # parts of one table are numbered
             raise ValueError(f"{folder} holds several tables, {top}: name one of them as the source")
         return files.table_source(folder, top, names, settings, seed, asked)
     elif parquet:
         source = hub.parquet_source(folder, parquet, settings, seed)
+        source.notes |= files.ignored(names, {*parquet, *images})
     elif images and len(tables) != 1:
         raise ValueError(
             f"{folder} holds {len(images)} images and no texts: put NAME.txt beside each image, or add a metadata.csv "

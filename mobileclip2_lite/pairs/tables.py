@@ -15,6 +15,7 @@ from pathlib import Path
 
 from mobileclip2_lite.pairs.records import IMAGE_COLUMNS, TEXT_COLUMNS
 from mobileclip2_lite.views.decoding import SUFFIXES
+from mobileclip2_lite.work.kinds import HEAD, kind_in_truth
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
 """Ends of file names that are tables wherever they lie; `.json` and `.parquet` are, where they are named."""
@@ -39,6 +40,10 @@ def read_rows(path: Path, keys: Sequence[str | None] = ()) -> Iterator[tuple[int
         rows = _parquet_rows(path)
     else:
         rows = _csv_rows(path, keys) if suffix in (".csv", ".tsv", ".txt") else _json_rows(path)
+    with open(path, "rb") as file:
+        other = kind_in_truth(file.read(HEAD)) if suffix != ".parquet" else ""
+    if other:
+        raise ValueError(f"{path} is no table but {other}")
     first_bad, good, empty = None, False, True
     for line, row in rows:
         empty = False
@@ -85,10 +90,10 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 def _csv_rows(path: Path, keys: Sequence[str | None]) -> Iterator[tuple[int, _Row]]:
     lines = _lines(path)
     head = [line for _, line in islice(_lines(path), 20)]
-    if head and head[0].lower().startswith("sep=") and len(head[0].strip()) <= 5:  # Excel's
+    while head and _says_nothing(head[0]):
         head = head[1:]
         next(lines)
-    if not head or not head[0].strip():
+    if not head:
         return
     delimiter, header, spaced = _header(path, head, keys)
     next(lines)
@@ -107,7 +112,7 @@ def _csv_rows(path: Path, keys: Sequence[str | None]) -> Iterator[tuple[int, _Ro
         if fields is None or isinstance(fields, str):
             waiting[:0] = ahead
             yield line, fields or "a quote that nothing closes: put a second one at the text's end, or double it"
-        elif len(fields) > len(header):
+        elif any(fields[len(header) :]):  # delimiters at the end of a line are overlooked
             waiting[:0] = ahead
             yield (
                 line,
@@ -117,6 +122,12 @@ def _csv_rows(path: Path, keys: Sequence[str | None]) -> Iterator[tuple[int, _Ro
             for shape, value in zip(shapes, fields, strict=False):
                 shape.add(_shape(value))
             yield line, {**dict.fromkeys(header), **dict(zip(header, fields, strict=False))}
+
+
+def _says_nothing(line: str) -> bool:
+    """Whether a line before the header is empty, or Excel's `sep=;`."""
+    line = line.strip("\0 \t\r\n").lower()
+    return not line or (line.startswith("sep=") and len(line) <= 5)
 
 
 def _fields(text: str, delimiter: str, spaced: bool) -> list[str] | str | None:
@@ -197,11 +208,13 @@ def _json_rows(path: Path) -> Iterator[tuple[int, _Row]]:
         if isinstance(rows, list) and (path.suffix.lower() == ".json" or len(rows) != 1 or isinstance(rows[0], dict)):
             yield from ((number, _object(row)) for number, row in enumerate(rows, 1))
             return
+    listed = first.strip() == "["  # a list that is no JSON as a whole, a row a line
     for line, text in _lines(path):
-        if not text.strip():
+        text = text.strip()
+        if not text or (listed and text in ("[", "]")):
             continue
         try:
-            row = json.loads(text)
+            row = json.loads(text.removesuffix(","))
         except (ValueError, RecursionError) as error:
             yield line, f"not JSON: {error}"
             continue

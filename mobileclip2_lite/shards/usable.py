@@ -19,6 +19,7 @@ from mobileclip2_lite.shards.tars import read_tar
 from mobileclip2_lite.views import decoding
 from mobileclip2_lite.work.bad_sample import BadSample
 from mobileclip2_lite.work.files import sha256_bytes
+from mobileclip2_lite.work.texts import is_blank
 from mobileclip2_lite.work.threads import ahead
 
 
@@ -88,6 +89,6 @@ def _open(shard: str, index: int, key: str, members: dict[str, bytes], need_text
     pixels, sha256 = decoding.pixels(sample.image), sha256_bytes(sample.image)
     if sample.meta.get("sha256") not in (None, sha256):
         raise BadSample("hash_mismatch", "the image is not the one that the sample was made with", where)
-    if need_text and not sample.text.strip():
+    if need_text and is_blank(sample.text):
         raise BadSample("empty_text", "the text is empty", where)
     return Usable(index, sample, members, pixels, sha256)

@@ -10,6 +10,7 @@ import ast
 import codecs
 import json
 import math
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,10 @@ from mobileclip2_lite.work.bad_sample import BadSample
 
 PARTS = ("raw", "text", "caption", "sentence", "txt", "description", "value")
 """Names under which a text stands in a row of its own, as COCO's and Flickr30k's captions do."""
+
+
+_UNSEEN = {"Cc", "Cf", "Zs", "Zl", "Zp"}
+"""Unicode's categories of signs that cannot be seen."""
 
 
 class NoText(BadSample):
@@ -37,10 +42,15 @@ def texts_of(value: Any) -> list[str]:
     present = [one for one in values if not _missing(one)]
     if not present:
         raise NoText("no_text", "the text is missing")
-    texts = [text for one in present for text in _strings(one) if text]
+    texts = [text for one in present for text in _strings(one) if not is_blank(text)]
     if not texts:
         raise NoText("empty_text", "the text is empty")
     return texts
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text shows nothing: white space, control characters, signs of no width (U+200B, U+FEFF)."""
+    return all(unicodedata.category(sign) in _UNSEEN for sign in text)
 
 
 def _missing(value: Any) -> bool:

@@ -184,6 +184,28 @@ def test_ways_to_name_an_image_in_a_table(images, tmp_path, monkeypatch):
     assert found == {**wanted, "text 4": picture(20), "text 8": picture(21) + bytes(200_000)}
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("t.csv", "\n\r\nfile_name,text\n0.jpg,text 0\n1.jpg,text 1\n"),
+        ("t.csv", "sep=;\n\nfile_name;text\n0.jpg;text 0\n1.jpg;text 1\n"),
+        ("t.csv", "file_name,text\n0.jpg,text 0,\n1.jpg,text 1,,\n"),
+        ("t.csv", "file_name,text,\n0.jpg,text 0,\n1.jpg,text 1,\n"),
+        ("t.csv", "\ufefffile_name,text\r\n0.jpg,text 0\r\n1.jpg,text 1\r\n"),
+        ("t.csv", "file_name,text\r0.jpg,text 0\r1.jpg,text 1\r"),
+        ("t.csv", ",file_name,text\n0,0.jpg,text 0\n1,1.jpg,text 1\n"),
+        ("t.txt", "image\tcaption\n0.jpg\ttext 0\n1.jpg\ttext 1\n"),
+        ("T.CSV", '"File_Name","Caption"\n"0.jpg","text 0"\n"1.jpg","text 1"\n'),
+        ("t.jsonl", '{"file_name": "0.jpg", "text": "text 0"},\n{"file_name": "1.jpg", "text": "text 1"},\n'),
+        ("t.jsonl", '[\n{"file_name": "0.jpg", "text": "text 0"},\n{"file_name": "1.jpg", "text": "text 1"},\n]\n'),
+        ("t.json", '[\n{"file_name": "0.jpg", "text": "text 0"},\n{"file_name": "1.jpg", "text": "text 1"},\n]\n'),
+        ("t.jsonl", '\ufeff{"file_name": "0.jpg", "text": "text 0"}\r\n\r\n{"file_name": "1.jpg", "text": "text 1"}'),
+    ],
+)
+def test_tables_as_programs_and_people_leave_them(images, tmp_path, name, content):
+    assert made(write(images / name, content), tmp_path / "out")[:2] == (numbered(2), {})
+
+
 def test_uids_of_json_lines_are_used(images, tmp_path):
     rows = [
         {"file_name": f"{k}.jpg", "text": f"text {k}", "uid": uid}
@@ -214,6 +236,11 @@ def test_a_json_array_is_a_table(images, tmp_path, name):
         ("t.jsonl", "[" * 100_000, "line 1: not JSON"),
         ("t.csv", "url,caption\nhttp://e.org/a.jpg,x\n", "names its images by URL.*img2dataset"),
         ("t.csv", "0.jpg,a dog\n1.jpg,a cat\n", r"no header, its first line is \['0.jpg', 'a dog'\]: add one"),
+        ("t.csv", "<!DOCTYPE html><html>404</html>", "no table but a web page"),
+        ("t.csv", gzip.compress(b"file_name,text\n"), "no table but compressed with gzip: unpack it"),
+        ("t.csv", b"PK\x03\x04" + bytes(99), "no table but a zip file.*save it as CSV"),
+        ("t.csv.gz", gzip.compress(b"file_name,text\n"), "compressed with gzip: unpack it"),
+        ("t.xlsx", b"PK\x03\x04", "a spreadsheet: save it as CSV"),
         ("t.tfrecord", "x", "output_format=webdataset"),
         ("t.zip", "PK", "unpack it"),
     ],
@@ -395,6 +422,25 @@ def test_captions_that_are_rows_of_their_own(images, tmp_path):
     assert dropped == {"text_not_string": 1}
 
 
+def test_parquet_without_rows_and_with_columns_of_unknown_types(tmp_path):
+    """`datasets` reads neither files without rows nor maps."""
+    (tmp_path / "s").mkdir()
+    columns = {"image": pyarrow.array([picture(0)]), "text": pyarrow.array(["text 0"])}
+    columns["tags"] = pyarrow.array([[("a", 1)]], pyarrow.map_(pyarrow.string(), pyarrow.int32()))
+    table = pyarrow.table(columns)
+    pyarrow.parquet.write_table(table, tmp_path / "s" / "1.parquet")
+    pyarrow.parquet.write_table(table.slice(0, 0), tmp_path / "s" / "0.parquet")
+    assert made(tmp_path / "s", tmp_path / "out")[:2] == (numbered(1), {})
+    with pytest.raises(ValueError, match=r"\['0.parquet'\] have no rows"):
+        made(tmp_path / "s" / "0.parquet", tmp_path / "none")
+
+
+def test_a_text_that_shows_nothing_is_empty(images, tmp_path):
+    rows = "".join(f"{k}.jpg,{text}\n" for k, text in enumerate(("\u200b", "\ufeff\u200d", "\u3000", "!", "text 4")))
+    found, dropped, _ = made(write(images / "t.csv", f"file_name,text\n{rows}"), tmp_path / "out")
+    assert (found, dropped) == ({"!": picture(3), "text 4": picture(4)}, {"empty_text": 3})
+
+
 # --- splits ----------------------------------------------------------------------------------------------------------
 
 
@@ -408,6 +454,17 @@ def test_captions_that_are_rows_of_their_own(images, tmp_path):
         ("test_images/1.jpg", "test"),
         ("en/dev/0.tar", "validation"),
         ("testing.csv", "test"),
+        ("trainval2012/1.jpg", "trainval"),
+        ("trainval.tar", "trainval"),
+        ("TrainImages/1.jpg", "train"),
+        ("trainA/1.jpg", "train"),
+        ("test_clean/1.jpg", "test"),
+        ("minival2014/1.jpg", "validation"),
+        ("testdev/1.jpg", "test"),
+        ("HOLDOUT/1.jpg", "test"),
+        ("validation_matched.parquet", "validation"),
+        ("TestTube/1.jpg", None),
+        ("steam train/1.jpg", None),
         ("train_val/1.jpg", None),
         ("test_tube/1.jpg", None),
         ("training shoes/1.jpg", None),
@@ -487,6 +544,64 @@ def test_splits_without_train_are_asked_for_and_a_lone_one_is_taken(tmp_path, ki
         made(tmp_path / "s", tmp_path / "two")
 
 
+@pytest.mark.parametrize(
+    ("of", "kinds", "asked", "taken"),
+    [
+        ([None, "validation"], "tt", "none", [0]),
+        ([None, "validation"], "tt", "validation", [1]),
+        ([None, "validation"], "tt", "all", [0, 1]),
+        ([None, "validation"], "ti", None, [0, 1]),
+        ([None, "train"], "tt", None, [0, 1]),
+        ([None, "train", "test"], "ttt", None, [1]),
+        (["train", "trainval", "test"], "ttt", None, [0]),
+        (["trainval"], "t", None, [0]),
+        (["validation", "validation"], "tt", None, [0, 1]),
+    ],
+)
+def test_what_is_taken_of_splits(of, kinds, asked, taken):
+    assert splits.choose(of, asked, "the source", list(kinds))[0] == taken
+
+
+@pytest.mark.parametrize(
+    ("of", "offered"),
+    [
+        ([None, "validation"], r"\['validation', 'none'\]"),
+        (["trainval", "test"], r"\['test', 'trainval'\]"),
+        (["validation", "test"], r"\['test', 'validation'\]"),
+    ],
+)
+def test_test_samples_are_never_taken_unasked(of, offered):
+    with pytest.raises(ValueError, match=f"none is `train`: choose one of {offered} with the source.split=NAME"):
+        splits.choose(of, None, "the source", ["tar", "tar"])
+
+
+@pytest.mark.parametrize("kind", ["tars", "wildcard", "files"])
+def test_things_of_no_split_beside_a_test_split_are_asked_for(tmp_path, kind):
+    folder = tmp_path / "s"
+    if kind == "files":
+        for number, name in enumerate(("", "val/")):
+            write(folder / f"{name}{number}.jpg", picture(number))
+            write(folder / f"{name}{number}.txt", f"text {number}")
+    else:
+        tars_of(folder, "0000", 0)
+        tars_of(folder, "val", 1)
+    source = folder / "*.tar" if kind == "wildcard" else folder
+    with pytest.raises(ValueError, match=r"choose one of \['validation', 'none'\]"):
+        made(source, tmp_path / "o1")
+    found, _, manifest = made(f"{source}?split=none", tmp_path / "o2")
+    assert (found, manifest["left_out"]["validation"] > 0) == ({"text 0": picture(0)}, True)
+
+
+def test_a_lone_test_split_with_a_readme_and_a_banner_is_taken(tmp_path):
+    write(tmp_path / "s" / "val" / "0.jpg", picture(0))
+    write(tmp_path / "s" / "val" / "0.txt", "text 0")
+    write(tmp_path / "s" / "README.txt", "about")
+    write(tmp_path / "s" / "banner.png", picture(9, "PNG"))
+    found, _, manifest = made(tmp_path / "s", tmp_path / "out")
+    assert found == {"text 0": picture(0)}
+    assert "split" not in manifest
+
+
 def test_rows_of_one_table_in_several_splits(tmp_path):
     for number, folder in enumerate(("train", "val", "test")):
         write(tmp_path / "s" / folder / "a.jpg", picture(number))
@@ -555,6 +670,7 @@ def test_a_readme_picture_beside_data_is_not_data(tmp_path, kind):
         write(tmp_path / "s" / "empty.csv", "")
     found, dropped, manifest = made(tmp_path / "s", tmp_path / "out")
     assert (found, dropped, manifest["ignored_images"]) == ({"text 0": picture(0)}, {}, 1)
+    assert manifest["ignored_files"] == {**({".csv": 2} if "table" in kind else {}), ".md": 1}
 
 
 def test_a_table_about_images_goes_before_tars(images, tmp_path):

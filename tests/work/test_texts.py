@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mobileclip2_lite.work.texts import NoText, texts_of
+from mobileclip2_lite.work.texts import NoText, is_blank, texts_of
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,8 @@ def test_forms_of_texts(value, texts):
         ([None, math.nan], "no_text"),
         ("", "empty_text"),
         (" \n\u3000", "empty_text"),
+        ("\u200b\ufeff", "empty_text"),
+        ("\u202e \x00", "empty_text"),
         (["", " "], "empty_text"),
         (7, "text_not_string"),
         (True, "text_not_string"),
@@ -58,7 +60,16 @@ def test_what_is_no_text_has_a_reason(value, reason):
     assert caught.value.reason == reason
 
 
-@given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1).filter(str.strip), min_size=1))
+@pytest.mark.parametrize("text", ["!", "\u202eright to left", "\U0001f468\u200d\U0001f469", "a\u200bb", "e\u0301"])
+def test_signs_that_cannot_be_seen_stay_beside_others(text):
+    assert texts_of(text) == [text]
+    assert not is_blank(text)
+
+
+VISIBLE = st.text(st.characters(codec="utf-8"), min_size=1).filter(lambda text: not is_blank(text))
+
+
+@given(st.lists(VISIBLE, min_size=1))
 def test_a_string_that_is_a_list_gives_its_texts(texts):
     texts = [text.strip() for text in texts]
     assert texts_of(repr(texts)) == texts_of(texts) == texts
