@@ -17,7 +17,7 @@ from typing import Any
 
 from mobileclip2_lite.shards import samples as shards
 from mobileclip2_lite.shards.datacompdr import SIZE, read_official, with_image
-from mobileclip2_lite.shards.samples import EXTENSIONS, Sample
+from mobileclip2_lite.shards.samples import EXTENSIONS, PLAIN, Sample
 from mobileclip2_lite.shards.tar_members import IMAGES
 from mobileclip2_lite.shards.tars import TarIndex
 from mobileclip2_lite.views.decoding import SUFFIXES
@@ -81,7 +81,7 @@ class Pictures:
             data = bytes(index.member(number, extension))
         else:
             return None
-        return (data, EXTENSIONS[extension]) if extension in EXTENSIONS else storable(data)[:2]
+        return (data, EXTENSIONS[extension]) if EXTENSIONS[extension] in PLAIN else storable(data)[:2]
 
 
 def join(

@@ -20,6 +20,7 @@ from urllib.parse import unquote
 
 from mobileclip2_lite.shards import embeddings as storage
 from mobileclip2_lite.shards.keys import caption_key, captioner_of
+from mobileclip2_lite.shards.tar_members import IMAGES
 from mobileclip2_lite.shards.tars import ShardError, ShardInfo, read_tar, write_tar
 from mobileclip2_lite.views.view import View, pack, unpack
 from mobileclip2_lite.work.folder import read_manifest
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 """Version of the sample's own form, in every `json` member that this module writes."""
-EXTENSIONS = {"jpg": "jpg", "jpeg": "jpg", "png": "png", "webp": "webp"}
-"""Members that hold the picture, and the extension under which it is kept."""
+EXTENSIONS = {name: name for name in IMAGES} | {"jpeg": "jpg", "jpe": "jpg", "jfif": "jpg"}
+"""Members that hold the picture, and the extension under which it is kept; `pairs` writes only those of `PLAIN`."""
+PLAIN = ("jpg", "png", "webp")
+"""Extensions of pictures that every reader of published shards opens."""
 
 
 @dataclass
@@ -84,7 +87,7 @@ def real_texts(text: str, meta: dict) -> list[str]:
 def members(sample: Pair | Sample, dtype: str = "bf16") -> dict[str, bytes]:
     """The members of one sample by extension, in the order in which they stand in the tar."""
     if sample.ext not in EXTENSIONS.values():
-        raise ValueError(f"sample {sample.uid!r}: image extension {sample.ext!r} is not one of jpg, png, webp")
+        raise ValueError(f"sample {sample.uid!r}: image extension {sample.ext!r} is not one of {', '.join(EXTENSIONS)}")
     meta = {"schema": SCHEMA, "uid": sample.uid, **{k: v for k, v in sample.meta.items() if k not in ("schema", "uid")}}
     views = getattr(sample, "views", [])
     if views:

@@ -20,6 +20,7 @@ import simplejpeg
 from PIL import Image
 
 from mobileclip2_lite.work.bad_sample import BadSample
+from mobileclip2_lite.work.kinds import kind_in_truth
 
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF", "ICO", "QOI")
 """PIL's names of the formats that are opened, whatever a file's own name says."""
@@ -28,6 +29,18 @@ SUFFIXES += (".avif", ".heic", ".heif", ".jp2", ".j2k", ".pnm", ".pbm", ".dib", 
 """Ends of file names that are taken for images, in every command."""
 _BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"hevc": "HEIC", b"mif1": "HEIC"}
 _REMEDY = {"AVIF": "install Pillow 11.3 or newer", "HEIC": "pip install pillow-heif"}
+_ORIENTATION = 0x0112
+"""The tag of EXIF and TIFF that says how a picture is to be turned."""
+_TURNED_BACK = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+"""What gives back the stored pixels of a picture that was turned upright."""
 _DEPTHS = (8, 10, 12, 14, 16)
 """Bits that grey levels are stored with, in files of 16 bits and more."""
 
@@ -149,7 +162,7 @@ def orientation_of(data: bytes) -> int:
     """The orientation (1 to 8) in an image's EXIF; 1 (upright) if there is none, or it cannot be read."""
     try:
         with Image.open(io.BytesIO(data), formats=_registered()) as image:
-            return int(image.getexif().get(0x0112, 1))
+            return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # PIL's reader of EXIF raises whatever its code runs into; such an EXIF turns nothing
         return 1
 
@@ -168,13 +181,15 @@ def _unidentified(data: bytes | memoryview) -> BadImage:
     name = _BRANDS.get(bytes(data[8:12])) if bytes(data[4:8]) == b"ftyp" else None
     if name:
         return BadImage("unsupported_format", f"{name}: {_REMEDY[name]}, or turn such files into JPEG first")
+    if other := kind_in_truth(data):
+        return BadImage("not_an_image", f"it is {other}")
     return BadImage(
         "not_an_image", f"{len(data)} bytes, the first are {bytes(data[:8])!r}: name a JPEG, PNG or WebP file"
     )
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """A PIL picture of any mode as RGB; modes of more than 8 bits are scaled, where PIL would clip them.
+    """A PIL picture of any mode as RGB, as it is stored; more than 8 bits are scaled, where PIL would clip them.
 
     16-bit, 32-bit and float grey: white is the smallest of 1 (floats only) and 2^8 - 1, 2^10 - 1, 2^12 - 1, 2^14 - 1,
     2^16 - 1 that no pixel exceeds. Where the brightest pixel has less than a quarter of that, or more than all of them,
@@ -183,8 +198,19 @@ def as_rgb(image: Image.Image) -> Image.Image:
     Raises:
         BadImage: the picture has no finite pixel, a mode that has no RGB, or 16 bits a channel of which PIL keeps none.
     """
+    tags = getattr(image, "tag_v2", {})
+    orientation = tags.get(_ORIENTATION, 1)
+    rgb = _rgb(image)
+    turned = orientation in _TURNED_BACK and _ORIENTATION not in tags  # PIL does so with TIFF alone, as it reads it
+    return rgb.transpose(_TURNED_BACK[orientation]) if turned else rgb
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """`as_rgb`, a TIFF as PIL turns it."""
     if image.mode == "F" or image.mode.startswith("I"):
         return Image.fromarray(_grey8(_levels(image))).convert("RGB")
+    if image.mode == "La":
+        image = image.convert("LA")  # PIL has no other way from there
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # PIL warns otherwise; the colours are the same
     bits = _channel_bits(image)  # before the pixels are read: then PIL forgets it

@@ -1,11 +1,14 @@
 """The gate of usable samples, and the names that captions and embeddings have."""
 
+import io
 import pickle
 from collections import Counter
 
 import numpy as np
 import pytest
 from doubles.fake_teachers import sample
+from doubles.source_files import tar_of
+from PIL import Image
 
 from mobileclip2_lite.pairs.collect import Dropped
 from mobileclip2_lite.shards import samples as shards
@@ -65,6 +68,24 @@ def test_bad_samples_have_a_reason_and_come_whole_through_a_pickle(error, reason
         assert isinstance(one, BadSample)
         assert type(one) is type(error)
         assert (one.reason, str(one), one.where) == (reason, message, error.where)
+
+
+@pytest.mark.parametrize("member", ["jpeg", "jfif", "jpe", "avif", "jp2", "tif", "gif", "bmp", "ppm", "apng"])
+def test_images_of_every_ending_are_used_untouched_in_tars_that_other_people_made(tmp_path, member):
+    """`pairs` writes jpg, png and webp; a stage that is given someone else's tars reads what `pairs` would read."""
+    forms = {"avif": "AVIF", "jp2": "JPEG2000", "tif": "TIFF", "gif": "GIF", "bmp": "BMP", "ppm": "PPM", "apng": "PNG"}
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)).save(
+        buffer, forms.get(member, "JPEG")
+    )
+    if member == "avif" and "AVIF" not in Image.OPEN:
+        pytest.skip("this Pillow reads no AVIF")
+    tar_of(tmp_path / "a.tar", {f"1.{member.upper()}": buffer.getvalue(), "1.txt": b"a text"})
+    dropped = Counter()
+    (item,) = usable(tmp_path / "a.tar", dropped)
+    assert (dropped, item.pixels.shape) == ({}, (12, 16, 3))
+    kept = {"jpeg": "jpg", "jfif": "jpg", "jpe": "jpg"}.get(member, member)
+    assert shards.members(item.sample)[kept] == buffer.getvalue()
 
 
 def test_keys_are_taken_apart_as_they_were_put_together():
