@@ -14,6 +14,7 @@ import itertools
 import json
 import math
 import os
+import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,9 +23,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mobileclip2_lite.models.folders import data_folder
 from mobileclip2_lite.recipes import Temperature, Train
 from mobileclip2_lite.training.losses import ensemble_target
-from mobileclip2_lite.training.teachers import TUNED, teacher_cards
+from mobileclip2_lite.training.teachers import TUNED, stored_cards, teacher_cards
 from mobileclip2_lite.work.files import pretty, write_atomic, write_note
 from mobileclip2_lite.work.place import place_of
 
@@ -52,8 +54,9 @@ def search(
 
     Returns:
         Teacher -> result, as `temperature.json` holds it: `best` (the scale with the highest mean of the full
-        trainings), `own` (the teacher's), `curve` (a dict a scale and length: scale, samples, values a seed, mean,
-        deviation), `predicted` (scale by predictor) and `judged` (each predictor's distance and loss in metric).
+        trainings), `own` (the teacher's before any search), `curve` (a dict a scale and length: scale,
+        samples, values a seed, mean, deviation), `predicted` (scale by predictor) and `judged` (each predictor's
+        distance and loss in metric).
 
     Raises:
         ValueError: no scale or seed is given, a scale is not positive, or the metric is not measured.
@@ -62,8 +65,10 @@ def search(
         raise ValueError("a search needs at least one seed and positive logit scales")
     data, out = place_of(data), Path(out)
     results = {}
-    for name, card in teacher_cards(data, student).items():
-        runs = _Runs(settings, student, data, out / name.replace("/", "_"), name, evaluate, device, progress)
+    for name in teacher_cards(data, student):
+        runs = _Runs(
+            settings, student, data, out / re.sub(r'[/\\:*?"<>|]', "_", name), name, evaluate, device, progress
+        )
         scales = runs.pruned()
         for scale in scales:
             runs.full(scale)
@@ -75,7 +80,7 @@ def search(
             "teacher": name,
             "metric": settings.metric,
             "best": runs.best(),
-            "own": card.logit_scale,
+            "own": own_scale(data, name),
             "curve": sorted(runs.curve, key=lambda row: (row["samples"], row["scale"])),
             "predicted": {key: predicted[key] for key in ("calibration", "entropy")},
         }
@@ -83,6 +88,21 @@ def search(
         write_atomic(runs.out / "temperature.json", pretty(result))
         results[name] = result
     return results
+
+
+def own_scale(data: Path, name: str) -> float:
+    """A teacher's logit scale before any search: that which a search has left in its card, else the manifest's.
+
+    Raises:
+        ValueError: neither says one.
+    """
+    stored = stored_cards(data)[name]
+    card = (Path(stored.source) if stored.source else data_folder() / "teachers" / name) / "card.json"
+    known = json.loads(card.read_text("utf-8")) if card.is_file() else {}
+    scale = known.get("logit_scale_before") or stored.logit_scale
+    if scale is None:
+        raise ValueError(f"{data / 'manifest.json'} does not say the logit scale of {name}: join or reinforce with one")
+    return float(scale)
 
 
 class _Runs:
@@ -182,17 +202,21 @@ def predict(data: str | os.PathLike, teacher: str, pairs: int = 2_048, batch_siz
 
 
 def stored_pairs(data: str | os.PathLike, teacher: str, pairs: int) -> tuple[Tensor, Tensor]:
-    """The first `pairs` samples' embeddings: first view (N, D) and real caption (N, D)."""
+    """The first `pairs` samples' embeddings: first view (N, D) and real caption (N, D); no further shard is opened.
+
+    Raises:
+        ValueError: there is none of this teacher.
+    """
     from mobileclip2_lite.shards.keys import IMAGE, TEXT, embedding_key
     from mobileclip2_lite.shards.samples import read_samples, shard_names
 
-    images, texts = [], []
-    for name in shard_names(data):
-        for sample in read_samples(place_of(data) / name):
-            if len(images) == pairs:
-                break
-            images.append(sample.embeddings[embedding_key(IMAGE, teacher)][0])
-            texts.append(sample.embeddings[embedding_key(TEXT, teacher)][0])
+    keys = embedding_key(IMAGE, teacher), embedding_key(TEXT, teacher)
+    samples = (sample for name in shard_names(data) for sample in read_samples(place_of(data) / name))
+    held = (sample.embeddings for sample in samples if all(key in sample.embeddings for key in keys))
+    rows = [[embeddings[key][0] for key in keys] for embeddings in itertools.islice(held, pairs)]
+    if not rows:
+        raise ValueError(f"{data} holds no pair of {teacher}: reinforce with it first")
+    images, texts = zip(*rows, strict=True)
     return torch.stack(images).float(), torch.stack(texts).float()
 
 

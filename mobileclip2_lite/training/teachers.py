@@ -39,10 +39,7 @@ def teacher_cards(data: Path, settings: Train) -> dict[str, TeacherCard]:
     """
     if not settings.distill:
         return {}
-    found = read_manifest(data).get("teachers") or []
-    if isinstance(found, dict):
-        found = [{"name": name, **card} for name, card in found.items()]
-    cards = {card["name"]: TeacherCard.from_json(card) for card in found}
+    cards = stored_cards(data)
     names = settings.teachers or tuple(cards)
     tuned = json.loads((data / TUNED).read_text("utf-8")) if (data / TUNED).is_file() else {}
     scales = dict(settings.logit_scales)
@@ -57,6 +54,14 @@ def teacher_cards(data: Path, settings: Train) -> dict[str, TeacherCard]:
         if cards[name].logit_scale is None:
             raise ValueError(f"{data} knows no logit scale of {name}: set logit_scales=(({name!r}, 70.0),)")
     return {name: cards[name] for name in names}
+
+
+def stored_cards(data: Path) -> dict[str, TeacherCard]:
+    """Teacher -> what the manifest of a reinforced folder says of it."""
+    found = read_manifest(data).get("teachers") or []
+    if isinstance(found, dict):
+        found = [{"name": name, **card} for name, card in found.items()]
+    return {card["name"]: TeacherCard.from_json(card) for card in found}
 
 
 class LiveTeachers:

@@ -58,6 +58,13 @@ def test_search_prunes_refines_and_finds_its_finished_work(made, tmp_path, monke
     files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("model.safetensors")}
     again = temperature.search(search, student, data, tmp_path, lambda loaded: {}, "cpu", False)
     assert again == results
+    temperature.use(results, data)  # the folder's scale is now the one that was found
+    try:
+        assert teacher_cards(data, student)["first"].logit_scale == 28.3
+        after = temperature.search(search, student, data, tmp_path, lambda loaded: {}, "cpu", False)
+        assert after["first"]["own"] == 22.0, "the teacher's own, before any search"
+    finally:
+        (data / "temperature.json").unlink()
     assert files == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("model.safetensors")}
 
 
@@ -101,6 +108,26 @@ def test_predictors_read_the_stored_rows(made):
     assert images.shape == texts.shape == (30, 20)
     with pytest.raises(ValueError, match="holds 40 pairs of second, fewer than one batch of 64"):
         temperature.predict(data, "second", 64, 64)
+
+
+def test_a_cards_scale_from_before_a_search_is_the_teachers_own(made, tmp_path, monkeypatch):
+    _, data = made
+    card = tmp_path / "teachers" / "first" / "card.json"
+    card.parent.mkdir(parents=True)
+    card.write_text('{"name": "first", "logit_scale": 22.0, "logit_scale_before": 70.0}', "utf-8")
+    monkeypatch.setattr(temperature, "data_folder", lambda: tmp_path)
+    assert [temperature.own_scale(data, name) for name in ("first", "second")] == [70.0, 30.0]
+
+
+def test_no_shard_is_opened_beyond_the_pairs_that_are_wanted(made, monkeypatch):
+    from mobileclip2_lite.shards import samples
+
+    opened, real = [], samples.read_samples
+    monkeypatch.setattr(samples, "read_samples", lambda path: opened.append(path.name) or real(path))
+    assert len(temperature.stored_pairs(made[1], "first", 20)[0]) == 20
+    assert opened == ["shard-000000.tar"]
+    with pytest.raises(ValueError, match="holds no pair of nobody"):
+        temperature.stored_pairs(made[1], "nobody", 20)
 
 
 def test_neighbours():
