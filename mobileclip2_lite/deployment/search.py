@@ -9,6 +9,8 @@ Taught by notebooks/60_deploy.ipynb.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
@@ -196,7 +198,7 @@ def build_index(
     new = [entry for entry in present if entry not in known]
     result = Index(folder, model, [], np.zeros((0, 0), np.float32))
     result.removed = len(known.keys() - set(present))
-    with tqdm(total=len(new), desc="index", unit="image", disable=not progress) as bar:
+    with _writing(place), tqdm(total=len(new), desc="index", unit="image", disable=not progress) as bar:
         for entries, features in _parts(_embedded(folder, model, new, batch_size, workers, dropped, bar)):
             write_part(place, entries, features)
             result.embedded += len(entries)
@@ -207,18 +209,34 @@ def build_index(
     rows = [known[entry] for entry in result.entries]
     whole = rows == list(range(len(stored.entries)))
     result.features = stored.features if whole or not rows else stored.features[rows]
-    tidy(place, stored, result.entries, result.features)
+    with _writing(place):
+        tidy(place, stored, result.entries, result.features)
     result.dropped = dict(dropped)
     return result
 
 
 def _place(folder: Path, model: Exported, index: str | os.PathLike | None) -> Path:
     place = Path(index if index is not None else folder / INDEX) / model.key[:16]
-    try:
+    with _writing(place):
         place.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(f"{place} can't be made ({error}): name another place for the index (index=, --index)") from error
     return place
+
+
+@contextlib.contextmanager
+def _writing(place: Path) -> Iterator[None]:
+    """Where `place` may not be written, or cannot be a folder, the error says what to do."""
+    try:
+        yield
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        raise _refused(place, error) from error
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.ENOSPC):
+            raise
+        raise _refused(place, error) from error
+
+
+def _refused(place: Path, error: OSError) -> OSError:
+    return OSError(f"{place} can't be written ({error}): name another place for the index (index=, --index)")
 
 
 Features = tuple[list[Entry], np.ndarray]
@@ -320,6 +338,6 @@ def open_index(
         raise FileNotFoundError(f"{folder} is not a folder: name the folder that holds the images")
     place = Path(index if index is not None else Path(folder) / INDEX)
     model = model or recipes.Reinforce().teachers[-1]
-    return build_index(
-        folder, load_exported(exported_folder(model, place, pretrained), threads=1), place, progress=progress
-    )
+    with _writing(place):
+        towers = exported_folder(model, place, pretrained)
+    return build_index(folder, load_exported(towers, threads=1), place, progress=progress)

@@ -47,12 +47,13 @@ def open_captions(
         ValueError: the file is of no known form, or has no row of that split.
     """
     source = Path(source)
-    if source.is_dir():
-        rows, name, kind = _folder_rows(source, split)
-    elif source.is_file():
-        rows, name, kind = _file_rows(source, split, captions)
-    else:
+    if not source.exists():
         raise FileNotFoundError(f"{source} does not exist")
+    try:
+        found = _folder_rows(source, split) if source.is_dir() else _file_rows(source, split, captions)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{source}: a row is not of the form of the others ({error!r}): fetch it again") from error
+    rows, name, kind = found
     if not rows:
         raise ValueError(f"{source} has no row of the split {split!r}")
     places = [Path(images)] if images is not None else _beside(source)
@@ -135,6 +136,13 @@ def _karpathy(data: dict[str, Any], split: str, captions: int) -> list[Row]:
     ]
 
 
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8-sig"))
+    except ValueError as error:  # UnicodeDecodeError is one
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+
+
 def _folder_rows(source: Path, split: str) -> tuple[list[Row], str, str]:
     if (source / "caption").is_dir() and (source / "image").is_dir():
         images = {path.stem: path.name for path in (source / "image").iterdir() if not path.name.startswith(".")}
@@ -145,7 +153,7 @@ def _folder_rows(source: Path, split: str) -> tuple[list[Row], str, str]:
     splits = source / "splits.json"
     chosen = None
     if splits.is_file():
-        named = json.loads(splits.read_text("utf-8"))
+        named = _json(splits)
         if split not in named:
             raise ValueError(f"{splits} has no split {split!r}; it has {sorted(named)}")
         chosen = set(named[split])
@@ -153,7 +161,7 @@ def _folder_rows(source: Path, split: str) -> tuple[list[Row], str, str]:
     for path in sorted(notes.glob("*.json")):
         if path == splits or (chosen is not None and path.name not in chosen):
             continue
-        row = json.loads(path.read_text("utf-8"))
+        row = _json(path)
         if not isinstance(row, dict) or "image" not in row or "short_caption" not in row:
             raise ValueError(f"{path} is not one of DCI's: it needs `image` and `short_caption`")
         text = f"{row['short_caption'].strip()} {str(row.get('extra_caption') or '').strip()}".strip()

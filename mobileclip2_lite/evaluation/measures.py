@@ -57,7 +57,7 @@ def _fill(template: Template, name: str) -> str:
         return template(name)
     if "{}" not in template:
         raise ValueError(f"the template {template!r} has no '{{}}' for the class name: write it where the name belongs")
-    return template.format(name)
+    return template.replace("{}", name)
 
 
 def expected_hit(higher: Tensor, tied: Tensor, right: Tensor, k: int) -> Tensor:
@@ -167,7 +167,12 @@ def retrieval_by_dimensions(
 def _ranked(
     queries: Tensor, candidates: Tensor, right_of: Callable[[Tensor], Tensor], ks: Sequence[int], prefix: str
 ) -> dict[str, Tensor]:
-    """Expected hits at each k; `right_of(rows)` marks the right candidates (rows, C) of some queries."""
+    """Expected hits at each k; `right_of(rows)` marks the right candidates (rows, C) of some queries.
+
+    Raises:
+        ValueError: a feature is not a finite number: nothing would be equal or higher, and the result 0 without a word.
+    """
+    _finite(queries, candidates)
     hits: dict[int, list[Tensor]] = {k: [] for k in ks}
     for rows in torch.arange(len(queries)).split(CHUNK):
         scores = queries[rows] @ candidates.T
@@ -177,6 +182,11 @@ def _ranked(
         for k in ks:
             hits[k].append(expected_hit(higher, tied.sum(dim=1), (tied & right).sum(dim=1), k))
     return {f"{prefix}{k}": torch.cat(parts) for k, parts in hits.items()}
+
+
+def _finite(*features: Tensor) -> None:
+    if not all(bool(torch.isfinite(one).all()) for one in features):
+        raise ValueError("features that are not finite: is the model whole, and does it bear this precision?")
 
 
 def _means(hits: dict[str, Tensor]) -> dict[str, float]:
@@ -190,6 +200,7 @@ def pair_accuracy(image_features: Tensor, positive_features: Tensor, negative_fe
 
 def pair_hits(image_features: Tensor, positive_features: Tensor, negative_features: Tensor) -> Tensor:
     """`pair_accuracy` image by image: (N,) hits, 0, 0.5 or 1."""
+    _finite(image_features, positive_features, negative_features)
     margin = (image_features * (positive_features - negative_features)).sum(dim=1)
     return (margin > 0).double() + 0.5 * (margin == 0).double()
 

@@ -344,6 +344,8 @@ class ReinforcedDataset:
                     captions = embedding_key(caption_key(captioner), teacher)
                     text = storage.rows(data, captions, number, table)
                 item.rows["syn_text", teacher] = text
+            if not all(np.isfinite(row).all() for row in item.rows.values()):
+                raise ValueError("a row is not finite")
         except ValueError as error:
             raise sample_error(item.index.path, item.key, "emb.safetensors", "bad_embeddings", str(error)) from error
         return item

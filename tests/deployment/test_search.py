@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import time
+from pathlib import Path
 from urllib.parse import unquote
 
 import numpy as np
@@ -256,6 +257,17 @@ def test_a_kill_loses_at_most_one_part(folder, monkeypatch):
     assert len(parts) == 1, "compacted"
     parts[0].write_bytes(parts[0].read_bytes()[:50])
     assert build_index(folder, towers.model).embedded == 6, "a broken part is made again"
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "not allowed"), OSError(30, "read-only file system")])
+@pytest.mark.parametrize("step", ["mkdir", "write_part", "exported_folder"])
+def test_where_the_index_may_not_be_written_the_error_says_where_to(folder, monkeypatch, step, error):
+    def refuse(*_, **__):
+        raise error
+
+    monkeypatch.setattr(Path if step == "mkdir" else search, step, refuse)
+    with pytest.raises(OSError, match=r"can't be written.*name another place for the index \(index=, --index\)"):
+        search.open_index(folder, "a model") if step == "exported_folder" else build_index(folder, Towers().model)
 
 
 def test_models_do_not_share_an_index(folder):

@@ -271,6 +271,29 @@ def test_labels_outside_the_classes_are_no_errors_of_the_model(labels):
         zero_shot_accuracy(torch.eye(3), torch.eye(3), labels)
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_features_that_are_not_finite_are_no_result_of_0(value):
+    good, bad = torch.eye(4), torch.eye(4)
+    bad[2, 1] = value
+    for one, other in ((good, bad), (bad, good)):
+        for measure in (
+            lambda a, b: measures.zero_shot_accuracy(a, b, [0, 1, 2, 3]),
+            lambda a, b: measures.retrieval(a, b, [0, 1, 2, 3]),
+            lambda a, b: measures.pair_accuracy(a, b, good.flip(0)),
+        ):
+            with pytest.raises(ValueError, match="features that are not finite"):
+                measure(one, other)
+
+
+@pytest.mark.parametrize("name", ["a {} in it", "{0}", "{", "100 %", "{c}"])
+def test_a_class_may_have_any_name_and_a_template_any_signs(name):
+    loaded, seen = colour_clip(), []
+    tokenizer = loaded.tokenizer
+    loaded.tokenizer = lambda texts: seen.extend(texts) or tokenizer(texts)
+    measures.zero_shot_classifier(loaded, [name], ["a {} {of} it {}"])
+    assert seen == [f"a {name} {{of}} it {name}"]
+
+
 def test_retrieval_at_fewer_dimensions():
     images, texts = random_unit(20, 16), random_unit(20, 16, seed=1)
     found = measures.retrieval_by_dimensions(images, texts, range(20), (4, 16))

@@ -265,6 +265,36 @@ def test_a_damaged_layout_is_an_error_with_a_remedy(twin, teacher, tmp_path):
         evaluate_set(teacher, open_wds(twin["wds_retrieval"]), ["{}"])
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "match"),
+    [
+        (
+            "a.json",
+            '{"images": [{"filename": "x.jpg", "split": "test"}]}',
+            r"a\.json: a row is not of the form.*sentences",
+        ),
+        ("a.json", '{"images": ["x.jpg"]}', r"a\.json: a row is not of the form"),
+        ("a.json", '{"images": [{"filename": null, "split": "test", "sentences": [{"raw": 3}]}]}', r"a\.json: a row"),
+        ("a.json", '{"images": ', r"a\.json is not valid JSON"),
+        ("a.json", '[{"filename": "x.jpg", "caption": "y", "negative_caption": ""}]', r"row 0 has no negative_caption"),
+        (
+            "a.jsonl",
+            '{"image_file": "x.jpg", "description": "y", "split": "test"}\n[1]\n',
+            r"a\.jsonl: a row is not of",
+        ),
+        ("complete/1.json", "{broken", r"1\.json is not valid JSON"),
+        ("complete/1.json", '{"image": "x.jpg", "short_caption": 7}', r"a row is not of the form"),
+        ("complete/1.json", '[{"image": "x.jpg"}]', r"1\.json is not one of DCI's"),
+    ],
+)
+def test_a_damaged_caption_file_is_named(tmp_path, name, content, match):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(content, "utf-8")
+    with pytest.raises(ValueError, match=match):
+        open_captions(tmp_path if name.startswith("complete") else path)
+
+
 def odd_set(folder, kind, members):
     """A set of one tar with the members given, in their order."""
     (folder / "test").mkdir(parents=True)

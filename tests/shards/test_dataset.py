@@ -341,3 +341,22 @@ def test_only_the_first_views_and_captions_are_used_where_asked(folder, samples)
             captions.add(batch.syn_texts[place])
         assert rows == set(range(most or VIEWS))
         assert captions == set(samples[uid].syn_texts["c"][: most or None])
+
+
+def test_a_stored_row_that_is_not_finite_is_counted(folder, monkeypatch):
+    """Ours cannot be written so; other people's can."""
+    real, asked = storage.rows, []
+
+    def rows(*arguments):
+        asked.append(1)
+        return real(*arguments) * (np.nan if len(asked) == 4 else 1)
+
+    monkeypatch.setattr(storage, "rows", rows)
+    with pytest.warns(UserWarning, match="leaving out samples: bad_embeddings"):
+        batch = next(iter(ReinforcedDataset(folder, 32, 8, on_mismatch="warn")))
+    assert batch.dropped == {"bad_embeddings": 1}
+    assert len(batch.uids) == 7
+    assert all(np.isfinite(rows).all() for rows in batch.text_embeddings.values())
+    asked.clear()
+    with pytest.raises(ShardError, match="a row is not finite"):
+        next(iter(ReinforcedDataset(folder, 32, 8)))
