@@ -90,7 +90,11 @@ def test_the_manifest_says_all_that_the_teachers_are(data, models):
     manifest = {card["name"]: card for card in read_manifest(data)["teachers"]}
     assert manifest["sigmoid"]["logit_scale"] == pytest.approx(SCALE, rel=1e-6)
     assert manifest["sigmoid"]["logit_bias"] == pytest.approx(BIAS, rel=1e-6)
-    assert manifest["sigmoid"]["interpolation"] == "bicubic"
+    assert {name: card["interpolation"] for name, card in manifest.items()} == {
+        "sigmoid": "bicubic",
+        "softmax": "bilinear",
+    }
+    assert {card["image_size"] for card in manifest.values()} == {tiny_training.SIZE}
     assert manifest["sigmoid"]["source"] == str((models / "sigmoid").resolve())
     assert "logit_bias" not in manifest["softmax"]
     assert not {"dtype"} & (set(manifest["softmax"]) | set(manifest["sigmoid"]))

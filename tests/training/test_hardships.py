@@ -177,6 +177,23 @@ def test_the_moving_average_has_the_models_buffers():
     assert ema.model.num_batches_tracked == 1
 
 
+@pytest.mark.parametrize(
+    ("decay", "wanted"),
+    [
+        (0.1, [0.9, 1.89, -2.511]),
+        (0.999, [9 / 11, 1.704545, -1.552448]),
+    ],  # the first steps count more: 2/11, 3/12, 4/13
+)
+def test_the_moving_average_by_hand(decay, wanted):
+    module = torch.nn.Linear(1, 1, bias=False)
+    module.weight.data.fill_(0.0)
+    ema = Ema(module, decay)
+    for step, (value, mean) in enumerate(zip((1.0, 2.0, -3.0), wanted, strict=True), 1):
+        module.weight.data.fill_(value)
+        ema.update(module, step)
+        assert ema.model.weight.item() == pytest.approx(mean, rel=1e-5)
+
+
 def test_a_captioners_contrast_has_its_weight(data, tmp_path):
     write_captioner(tmp_path)
     losses = {}

@@ -133,7 +133,9 @@ def test_golden_losses(data, model, tmp_path):
     golden = {name: losses for name, *losses in map(str.split, path.read_text("utf-8").splitlines())}
     assert golden.keys() == found.keys()
     for name, losses in found.items():
-        assert losses == pytest.approx([float(loss) for loss in golden[name]], rel=5e-3), name
+        # one machine repeats them to 2e-6; others round otherwise, and Muon's products are in bf16
+        near = {"rel": 1e-3 if name == "muon" else 1e-4, "abs": 1e-5}
+        assert losses == pytest.approx([float(loss) for loss in golden[name]], **near), name
 
 
 def test_control_reads_no_embeddings(data, model, tmp_path):
@@ -329,6 +331,16 @@ def test_accumulation_is_the_mean_of_its_parts(data, model):
     assert_close({name: p.grad for name, p in stepper.model.named_parameters()}, mean)
 
 
+def test_a_step_over_several_batches_has_the_mean_of_their_losses_and_gradients(data, model):
+    stepper, both = batches(data, model, 2, accumulate=2)
+    alone = [stepper.backward(batch)["loss"].item() for batch in both]
+    parts = [gradients(stepper, batch) for batch in both]
+    losses, norm = stepper(0, both)
+    assert losses["loss"].item() == pytest.approx(sum(alone) / 2, rel=1e-5)
+    mean = torch.cat([((parts[0][name] + parts[1][name]) / 2).flatten() for name in parts[0]])
+    assert norm.item() == pytest.approx(mean.norm().item(), rel=1e-4)
+
+
 def test_captions_are_summed(data, model):
     """The loss of both batches is the sum of each batch's own."""
     stepper, (fed,) = batches(data, model, captioners=("short",))
@@ -372,6 +384,9 @@ def test_tokens_are_made_once():
     assert tokens(["a b", "a", "a"]).tolist() == [[1, 1, 1, 9], [1, 1, 9, 0], [1, 1, 9, 0]]
     assert tokens(["a"]).tolist() == [[1, 1, 9]]
     assert calls == [["a b", "a"]]
+    few = Tokens(tokenizer, cut=True, most=2)
+    for texts in (["a", "b"], ["b", "c"], ["a", "a b", "c"], []):
+        assert torch.equal(few(texts), Tokens(tokenizer, cut=True)(texts)), "also where not all can be kept"
 
 
 class Ensemble(torch.nn.Module):
