@@ -1,7 +1,7 @@
 """The whole way at one recipe: pairs, filter, captions, reinforcement, controls and students, evaluation, report.
 
-    runs/<recipe>/pairs · filtered · captioned · reinforced · control-seed0 … · student-seed0 … · evaluation.json ·
-                  report.md · report.html
+    runs/<recipe>/pairs · filtered · captioned · reinforced · control-seed0 … · student-seed0 … · measured ·
+                  evaluation.json · report.md · report.html
 
 Every stage finds its finished work and does nothing, so that a second run takes seconds and a killed run goes on where
 it was. Gives up: this runs the stages one after another on one machine; larger runs call the stages themselves, from a
@@ -143,7 +143,8 @@ def train_all(recipe: Recipe, folder: Path, jobs: int = 0) -> None:
         ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool,
         tqdm(total=steps, unit="step", desc=f"{len(missing)} trainings", disable=None) as bar,
     ):
-        futures = [pool.submit(train_one, recipe, folder, kind, seed, progress=False) for kind, seed in missing]
+        futures = [pool.submit(_train_and_measure, recipe, folder, kind, seed) for kind, seed in missing]
+        futures += [pool.submit(measure, recipe, folder, name, teacher=True) for name in recipe.reinforce.teachers]
         while wait(futures, timeout=1.0, return_when=FIRST_EXCEPTION).not_done:
             bar.update(sum(_steps_done(folder / f"{kind}-seed{seed}") for kind, seed in missing) - bar.n)
             if any(future.done() and future.exception() for future in futures):
@@ -175,30 +176,55 @@ def train_one(recipe: Recipe, folder: Path, kind: str, seed: int, progress: bool
     return train(settings, folder / "reinforced", out, seed=seed, evaluate=watch, progress=progress)
 
 
-def evaluate_all(recipe: Recipe, folder: Path) -> dict:
-    """Evaluate every trained model and every teacher on every test set; a stage like the others."""
-    from tqdm.auto import tqdm
+def _train_and_measure(recipe: Recipe, folder: Path, kind: str, seed: int) -> None:
+    """While the longest training goes on, what has ended is measured on the core that is free."""
+    train_one(recipe, folder, kind, seed, progress=False)
+    measure(recipe, folder, f"{kind}-seed{seed}")
 
+
+def measure(recipe: Recipe, folder: Path, name: str, teacher: bool = False) -> dict[str, float]:
+    """Every measure of one model on every test set, kept in `measured/<name>`; a stage like the others.
+
+    Args:
+        name: of a training's folder below `folder`, or of a teacher.
+        teacher: which of the two.
+    """
     from mobileclip2_lite.evaluation.suite import evaluate
     from mobileclip2_lite.models.embedded import load, pick_device
     from mobileclip2_lite.models.teachers import load_teachers
 
-    trained = {kind: [folder / f"{kind}-seed{seed}" for seed in recipe.seeds] for kind in ("control", "student")}
-    inputs = {path.name: path for paths in trained.values() for path in paths}
+    cards = {card["name"]: card["sha256"] for card in read_manifest(folder / "reinforced")["teachers"]}
+    inputs = {"teacher": {name: cards[name]}} if teacher else {name: folder / name}
+    place = folder / "measured" / name.replace("/", "_")
+    work = Work(place, "evaluate", 1, {"world": recipe.world, "evaluate": recipe.evaluate}, inputs)
+    done = work.done()
+    if done is None:
+        with work.lock():
+            loaded = load_teachers((name,)).to(pick_device()).loaded(name) if teacher else load(folder / name)
+            done = work.commit(results=evaluate(loaded, recipe.world, recipe.evaluate))
+    return done["results"]
+
+
+def evaluate_all(recipe: Recipe, folder: Path) -> dict:
+    """Evaluate every trained model and every teacher on every test set; a stage like the others."""
+    from tqdm.auto import tqdm
+
+    trained = {kind: [f"{kind}-seed{seed}" for seed in recipe.seeds] for kind in ("control", "student")}
+    inputs = {name: folder / name for names in trained.values() for name in names}
     inputs["teachers"] = {card["name"]: card["sha256"] for card in read_manifest(folder / "reinforced")["teachers"]}
     work = Work(folder / "evaluation", "evaluate", 1, {"world": recipe.world, "evaluate": recipe.evaluate}, inputs)
     done = work.done()
     if done is None:
         results: dict = {kind: [] for kind in trained}
-        with work.lock(), tqdm(total=len(inputs) - 1 + len(recipe.reinforce.teachers), desc="evaluate") as bar:
-            for kind, paths in trained.items():
-                for path in paths:
-                    results[kind].append(evaluate(load(path), recipe.world, recipe.evaluate))
+        teachers = recipe.reinforce.teachers
+        with work.lock(), tqdm(total=len(inputs) - 1 + len(teachers), desc="evaluate", disable=None) as bar:
+            for kind, names in trained.items():
+                for name in names:
+                    results[kind].append(measure(recipe, folder, name))
                     bar.update()
-            ensemble = load_teachers(recipe.reinforce.teachers).to(pick_device())
             results["teachers"] = {}
-            for name in ensemble.names:
-                results["teachers"][name] = evaluate(ensemble.loaded(name), recipe.world, recipe.evaluate)
+            for name in teachers:
+                results["teachers"][name] = measure(recipe, folder, name, teacher=True)
                 bar.update()
         done = work.commit(results=results)
     write_atomic(folder / "evaluation.json", pretty(done["results"]))

@@ -161,6 +161,12 @@ def test_trainings_side_by_side_are_those_one_after_another(tiny_run, tmp_path, 
         )
     assert weights[0] == weights[1]
     assert weights[0][0] != weights[0][1]
+    assert not (tmp_path / "1" / "measured").exists()
+    measured = {path.name for path in (tmp_path / "2" / "measured").iterdir()}
+    assert measured == {"control-seed0", "student-seed0", *recipe.reinforce.teachers}, "beside the longest training"
+    side, alone = (pipeline.evaluate_all(recipe, tmp_path / str(jobs)) for jobs in (2, 1))
+    assert side == alone
+    assert side["teachers"] == json.loads((tiny_run / "evaluation.json").read_text("utf-8"))["teachers"]
 
 
 def test_a_training_that_fails_beside_others_is_an_error(tiny_run, tmp_path, monkeypatch):
