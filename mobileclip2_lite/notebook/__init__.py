@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from mobileclip2_lite.notebook.dials import dial, search_box
+from mobileclip2_lite.notebook.output import shell, show_bundle, table
+from mobileclip2_lite.notebook.readings import study, tally, temperatures, verdicts
 from mobileclip2_lite.reports.figures import CYCLE, STYLE, bars, curves, figure, heatmap, images, mark, png
 
 __all__ = [
@@ -37,7 +39,10 @@ __all__ = [
     "search_box",
     "setup",
     "show",
+    "study",
     "table",
+    "tally",
+    "temperatures",
     "verdicts",
     "versions",
 ]
@@ -72,9 +77,9 @@ def setup(recipe: str = "") -> None:
     from matplotlib.figure import Figure
 
     matplotlib.rcParams.update({**STYLE, "axes.prop_cycle": matplotlib.cycler(color=CYCLE)})
-    shell = _shell()
-    if shell is not None:
-        shell.display_formatter.formatters["image/png"].for_type(Figure, png)
+    running = shell()
+    if running is not None:
+        running.display_formatter.formatters["image/png"].for_type(Figure, png)
 
 
 class ClaimFailed(AssertionError):
@@ -101,19 +106,19 @@ def claim(sentence: str, holds: bool, **numbers: Any) -> None:
             raise NameError(f"claim: {name!r} is neither given nor a variable here")
     text = sentence.format_map(known)
     if holds:
-        _display({"text/markdown": f"✓ {text}", "text/plain": f"✓ {text}"})
+        show_bundle({"text/markdown": f"✓ {text}", "text/plain": f"✓ {text}"})
         return
     if _STATE["recipe"] in STRICT:
         raise ClaimFailed(f"this sentence is no longer true: {text}")
     note = f"✗ not borne out at recipe {_STATE['recipe'] or '(none)'}, which is too short for it: {text}"
-    _display({"text/markdown": note, "text/plain": note})
+    show_bundle({"text/markdown": note, "text/plain": note})
 
 
 def guess(question: str, options: Sequence[str] = ()) -> None:
     """Ask the reader for a guess before the answer is shown; nothing is computed."""
     lines = [f"**Before you go on, guess.** {question}", *[f"- {option}" for option in options]]
     plain = [f"Guess: {question}", *[f"  - {option}" for option in options]]
-    _display({"text/markdown": "\n".join([lines[0], "", *lines[1:]]), "text/plain": "\n".join(plain)})
+    show_bundle({"text/markdown": "\n".join([lines[0], "", *lines[1:]]), "text/plain": "\n".join(plain)})
 
 
 def check(answer: Any, holds: Callable[[Any], bool], hint: str) -> None:
@@ -151,21 +156,6 @@ def versions(*packages: str) -> None:
     print("last run with " + ", ".join(found))
 
 
-def _shell() -> Any | None:
-    """The running IPython shell, or None outside of notebooks."""
-    return sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-
-
-def _display(bundle: dict[str, Any]) -> None:
-    """Show a bundle of media types in a notebook; print its text elsewhere."""
-    if _shell() is None:
-        print(bundle["text/plain"])
-        return
-    from IPython.display import display
-
-    display(bundle, raw=True)
-
-
 def run_place(recipe: str) -> Path:
     """Where the run of a recipe lies or will lie: `runs/<recipe>` here, in a folder above, or in the repository."""
     here, repository = Path.cwd(), Path(__file__).resolve().parents[2]
@@ -191,46 +181,6 @@ def run_folder(recipe: str, given: str | os.PathLike | None = None) -> Path:
     return place
 
 
-def table(header: Sequence[Any], rows: Sequence[Sequence[Any]]) -> None:
-    """Show rows under a header as a table; numbers with three significant digits."""
-    from mobileclip2_lite.reports.page import Table, to_markdown
-
-    cells = [[f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
-    text = to_markdown("", [Table([str(name) for name in header], cells)]).partition("\n\n")[2]
-    _display({"text/markdown": text, "text/plain": text})
-
-
-def verdicts(*words: str, results: str | os.PathLike | None = None) -> dict[str, str]:
-    """Show the ledger's claims whose text holds one of some words, with effect, seeds and verdict.
-
-    Args:
-        words: such as `ensemble`; without any, all claims.
-        results: folder of recorded lines; None for the package's own.
-
-    Returns:
-        Claim and measure -> verdict: agrees, disagrees, cannot tell, or not tested.
-
-    Raises:
-        ValueError: no claim holds any of the words.
-    """
-    from mobileclip2_lite.studies import claims
-    from mobileclip2_lite.studies.ledger import shown_effect
-    from mobileclip2_lite.studies.recorded import all_lines, results_folder
-
-    found = [
-        entry
-        for entry in claims.entries(all_lines(results_folder(results)))
-        if not words or any(word.lower() in entry.claim.text.lower() for word in words)
-    ]
-    if not found:
-        raise ValueError(f"no claim of the ledger holds {' or '.join(words)}: see docs/claims.md")
-    rows = []
-    for claim_, effect, verdict, *_ in found:
-        rows.append([claim_.text, claims.MEASURES[claim_.measure], shown_effect(effect), f"**{verdict}**"])
-    table(["claim", "measure", "effect in points (95 % interval)", "verdict"], rows)
-    return {f"{entry.claim.text} ({claims.MEASURES[entry.claim.measure]})": entry.verdict for entry in found}
-
-
 def show(fn: Callable | type) -> None:
     """Show the library's own source of a function or class, highlighted, with the file and line where it stands."""
     import inspect
@@ -240,7 +190,7 @@ def show(fn: Callable | type) -> None:
     path = Path(inspect.getsourcefile(fn) or "?")
     inside = path.relative_to(path.parents[len((fn.__module__ or "").split(".")) - 1]) if "." in fn.__module__ else path
     where = f"{inside.as_posix()}, line {inspect.getsourcelines(fn)[1]}"
-    _display({"text/markdown": f"`{where}`\n\n```python\n{source}\n```", "text/plain": f"# {where}\n{source}"})
+    show_bundle({"text/markdown": f"`{where}`\n\n```python\n{source}\n```", "text/plain": f"# {where}\n{source}"})
 
 
 def record(fixed: Mapping[str, Any] | None = None, **values: float | int | str | bool | list | dict | None) -> None:
@@ -259,7 +209,7 @@ def record(fixed: Mapping[str, Any] | None = None, **values: float | int | str |
     data = to_json({**({"fixed": dict(fixed)} if fixed else {}), **values})
     json.dumps(data)
     lines = [f"{key} = {value:.4g}" if isinstance(value, float) else f"{key} = {value}" for key, value in data.items()]
-    _display({RECORD: data, "text/plain": "\n".join(lines)})
+    show_bundle({RECORD: data, "text/plain": "\n".join(lines)})
 
 
 def recorded(path: str | os.PathLike) -> dict[str, Any]:

@@ -382,14 +382,16 @@ def test_notebook_has_the_anatomy_of_the_course(path):
     assert cells[0]["cell_type"] == "markdown"
     assert re.match(r"# \S", source(cells[0])), "a title, then what it is about"
     code = code_cells(path)
-    asks = ("notebook.guess(", "answer_")  # a guess, and what an exercise leaves to the reader
-    assert 12 <= sum(not source(cell).startswith(asks) for cell in code) <= 30
+    assert 12 <= len(code) <= 30
+    assert any(source(cell).startswith("notebook.guess(") for cell in code), "the reader guesses before a reveal"
+    exercises = [cell for cell in code if "exercise" in tags(cell)]
+    assert [source(cell).split(" ")[0] for cell in exercises] == [f"answer_{number}" for number in range(1, 6)]
+    assert all("notebook.check(" in source(cell) for cell in exercises), "each exercise has a check"
     by_hand = [cell for cell in code if "by-hand" in tags(cell)]
     assert by_hand, "one part is done by hand"
     for cell in code:
         defined = [node for node in ast.walk(parsed(cell)) if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
-        allowed = cell in by_hand or "callback" in tags(cell)  # what a loop of the library calls
-        assert not defined or allowed, f"{defined[0].name} belongs in the library"
+        assert not defined or cell in by_hand, f"{defined[0].name} belongs in the library"
     for cell in by_hand:
         lines = [line for line in source(cell).splitlines() if line.strip() and not line.strip().startswith("#")]
         assert len(lines) <= 15
@@ -398,9 +400,16 @@ def test_notebook_has_the_anatomy_of_the_course(path):
             "proves itself"
         )
     assert "record(" in source(code[-1]), "the last cell records what the tests read"
-    text = "\n".join(source(cell) for cell in cells if cell["cell_type"] == "markdown").lower()
-    assert "exercise" in text
-    assert "recap" in text
+    text = "\n".join(source(cell) for cell in cells if cell["cell_type"] == "markdown")
+    asked = ("**The question: ", "Prerequisites: ", "Time: ", "Paper: ")
+    assert all(part in source(cells[0]) for part in asked), "the first cell asks, and says what it takes"
+    order = (r"^## .*Is the (comparison|control) fair\?", "^## Here and in the paper", "^## Recap", "^## Next")
+    places = [found.start() if (found := re.search(part, text, re.MULTILINE)) else -1 for part in order]
+    assert -1 not in places, f"nothing of {order[places.index(-1)]}"
+    assert places == sorted(places), "the order of the course"
+    graded = re.findall(r"^\d\. \*\((?:5 minutes|20 minutes|an evening)\)\*", text, re.MULTILINE)
+    assert len(graded) == 5, "five exercises, each with its time"
+    assert "**Ask yourself:**" in text
 
 
 @notebooks
