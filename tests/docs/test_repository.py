@@ -145,6 +145,29 @@ def test_links_to_files_lead_somewhere():
                 assert (ROOT / name).parent.joinpath(target).exists(), f"{name} links to {target}"
 
 
+def test_links_of_notebooks_lead_somewhere():
+    checked = 0
+    for path in (*NOTEBOOKS, *ROOT.glob("notebooks/solutions/*.ipynb")):
+        cells = json.loads(path.read_text("utf-8"))["cells"]
+        for text in (source(cell) for cell in cells if cell["cell_type"] == "markdown"):
+            for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+                if "://" not in target:
+                    checked += 1
+                    assert (path.parent / target).exists(), f"{path.name} links to {target}"
+    assert checked > 50
+
+
+def test_binder_installs_what_there_is():
+    yaml = pytest.importorskip("yaml")
+    program = read(".binder/postBuild")
+    assert program.startswith("#!/usr/bin/env bash\n")
+    asked = re.search(r'--editable "\.\[([a-z,]+)\]"', program)[1]
+    assert set(asked.split(",")) <= set(pyproject()["project"]["optional-dependencies"])
+    assert "--constraint constraints.txt" in program
+    python = [yaml.safe_load(read(name))["dependencies"][0] for name in ("environment.yml", ".binder/environment.yml")]
+    assert python[0] == python[1]
+
+
 # --- packaging ------------------------------------------------------------------------------------------------------
 
 
