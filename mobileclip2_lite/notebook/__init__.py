@@ -16,7 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mobileclip2_lite.notebook import hints
 from mobileclip2_lite.notebook.dials import dial, search_box
+from mobileclip2_lite.notebook.naming import naming_box
 from mobileclip2_lite.notebook.output import shell, show_bundle, table
 from mobileclip2_lite.notebook.readings import study, tally, temperatures, verdicts
 from mobileclip2_lite.reports.figures import CYCLE, STYLE, bars, curves, figure, heatmap, images, mark, png
@@ -32,6 +34,7 @@ __all__ = [
     "heatmap",
     "images",
     "mark",
+    "naming_box",
     "record",
     "recorded",
     "run_folder",
@@ -58,7 +61,7 @@ STRICT = ("lite",)
 
 
 def setup(recipe: str = "") -> None:
-    """Make a notebook quiet and its figures uniform; call it before torch is imported.
+    """Make a notebook quiet and its figures uniform, and errors end in what to do; call it before torch is imported.
 
     Sets `OMP_WAIT_POLICY=passive` unless the reader has set it: with another busy process on the machine, torch's
     spinning threads are otherwise 20 to 40 times slower. Says so in one line where it comes too late.
@@ -79,6 +82,7 @@ def setup(recipe: str = "") -> None:
     matplotlib.rcParams.update({**STYLE, "axes.prop_cycle": matplotlib.cycler(color=CYCLE)})
     running = shell()
     if running is not None:
+        hints.register(running)
         running.display_formatter.formatters["image/png"].for_type(Figure, png)
 
 
@@ -103,7 +107,7 @@ def claim(sentence: str, holds: bool, **numbers: Any) -> None:
     wanted = [part for _, part, _, _ in string.Formatter().parse(sentence) if part]
     for name in wanted:
         if name.split(".")[0].split("[")[0] not in known:
-            raise NameError(f"claim: {name!r} is neither given nor a variable here")
+            raise NameError(f"claim: {name!r} is neither given nor a variable here: run the cells above first")
     text = sentence.format_map(known)
     if holds:
         show_bundle({"text/markdown": f"✓ {text}", "text/plain": f"✓ {text}"})

@@ -119,7 +119,8 @@ def search_box(index: Index, text: str = "", top: int = 8, side: int = 110) -> A
 
     def update(change: dict | None = None) -> None:
         hits = index.search(box.value, top=top) if box.value.strip() else []
-        shown.children = [thumbnail(hit) for hit in hits]
+        words = "Nothing is indexed." if box.value.strip() else "Type what to look for, and press Enter."
+        shown.children = [thumbnail(hit) for hit in hits] or [ipywidgets.Label(words)]
 
     box.observe(update, names="value")
     update()

@@ -1,4 +1,8 @@
-"""JupyterLab in a browser: a notebook opens, runs, and its dial is turned from the keyboard and changes the image."""
+"""JupyterLab in a browser: a notebook opens and runs, its dial is turned and names are typed, and the images change.
+
+Skipped, with the reason, where playwright, JupyterLab or Chromium is missing. The model behind the playground is made
+up, so that torch is not loaded; tests/notebook/test_naming.py asks a real one. Screenshots lie in the test's folder.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +25,9 @@ WAIT = 120_000
 CELLS = (
     "from mobileclip2_lite import notebook\n\nnotebook.setup('tiny')",
     "notebook.dial(lambda axes, width: axes.bar(['a bar'], [width]), 'height', [1, 2, 3, 4, 5], share='y')",
+    "import numpy as np\n\nfrom mobileclip2_lite.notebook import naming\n\n"
+    "naming.probabilities = lambda loaded, image, names, templates: [1 / (place + 2) for place in range(len(names))]\n"
+    "notebook.naming_box(None, [np.full((8, 8, 3), grey, np.uint8) for grey in (80, 180)], 'dog, cat', ['{}'])",
     "notebook.claim('two and two are {four}', 2 + 2 == 4, four=2 + 2)",
 )
 
@@ -97,29 +104,46 @@ def tab(lab):
         browser.close()
 
 
+def pixels(image) -> str:
+    """What an image in the page shows."""
+    script = "async (node) => Array.from(new Uint8Array(await (await fetch(node.src)).arrayBuffer())).join()"
+    return image.evaluate(script)
+
+
+def changed(image, before: str) -> str:
+    """The image's pixels once they are others."""
+    return wait_for(lambda: ((now := pixels(image)) != before and now) or None, 60)
+
+
 @pytest.mark.slow
-def test_a_dial_is_turned_from_the_keyboard_and_changes_the_image(tab, tmp_path):
+def test_a_dial_is_turned_and_names_are_typed_and_the_images_change(tab, tmp_path):
     tab.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
     tab.get_by_text("Python 3", exact=False).first.wait_for()
     tab.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
     tab.locator(".lm-Menu-itemLabel", has_text="Run All Cells").first.click()
     tab.get_by_text("two and two are 4").wait_for()
-    handle, image = tab.locator(".noUi-handle").first, tab.locator("img.widget-image, .widget-image img").first
-    handle.wait_for()
-    image.wait_for()
+    views = tab.locator("img.widget-image, .widget-image img")
+    handle, dialled, named = tab.locator(".noUi-handle").first, views.nth(0), views.nth(1)
+    for part in (handle, dialled, named):
+        part.wait_for()
     assert tab.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
     assert tab.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.error']").count() == 0
+    tab.screenshot(path=str(tmp_path / "opened.png"))
 
-    def pixels() -> str:
-        script = "async (node) => Array.from(new Uint8Array(await (await fetch(node.src)).arrayBuffer())).join()"
-        return image.evaluate(script)
-
-    before = pixels()
-    tab.screenshot(path=str(tmp_path / "before.png"))
+    before = pixels(dialled)
     handle.focus()
     handle.press("ArrowRight")
-    after = wait_for(lambda: ((now := pixels()) != before and now) or None, 60)
-    assert after != before
-    tab.screenshot(path=str(tmp_path / "after.png"))
+    changed(dialled, before)
     handle.press("ArrowLeft")
-    assert wait_for(lambda: pixels() == before or None, 60), "turned back, the image is the old one"
+    assert wait_for(lambda: pixels(dialled) == before or None, 60), "turned back, the image is the old one"
+
+    before, line = pixels(named), tab.locator(".widget-text input").first
+    line.fill("dog, cat, cow")
+    line.press("Enter")
+    with_cow = changed(named, before)
+    tab.screenshot(path=str(tmp_path / "three-names.png"))
+    line.fill("dog")
+    line.press("Enter")
+    tab.get_by_text("Type two names or more").wait_for()
+    assert pixels(named) == with_cow, "the last answer stays"
+    tab.screenshot(path=str(tmp_path / "one-name.png"))

@@ -13,7 +13,7 @@ def lines(row: str, share: float, seeds: int = 3, spread: float = 0.0) -> list[d
     """A line a seed whose hits are `share` of 400 items, `spread` more and less from seed to seed."""
     found = []
     for seed in range(seeds):
-        hits = np.arange(400) < 400 * (share + spread * (seed - 1))
+        hits = np.arange(400) < round(400 * (share + spread * (seed - 1)))
         per_measure = {
             "metrics": dict.fromkeys(claims.MEASURES, float(hits.mean())),
             "hits": dict.fromkeys(claims.MEASURES, intervals.pack(np.random.default_rng(seed).permutation(hits))),

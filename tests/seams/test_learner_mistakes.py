@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import re
 from pathlib import Path
@@ -17,9 +18,12 @@ from mobileclip2_lite import notebook, recipes
 from mobileclip2_lite.deployment import search
 from mobileclip2_lite.evaluation import measures
 from mobileclip2_lite.models.embedded import load_captioner
+from mobileclip2_lite.notebook import hints, naming
 from mobileclip2_lite.notebook.book import make_book
+from mobileclip2_lite.notebook.copies import source
 from mobileclip2_lite.work.folder import StageMismatch
 
+ROOT = Path(__file__).resolve().parents[2]
 PLAIN = dataclasses.replace(
     recipes.tiny().control, samples=16, batch_size=8, evaluate_every=0, checkpoint_every=0, tracker="none", workers=0
 )
@@ -124,5 +128,76 @@ def test_a_folder_that_holds_other_work_is_left_alone(there):
 
 
 def test_a_claim_names_the_variable_that_it_lacks():
-    with pytest.raises(NameError, match="'gain' is neither given nor a variable here"):
+    with pytest.raises(NameError, match="'gain' is neither given nor a variable here: run the cells above first"):
         notebook.claim("a gain of {gain}", True)
+
+
+# --- errors of Python and of the machine, with a sentence below them in a notebook -----------------------------------
+
+HINTS = {
+    "a cell that was left out": (NameError("name 'ensemble' is not defined", name="ensemble"), "run the cells above"),
+    "the kernel of another environment": (ModuleNotFoundError("No module named 'timm'", name="timm"), "`make lab`"),
+    "a run interrupted": (KeyboardInterrupt(), "Run the cell again: stages and trainings go on where they stopped"),
+    "a full disk": (OSError(errno.ENOSPC, "No space left on device"), "free some space and run the cell again"),
+    "a folder of somebody else": (PermissionError(errno.EACCES, "Permission denied", "/x"), "name another folder"),
+    "a path from another folder": (FileNotFoundError(errno.ENOENT, "No such file", "my"), "give the whole path"),
+    "a batch larger than the memory": (RuntimeError("CUDA out of memory. Tried"), "lower batch_size"),
+    "numbers that are not the published ones": (notebook.ClaimFailed("no longer true"), "compare the versions"),
+}
+
+
+@pytest.mark.parametrize("mistake", HINTS)
+def test_an_error_of_the_machine_has_a_sentence_that_says_what_to_do(mistake):
+    error, wanted = HINTS[mistake]
+    assert wanted in hints.hint(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        None,
+        ValueError("an answer of ours"),
+        FileNotFoundError("no run of recipe 'tiny': `make run RECIPE=tiny` makes it"),
+        ModuleNotFoundError("needs anywidget: pip install 'mobileclip2_lite[notebooks]'", name="anywidget"),
+    ],
+)
+def test_an_error_that_says_it_itself_has_no_second_sentence(error):
+    assert hints.hint(error) == ""
+
+
+def test_the_hint_stands_below_the_cell_once(capsys):
+    registered = SimpleNamespace(callbacks={"post_run_cell": []})
+    registered.register = lambda name, function: registered.callbacks[name].append(function)
+    for _ in range(2):
+        hints.register(SimpleNamespace(events=registered))
+    (shown,) = registered.callbacks["post_run_cell"]
+    shown(SimpleNamespace(error_in_exec=None))
+    assert capsys.readouterr().out == ""
+    shown(SimpleNamespace(error_in_exec=KeyboardInterrupt()))
+    assert capsys.readouterr().out.startswith("→ Interrupted. Run the cell again")
+
+
+def test_the_first_notebook_installs_nothing_where_there_is_no_repository(tmp_path, monkeypatch):
+    cells = json.loads((ROOT / "notebooks" / "00_start_here.ipynb").read_text("utf-8"))["cells"]
+    (install,) = [cell for cell in map(source, cells) if "find_spec(" in cell]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: pytest.fail("installs"))
+    with pytest.raises(FileNotFoundError, match="open this notebook inside the whole repository"):
+        exec(compile(install, "00_start_here", "exec"), {})  # our own tracked file
+
+
+# --- the playground answers in words --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("line", ["", "dog", " dog , dog ", ",,"])
+def test_too_few_names_are_answered_in_words(line):
+    with pytest.raises(ValueError, match="Type two names or more, with commas between them"):
+        naming.read_names(line)
+    assert naming.read_names(" dog, cat ,dog") == ["dog", "cat"]
+
+
+def test_an_upload_that_is_no_image_is_answered_in_words(there):
+    with pytest.raises(ValueError, match="choose a JPEG, PNG or WebP file"):
+        naming.uploaded((there.place / "letter.png").read_bytes())
+    assert naming.uploaded((there.place / "album" / "mine.png").read_bytes()).size == (32, 32)
