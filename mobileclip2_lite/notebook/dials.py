@@ -66,6 +66,9 @@ def dial(
         draw(cell, value)
         cell.set_title(f"{label} = {value}", loc="left", size=10)
     limits = shared_limits(cells, share)
+    for cell in cells[1:] if "y" in share else ():  # what the first panel says holds for all
+        cell.tick_params(labelleft=False)
+        cell.set_ylabel("")
     if not in_notebook():
         return
     from IPython.display import display

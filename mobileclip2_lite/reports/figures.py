@@ -131,8 +131,16 @@ def heatmap(
     digits: int | None = None,
     limits: tuple[float, float] | None = None,
     axes: Axes | None = None,
+    images: Sequence[Any] | None = None,
 ) -> Figure:
-    """A matrix as a picture, such as similarities (images down, texts across), with its numbers when there are few."""
+    """A matrix as a picture, such as similarities (images down, texts across), with its numbers when there are few.
+
+    Args:
+        rows, columns: names at the edges, shortened.
+        digits: of the numbers; None for two, and for none where they are many.
+        limits: values of the darkest and the lightest colour; None for the matrix's own.
+        images: thumbnails in place of the rows' names, of any form that `images` takes.
+    """
     matrix = np.asarray(matrix, dtype=float)
     made = axes.figure if axes is not None else None
     if axes is None:
@@ -141,7 +149,11 @@ def heatmap(
     axes.imshow(matrix, cmap="cividis", vmin=low, vmax=high, aspect="auto")
     axes.grid(visible=False)
     axes.set_xticks(range(matrix.shape[1]), [_short(c, 26) for c in columns], rotation=35, ha="right", size=8)
-    axes.set_yticks(range(matrix.shape[0]), [_short(r, 34) for r in rows], size=8)
+    axes.set_yticks(
+        range(matrix.shape[0]), [_short(r, 34) for r in rows] if images is None else [""] * len(rows), size=8
+    )
+    if images is not None:
+        _thumbnails(axes, images)
     _title(axes, title)
     if matrix.size <= 144 or digits is not None:
         for (i, j), value in np.ndenumerate(matrix):
@@ -149,6 +161,17 @@ def heatmap(
             axes.text(j, i, f"{value:.{2 if digits is None else digits}f}", ha="center", va="center", size=8)
             axes.texts[-1].set_color("white" if dark else "black")
     return made
+
+
+def _thumbnails(axes: Axes, pictures: Sequence[Any], side: float = 22.0) -> None:
+    """Small pictures left of the rows of a heatmap, `side` points each."""
+    from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+
+    for row, picture in enumerate(pictures):
+        pixels = pixels_of(picture)
+        small = OffsetImage(pixels, zoom=side / max(pixels.shape[:2]))
+        place = {"xybox": (-5, 0), "xycoords": axes.get_yaxis_transform(), "boxcoords": "offset points"}
+        axes.add_artist(AnnotationBbox(small, (0, row), box_alignment=(1, 0.5), frameon=False, pad=0, **place))
 
 
 def curves(

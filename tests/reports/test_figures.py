@@ -83,3 +83,14 @@ def test_roles_keep_their_colours_and_no_colour_is_used_twice():
     colours = figures._colours(labels)
     assert colours[:3] == [figures.COLOURS[role] for role in ("control", "student", "teacher")]
     assert len(set(colours)) == len(labels)
+
+
+def test_a_heatmap_shows_thumbnails_in_place_of_names():
+    from matplotlib.offsetbox import AnnotationBbox
+
+    pictures = [np.full((40, 20, 3), grey, np.uint8) for grey in (0, 255)]
+    made = figures.heatmap(np.eye(2), ["a", "b"], ["c", "d"], images=pictures)
+    boxes = [artist for artist in made.axes[0].artists if isinstance(artist, AnnotationBbox)]
+    assert [box.xy for box in boxes] == [(0, 0), (0, 1)]
+    assert [text.get_text() for text in made.axes[0].get_yticklabels()] == ["", ""]
+    assert not figures.heatmap(np.eye(2), ["a", "b"], ["c", "d"]).axes[0].artists
