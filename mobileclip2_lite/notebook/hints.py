@@ -48,10 +48,9 @@ def register(running: Any) -> None:
     """Show the hint below every cell that ends in such an error.
 
     Args:
-        running: the IPython shell; a second call changes nothing.
+        running: the IPython shell, which takes a function once however often it is registered.
     """
-    if not any(getattr(one, "__name__", "") == _show.__name__ for one in running.events.callbacks["post_run_cell"]):
-        running.events.register("post_run_cell", _show)
+    running.events.register("post_run_cell", _show)
 
 
 def _show(result: Any) -> None:

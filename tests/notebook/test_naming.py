@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -51,7 +53,8 @@ def test_the_widget_answers_and_says_in_words_what_it_cannot():
     assert shown.value == before, "the last answer stays"
     line.value = "dog, cow"
     assert said.value == ""
-    upload.set_trait("value", ({"name": "x.png", "type": "image/png", "size": 1, "content": memoryview(b"x")},))
+    file = {"name": "x.png", "type": "image/png", "size": 1, "content": memoryview(b"x")}
+    upload.value = ({**file, "last_modified": datetime(2026, 1, 1, tzinfo=UTC)},)
     assert "choose a JPEG, PNG or WebP file" in said.value
 
 

@@ -166,15 +166,14 @@ def test_an_error_that_says_it_itself_has_no_second_sentence(error):
 
 
 def test_the_hint_stands_below_the_cell_once(capsys):
-    registered = SimpleNamespace(callbacks={"post_run_cell": []})
-    registered.register = lambda name, function: registered.callbacks[name].append(function)
+    events = pytest.importorskip("IPython.core.events")
+    manager = events.EventManager(None, events.available_events)
     for _ in range(2):
-        hints.register(SimpleNamespace(events=registered))
-    (shown,) = registered.callbacks["post_run_cell"]
-    shown(SimpleNamespace(error_in_exec=None))
+        hints.register(SimpleNamespace(events=manager))
+    manager.trigger("post_run_cell", SimpleNamespace(error_in_exec=None))
     assert capsys.readouterr().out == ""
-    shown(SimpleNamespace(error_in_exec=KeyboardInterrupt()))
-    assert capsys.readouterr().out.startswith("→ Interrupted. Run the cell again")
+    manager.trigger("post_run_cell", SimpleNamespace(error_in_exec=KeyboardInterrupt()))
+    assert capsys.readouterr().out.count("→ Interrupted. Run the cell again") == 1
 
 
 def test_the_first_notebook_installs_nothing_where_there_is_no_repository(tmp_path, monkeypatch):
