@@ -57,7 +57,8 @@ def verdicts(*words: str, results: str | os.PathLike | None = None) -> dict[str,
         measure, seeds = claims.MEASURES[claim.measure], effect.seeds if effect else ""
         rows.append([claim.text, measure, shown_effect(effect), seeds, f"**{verdict}**"])
     table(["claim", "measure", "effect in points (95 % interval)", "seeds", "verdict"], rows)
-    say(" ".join(_read(entry) for entry in found if entry.verdict in ("agrees", "disagrees")) or "Nothing is decided.")
+    decided = [f"- {_read(entry)}" for entry in found if entry.verdict in ("agrees", "disagrees")]
+    say("\n".join(decided) or "Nothing is decided.")
     named = {f"{entry.claim.text} ({claims.MEASURES[entry.claim.measure]})": entry.verdict for entry in found}
     tally(named)
     return named
@@ -114,8 +115,10 @@ def study(name: str, measures: Sequence[str] = MEASURES, results: str | os.PathL
         raise KeyError(f"{name!r} is no study: one of {', '.join(STUDIES)}")
     whole, ladder = STUDIES[name], recorded.read_rows(results)
     missing = [label for label, row in whole.rows.items() if not ladder.get(row)]
-    if len(missing) == len(whole.rows):
-        say(f"No line is recorded of “{name}”: `mobileclip2-lite study '{name}' --recipe study --record`.")
+    if len(missing) > len(whole.rows) - 2:
+        alone = [label for label in whole.rows if label not in missing]
+        what = f"Of “{name}” only {alone[0]} is recorded" if alone else f"No line is recorded of “{name}”"
+        say(f"{what}, so nothing is compared: `mobileclip2-lite study '{name}' --recipe study --record`.")
         return {}
     there = recorded.there(whole, ladder)
     table(*recorded.study_table(ladder, there, measures))
@@ -143,11 +146,9 @@ def _highest(measure: str, standings: Sequence[Standing]) -> str:
     from mobileclip2_lite.reports.run import percent
     from mobileclip2_lite.studies.claims import LEAST_SEEDS
 
-    first, *others = standings
+    first, second = standings[:2]
+    lead = first.mean - second.mean
     said = f"In {measure}, **{first.label}** is highest ({percent(first.mean)} %, {_seeds(first.seeds)})"
-    if not others:
-        return f"{said}."
-    second, lead = others[0], first.mean - others[0].mean
     said += f", {100 * lead:.1f} points above {second.label}"
     if min(first.seeds, second.seeds) < LEAST_SEEDS:
         return f"{said}, with too few seeds to rank them."

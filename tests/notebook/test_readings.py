@@ -55,8 +55,14 @@ def test_a_tally_counts_and_refuses_what_is_no_verdict(capsys):
 
 def test_a_study_says_what_is_highest_and_what_is_missing(tmp_path, capsys):
     assert notebook.study("ladder", results=tmp_path) == {}
-    assert "No line is recorded of “ladder”: `mobileclip2-lite study 'ladder'" in capsys.readouterr().out
-    recorded.append_rows(tmp_path, [*lines("control", 0.2, spread=0.01), *lines("+ captions", 0.7, spread=0.01)])
+    assert (
+        "No line is recorded of “ladder”, so nothing is compared: `mobileclip2-lite study 'ladder'"
+        in capsys.readouterr().out
+    )
+    recorded.append_rows(tmp_path, lines("control", 0.2, spread=0.01))
+    assert notebook.study("ladder", results=tmp_path) == {}
+    assert "Of “ladder” only control is recorded, so nothing is compared" in capsys.readouterr().out
+    recorded.append_rows(tmp_path, lines("+ captions", 0.7, spread=0.01))
     means = notebook.study("ladder", results=tmp_path)
     said = capsys.readouterr().out
     assert means == pytest.approx({"+ captions": 0.7, "control": 0.2})
