@@ -30,17 +30,23 @@ from mobileclip2_lite.pairs.tables import read_rows
 from mobileclip2_lite.views.decoding import SUFFIXES
 from mobileclip2_lite.views.images import from_base64, is_url, local_path
 from mobileclip2_lite.work.files import canonical, sha256_bytes, sha256_file
+from mobileclip2_lite.work.place import StorePath
 
 BESIDE = (".txt", ".caption")
 """Ends of the names of files that hold the text of an image."""
 
 
-def quick_digest(path: Path) -> str:
+def quick_digest(path: Path | StorePath) -> str:
     """A hash of a large file's size, beginning, middle and end: hardly any other content has the same."""
-    size = os.path.getsize(path)
+    size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())
+    starts = (0, max(0, size // 2 - 32768), max(0, size - 65536))
+    if isinstance(path, StorePath):  # these parts alone: the whole file is fetched when its turn comes
+        for start in starts:
+            digest.update(path.store.read(start, min(size, start + 65536)))
+        return digest.hexdigest()[:32]
     with open(path, "rb") as file:
-        for start in (0, max(0, size // 2 - 32768), max(0, size - 65536)):
+        for start in starts:
             file.seek(start)
             digest.update(file.read(65536))
     return digest.hexdigest()[:32]

@@ -9,7 +9,6 @@ Taught by notebooks/00_start_here.ipynb.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from collections.abc import Iterable
 from itertools import islice
@@ -23,14 +22,18 @@ from mobileclip2_lite.pairs.class_folders import class_of, class_source
 from mobileclip2_lite.pairs.records import Record, Source
 from mobileclip2_lite.pairs.tables import TABLE_SUFFIXES, is_table, read_rows
 from mobileclip2_lite.recipes import Pairs, World
+from mobileclip2_lite.shards.samples import shard_names
 from mobileclip2_lite.views.decoding import SUFFIXES
 from mobileclip2_lite.views.images import local_path
 from mobileclip2_lite.work.files import scan, to_json
+from mobileclip2_lite.work.place import StorePath, place_of
+from mobileclip2_lite.work.store import url_of
 
 __all__ = ["Record", "Source", "open_source"]
 
 ACCEPTED = (
-    "emoji_world, a folder, a .csv, .tsv, .jsonl or .parquet file, WebDataset tars (path/{000..003}.tar), or hf:NAME"
+    "emoji_world, a folder, a .csv, .tsv, .jsonl or .parquet file, WebDataset tars (path/{000..003}.tar, also "
+    "s3:// and other URLs), or hf:NAME"
 )
 FOLDER_TEXT = "folder"
 """What `?text=` may ask for: the name of an image's folder."""
@@ -79,6 +82,8 @@ def open_source(settings: Pairs, world: World | None = None, seed: int = 0, data
         return _world_source(settings, world or World(), seed)
     if name.startswith("hf:"):
         return hub.hub_source(name, settings, seed)
+    if url_of(name):
+        return _stored_source(place_of(name), settings)
     path, asked, text = options_asked(name)
     if text and not (path.is_dir() and text == FOLDER_TEXT):
         raise ValueError(f"{name}: ?text={FOLDER_TEXT} is for a folder with a folder of images for each class")
@@ -122,13 +127,21 @@ def _world_source(settings: Pairs, world: World, seed: int) -> Source:
     return source
 
 
+def _stored_source(where: StorePath, settings: Pairs) -> Source:
+    """Tars of a store: by name, braces or wildcards, or all of a folder's (those of its manifest, if it has one)."""
+    if str(where).lower().endswith(tars.SUFFIXES):
+        found = tars.expand(str(where))
+    else:
+        found = [where / name for name in shard_names(where)]
+    return tars.tar_source(found, settings.image_key, settings.text_key)
+
+
 def _tars_source(pattern: Path, settings: Pairs, asked: str | None) -> Source:
     """Tars by name, braces or wildcards; of those that a wildcard finds, one split."""
     found = tars.expand(str(pattern))
     if not asked and "*" not in str(pattern) and "?" not in str(pattern):
         return tars.tar_source(found, settings.image_key, settings.text_key)
-    folder = Path(os.path.commonpath([path.absolute().parent for path in found]))
-    of = [splits.split_of(path.absolute().relative_to(folder).as_posix()) for path in found]
+    of = [splits.split_of(name) for name in tars.names_of(found)]
     chosen, notes = splits.choose(of, asked, str(pattern), ["tar"] * len(of))
     source = tars.tar_source([found[k] for k in chosen], settings.image_key, settings.text_key)
     source.notes |= notes

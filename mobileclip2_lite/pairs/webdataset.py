@@ -17,6 +17,7 @@ from mobileclip2_lite.pairs.files import quick_digest
 from mobileclip2_lite.pairs.records import TEXT_COLUMNS, Record, Source, uid_of, user_meta
 from mobileclip2_lite.shards.tar_members import IMAGES, ShardError, list_samples
 from mobileclip2_lite.shards.tars import unpacked
+from mobileclip2_lite.work.place import StorePath, fetch_ahead, place_of
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 """Ends of file names that are read as WebDataset tars."""
@@ -30,15 +31,15 @@ def expand(pattern: str) -> list[Path]:
         FileNotFoundError: one of them does not exist, or nothing matches.
         ValueError: the braces do not match.
     """
-    if Path(pattern).is_file():
-        return [Path(pattern)]
+    if (whole := place_of(pattern)).is_file():
+        return [whole]
     from braceexpand import UnbalancedBracesError, braceexpand
 
     try:
         names = list(braceexpand(pattern, escape=False)) if "{" in pattern else [pattern]
     except UnbalancedBracesError as error:
         raise ValueError(f"{pattern}: {error}; write it as path/{{000..003}}.tar") from error
-    paths = [Path(p) for name in names for p in (sorted(glob.glob(name)) if "*" in name or "?" in name else [name])]
+    paths = [path for name in names for path in _matches(name)]
     missing = [str(path) for path in paths if not path.is_file()]
     if missing or not paths:
         what = (
@@ -50,6 +51,20 @@ def expand(pattern: str) -> list[Path]:
     return paths
 
 
+def _matches(name: str) -> list[Path | StorePath]:
+    where = place_of(name)
+    if "*" not in name and "?" not in name:
+        return [where]
+    return sorted(where.parent.glob(where.name) if isinstance(where, StorePath) else map(Path, glob.glob(name)))
+
+
+def names_of(paths: Sequence[Path | StorePath]) -> list[str]:
+    """The paths relative to the folder that all of them lie in."""
+    whole = [path.absolute().as_posix() for path in paths]
+    folder = os.path.commonpath([name.rpartition("/")[0] for name in whole]).replace("\\", "/")
+    return [name[len(folder) :].lstrip("/") for name in whole]
+
+
 def tar_source(paths: Sequence[Path], image_key: str | None, text_key: str | None) -> Source:
     """The samples of `paths`, tar by tar.
 
@@ -57,14 +72,15 @@ def tar_source(paths: Sequence[Path], image_key: str | None, text_key: str | Non
         image_key: the member that holds the image (`jpg`); None takes the first with an image's extension.
         text_key: the member (`txt`) or the key in the `json` member that holds the text; None finds it.
     """
-    folder = Path(os.path.commonpath([path.absolute().parent for path in paths]))
-    names = [path.absolute().relative_to(folder).as_posix() for path in paths]
+    names = names_of(paths)
     identity = {"kind": "tars", "files": [[name, quick_digest(path)] for name, path in zip(names, paths, strict=True)]}
 
     def records(start: list[int]) -> Iterator[Record]:
         first, skip = start or (0, 0)
         for t in range(first, len(paths)):
             done = skip if t == first else 0
+            for soon in paths[t + 1 : t + 3]:
+                fetch_ahead(soon)
             for number, (key, group) in enumerate(_groups(paths[t], image_key, text_key), 1):
                 if number > done:
                     yield _record(names[t], key, group, [t, number], image_key, text_key)

@@ -102,6 +102,20 @@ def test_every_stage_writes_to_a_bucket_what_it_writes_to_a_disk(store, tmp_path
     assert (tmp_path / "page.html").stat().st_size > 1000
 
 
+def test_pairs_are_made_of_tars_in_a_bucket(store, tmp_path):
+    write_pairs(tmp_path / "web", [[sample(10 * g + i) for i in range(4)] for g in range(3)])
+    write_pairs(place_of("s3://bucket/web"), [[sample(10 * g + i) for i in range(4)] for g in range(3)])
+    local = make_pairs(Pairs(source=str(tmp_path / "web" / "shard-{000000..000002}.tar"), count=0), tmp_path / "pairs")
+    for number, name in enumerate(
+        ("s3://bucket/web/shard-{000000..000002}.tar", "s3://bucket/web/*.tar", "s3://bucket/web")
+    ):
+        made = make_pairs(Pairs(source=name, count=0), tmp_path / f"pairs-{number}")
+        assert made["key"] == local["key"], "known by their content, wherever they lie"
+        assert made["source"] == name
+        assert works(files(tmp_path / f"pairs-{number}")).keys() == works(files(tmp_path / "pairs")).keys()
+        assert made["shards"] == local["shards"]
+
+
 def test_several_processes_reinforce_from_bucket_to_bucket(store, tmp_path):
     groups = [[sample(10 * g + i) for i in range(4)] for g in range(3)]
     write_pairs(tmp_path / "pairs", groups)
