@@ -24,8 +24,14 @@ from mobileclip2_lite.recipes import Recipe
 from mobileclip2_lite.work.crew import Spread
 from mobileclip2_lite.work.files import pretty, write_atomic
 from mobileclip2_lite.work.folder import Work, read_manifest
-from mobileclip2_lite.work.processes import environment
+from mobileclip2_lite.work.place import on_disk
+from mobileclip2_lite.work.processes import end_with_parent, environment
 
+RUN_NEEDS_DISK = (
+    "a whole run keeps trainings, timings and reports side by side: name a folder of a disk, or run its stages one by "
+    "one (pairs, filter, caption, reinforce, train), each of which takes a bucket"
+)
+"""Why no run goes to a store as a whole."""
 KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
 """glibc's: a training's process keeps freed memory, which each step would else be given anew, page by page."""
 
@@ -62,7 +68,7 @@ def run(recipe: Recipe, folder: str | os.PathLike | None = None, say: Callable[[
     """
     from mobileclip2_lite.reports.run import write_report
 
-    folder = Path(folder or Path("runs") / recipe.name)
+    folder = on_disk(folder or Path("runs") / recipe.name, RUN_NEEDS_DISK)
     make_data(recipe, folder, say)
     trained = [f"{kind}-seed{seed}/manifest.json" for kind in ("control", "student") for seed in recipe.seeds]
     with _timed(folder, "train", trained, say):
@@ -84,7 +90,7 @@ def make_data(recipe: Recipe, folder: str | os.PathLike, say: Callable[[str], No
     from mobileclip2_lite.pairs.collect import make_pairs
     from mobileclip2_lite.reinforcement.stage import reinforce
 
-    folder, (spread, precision) = Path(folder), crew(recipe)
+    folder, (spread, precision) = on_disk(folder, RUN_NEEDS_DISK), crew(recipe)
     folder.mkdir(parents=True, exist_ok=True)
     with _timed(folder, "pairs", ["pairs/manifest.json"], say):
         make_pairs(recipe.pairs, folder / "pairs", world=recipe.world)
@@ -140,7 +146,7 @@ def train_all(recipe: Recipe, folder: Path, jobs: int = 0) -> None:
     steps = sum(getattr(recipe, kind).samples // getattr(recipe, kind).batch_size for kind, _ in missing)
     with (
         environment(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="passive", **KEPT_MEMORY),
-        ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool,
+        ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), end_with_parent) as pool,
         tqdm(total=steps, unit="step", desc=f"{len(missing)} trainings", disable=None) as bar,
     ):
         futures = [pool.submit(_train_and_measure, recipe, folder, kind, seed) for kind, seed in missing]

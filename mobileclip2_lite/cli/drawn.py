@@ -49,7 +49,7 @@ def refuse_for_source(settings: Recipe, allowed: bool) -> None:
     Raises:
         ValueError: as `refuse_drawn`, for the first of scorer, captioners and teachers that is an embedded model.
     """
-    source = settings.pairs.source
+    source = settings.pairs.source.partition("?")[0]
     if allowed or source == "emoji_world" or ((place_of(source) / "manifest.json").is_file() and is_drawn(source)):
         return
     used = {"--teachers": settings.reinforce.teachers, "--captioners": settings.caption.captioners}

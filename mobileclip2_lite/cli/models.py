@@ -9,6 +9,7 @@ import tyro
 
 from mobileclip2_lite import recipes
 from mobileclip2_lite.cli.drawn import refuse_drawn, refuse_for_sets
+from mobileclip2_lite.work.place import on_disk
 
 Positional = tyro.conf.Positional
 
@@ -157,9 +158,10 @@ def _add_using(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         from PIL import Image
 
         from mobileclip2_lite import emoji_world
-        from mobileclip2_lite.deployment.export import export_onnx, table
+        from mobileclip2_lite.deployment.export import NEEDS_DISK, export_onnx, table
         from mobileclip2_lite.models.embedded import load
 
+        on_disk(out, NEEDS_DISK)
         loaded = load(model, device="cpu")
         scenes = emoji_world.retrieval_set(recipe.world, 32, side=256)
         texts = [captions[0] for captions in scenes.captions]
@@ -197,6 +199,7 @@ def _add_using(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
             allow_drawn: let models of the embedded world judge other images all the same.
         """
         from mobileclip2_lite.deployment.playground import (
+            NEEDS_DISK,
             check_runtime,
             drawn_album,
             folder_album,
@@ -205,6 +208,7 @@ def _add_using(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         )
         from mobileclip2_lite.deployment.towers import exported_folder
 
+        on_disk(out, NEEDS_DISK)
         if album:
             refuse_drawn((model,), album, "MODEL", allow_drawn)
         check_runtime(runtime)
@@ -249,11 +253,12 @@ def _add_searching(app: tyro.extras.SubcommandApp) -> None:
             least: cosine from which two images are the same.
             allow_drawn: let models of the embedded world judge other images all the same.
         """
-        from mobileclip2_lite.deployment.search import open_index
+        from mobileclip2_lite.deployment.search import NEEDS_DISK, open_index
         from mobileclip2_lite.reports.search import shown, write_search_page
 
         if not (text or image or duplicates):
             raise ValueError("search needs a text, --image, or --duplicates")
+        on_disk(folder, NEEDS_DISK)
         refuse_drawn((model or recipes.Reinforce().teachers[-1],), folder, "--model", allow_drawn)
         found = open_index(folder, model, index=index)
         hits = found.search(text, list(image), top, without) if text or image else []

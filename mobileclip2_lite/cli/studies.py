@@ -8,6 +8,7 @@ from pathlib import Path
 import tyro
 
 from mobileclip2_lite import recipes
+from mobileclip2_lite.work.place import on_disk
 
 Positional = tyro.conf.Positional
 
@@ -41,6 +42,7 @@ def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         from mobileclip2_lite.studies import recorded
         from mobileclip2_lite.studies.rows import STUDIES
 
+        out = on_disk(out, "a study keeps many trainings side by side: name a folder of a disk")
         names, folder = names or tuple(STUDIES), recorded.results_folder(results)
         jobs = recording.plan(names, recipe, out, folder, seeds, rows)
         failed = recording.run(jobs, workers, folder) if record else 0

@@ -23,9 +23,10 @@ import torch
 from torch import nn
 
 from mobileclip2_lite.costs.flops import count_flops, peak_memory
-from mobileclip2_lite.costs.latency_rows import Row, picture, read_jsonl, table, write_jsonl
+from mobileclip2_lite.costs.latency_rows import NEEDS_DISK, Row, picture, read_jsonl, table, write_jsonl
 from mobileclip2_lite.models.family import FAMILY
 from mobileclip2_lite.models.reparameterization import fold
+from mobileclip2_lite.work.place import on_disk
 from mobileclip2_lite.work.threads import torch_threads
 
 __all__ = [
@@ -194,6 +195,8 @@ def report(
         progress: called with each row of the table.
         settings: as `measure_model` and `measure` take them.
     """
+    if output is not None:
+        on_disk(output, NEEDS_DISK)
     rows: list[Row] = []
     for line in table([]).splitlines():
         progress(line)

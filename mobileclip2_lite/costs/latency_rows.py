@@ -15,6 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from mobileclip2_lite.models.family import FAMILY
+from mobileclip2_lite.work.place import on_disk
+
+NEEDS_DISK = "lines are appended to a file, which no store can: name a file of a disk"
+"""Why no rows are written to a store."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Row:
 
 def write_jsonl(rows: Iterable[Row], path: str | os.PathLike) -> Path:
     """Append rows as JSON lines."""
-    path = Path(path)
+    path = on_disk(path, NEEDS_DISK)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a", encoding="utf-8") as file:
         for row in rows:

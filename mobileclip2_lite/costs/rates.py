@@ -14,7 +14,6 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -24,6 +23,7 @@ from mobileclip2_lite.views import decoding
 from mobileclip2_lite.views.drawing import draw
 from mobileclip2_lite.views.replay import replay_pixels
 from mobileclip2_lite.work.files import pretty, write_atomic
+from mobileclip2_lite.work.place import place_of
 from mobileclip2_lite.work.randomness import rng
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def measure(
 
 def write_rates(rates: Rates, path: str | os.PathLike) -> None:
     """Keep rates as JSON."""
-    write_atomic(Path(path), pretty(dataclasses.asdict(rates)))
+    write_atomic(path, pretty(dataclasses.asdict(rates)))
 
 
 def read_rates(path: str | os.PathLike) -> Rates:
@@ -160,7 +160,7 @@ def read_rates(path: str | os.PathLike) -> Rates:
         ValueError: the file is not of that kind; names it.
     """
     try:
-        return Rates(**json.loads(Path(path).read_text("utf-8")))
+        return Rates(**json.loads(place_of(path).read_text("utf-8")))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} holds no rates ({error}): write it with `plan --measure --rates {path}`") from error
 

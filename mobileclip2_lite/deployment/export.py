@@ -34,7 +34,10 @@ from mobileclip2_lite.models.reparameterization import fold
 from mobileclip2_lite.models.sentence_encoder import TOKENIZER_FILE, WordPiece
 from mobileclip2_lite.models.tokenizer import CLIP_VOCABULARY, tokenizer_settings
 from mobileclip2_lite.work.files import pretty, write_atomic
+from mobileclip2_lite.work.place import on_disk
 
+NEEDS_DISK = "an export is run and compared where it is written: write it to a disk, and copy it"
+"""Why no export is written to a store."""
 PRECISIONS = ("fp32", "fp16", "int8")
 TOLERANCE = 1e-4
 """Largest allowed difference of a unit feature's entries between PyTorch and the fp32 export."""
@@ -116,7 +119,7 @@ def export_onnx(
         raise ValueError(f"unknown precisions {unknown}; there are {', '.join(PRECISIONS)}")
     if "int8" in precisions and not images:
         raise ValueError("int8 needs images: some dozens of real ones, to measure the range of activations")
-    folder = Path(folder)
+    folder = on_disk(folder, NEEDS_DISK)
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for tower in TOWERS:

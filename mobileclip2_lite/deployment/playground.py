@@ -33,11 +33,14 @@ from mobileclip2_lite.deployment.runtime import Exported, load_exported, metadat
 from mobileclip2_lite.models.preprocess import Preprocess
 from mobileclip2_lite.models.tokenizer import prefix_merges
 from mobileclip2_lite.work.files import pretty, write_atomic
+from mobileclip2_lite.work.place import on_disk
 
 if TYPE_CHECKING:
     from mobileclip2_lite.recipes import World
 
 WEB = Path(__file__).parent / "web"
+NEEDS_DISK = "a page is written file by file: write it to a disk, and copy it to where it is served from"
+"""Why no page is written to a store."""
 """The page's sources."""
 MODULES = ("tokenizer.mjs", "images.mjs", "towers.mjs", "playground.mjs")
 """In the order in which one needs the other."""
@@ -92,7 +95,8 @@ def write_playground(
         FileNotFoundError: the towers or the runtime are not there.
         ValueError: the model's tokenizer is not CLIP's.
     """
-    exported, folder = load_exported(towers), Path(folder)
+    folder = on_disk(folder, NEEDS_DISK)
+    exported = load_exported(towers)
     check_runtime(runtime)
     config, tokenizer = model_config(towers, exported, start), tokenizer_config(towers)
     (folder / "runtime").mkdir(parents=True, exist_ok=True)

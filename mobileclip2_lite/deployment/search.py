@@ -26,9 +26,12 @@ from mobileclip2_lite.deployment.image_files import Entry, find_images, images_o
 from mobileclip2_lite.deployment.index_parts import read_parts, tidy, write_part
 from mobileclip2_lite.deployment.runtime import Exported, load_exported
 from mobileclip2_lite.deployment.towers import exported_folder
+from mobileclip2_lite.work.place import on_disk
 
 INDEX = ".mobileclip2-index"
 """Name of the index folder within the searched folder, if no other is named."""
+NEEDS_DISK = "images are looked at one by one and the index is mapped into memory: copy the folder to a disk"
+"""Why no store's folder is searched."""
 PART = 512
 """Images a part: at most so many are embedded again after a kill."""
 NEGATIVE = 0.5
@@ -187,7 +190,7 @@ def build_index(
     """
     from tqdm.auto import tqdm
 
-    folder = Path(folder)
+    folder = on_disk(folder, NEEDS_DISK)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder: name the folder that holds the images")
     place = _place(folder, model, index)
@@ -216,7 +219,7 @@ def build_index(
 
 
 def _place(folder: Path, model: Exported, index: str | os.PathLike | None) -> Path:
-    place = Path(index if index is not None else folder / INDEX) / model.key[:16]
+    place = on_disk(index if index is not None else folder / INDEX, NEEDS_DISK) / model.key[:16]
     with _writing(place):
         place.mkdir(parents=True, exist_ok=True)
     return place
@@ -334,9 +337,10 @@ def open_index(
     progress: bool = True,
 ) -> Index:
     """The index of a folder, brought up to date, with its model; arguments and errors as `search_folder` has them."""
-    if not Path(folder).is_dir():
+    folder = on_disk(folder, NEEDS_DISK)
+    if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder: name the folder that holds the images")
-    place = Path(index if index is not None else Path(folder) / INDEX)
+    place = on_disk(index if index is not None else folder / INDEX, NEEDS_DISK)
     model = model or recipes.Reinforce().teachers[-1]
     with _writing(place):
         towers = exported_folder(model, place, pretrained)

@@ -19,6 +19,7 @@ from mobileclip2_lite.evaluation.sets import Example, TestSet, evaluate_set
 from mobileclip2_lite.evaluation.wds_sets import is_wds, open_wds
 from mobileclip2_lite.models.card import digest
 from mobileclip2_lite.work.files import pretty, write_atomic
+from mobileclip2_lite.work.place import on_disk
 
 if TYPE_CHECKING:
     from mobileclip2_lite.models.zoo import LoadedModel
@@ -49,7 +50,7 @@ def open_set(
     """
     if is_wds(source, split):
         return open_wds(source, split)
-    path = Path(source)
+    path = on_disk(source, "only wds_* sets are read from a store, tar by tar: copy other sets to a disk")
     if path.is_dir() and _class_folders(path):
         return _from_class_folders(path)
     return open_captions(path, images, split, captions)

@@ -23,6 +23,8 @@ from mobileclip2_lite.evaluation.sets import Example, TestSet
 from mobileclip2_lite.shards.tar_members import ShardError, list_samples
 from mobileclip2_lite.shards.tars import unpacked
 from mobileclip2_lite.work.bad_sample import BadSample
+from mobileclip2_lite.work.place import place_of
+from mobileclip2_lite.work.store import url_of
 from mobileclip2_lite.work.texts import texts_of
 
 IMAGES = ("webp", "png", "jpg", "jpeg")
@@ -41,15 +43,15 @@ def open_wds(source: str | os.PathLike, split: str = "test") -> TestSet:
     """The set at `source`.
 
     Args:
-        source: a folder, `https://…` (the folder's address), or `hf:OWNER/NAME` (`…@REVISION`); a data set's page on
-            the hub does too.
+        source: a folder, a store's (`s3://…`), `https://…` (the folder's address), or `hf:OWNER/NAME`
+            (`…@REVISION`); a data set's page on the hub does too.
         split: folder of the split.
 
     Raises:
         FileNotFoundError: there is no `nshards.txt` of that split, or the address cannot be reached.
         ValueError: `nshards.txt` is no number, or the set is of a kind that is not read.
     """
-    text = os.fspath(source)
+    text = str(source)
     opener = _opener(text)
     count = _read(opener, f"{split}/nshards.txt")
     if count is None:
@@ -74,9 +76,9 @@ def open_wds(source: str | os.PathLike, split: str = "test") -> TestSet:
 
 
 def is_wds(source: str | os.PathLike, split: str = "test") -> bool:
-    """Whether a folder holds that split of such a set; web addresses and the hub's names are taken to."""
-    text = os.fspath(source)
-    return text.startswith((*WEB, HUB)) or (Path(text) / split / "nshards.txt").is_file()
+    """Whether a folder or a store's holds that split of such a set; web addresses and the hub's names are taken to."""
+    text = str(source)
+    return text.startswith((*WEB, HUB)) or (place_of(text) / split / "nshards.txt").is_file()
 
 
 def _name(source: str) -> str:
@@ -106,6 +108,9 @@ def _opener(source: str) -> Opener:
     page = _HUB_PAGE.match(source)
     if page:
         return _hub(page[1], page[2])
+    if url_of(source) and not source.startswith(WEB):
+        stored = place_of(source)
+        return lambda path: open(stored / path, "rb")
     if source.startswith(HUB):
         name, _, revision = source.removeprefix(HUB).partition("@")
         return _hub(name, revision or None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -29,6 +30,7 @@ from mobileclip2_lite.pairs.records import (
 )
 from mobileclip2_lite.views.images import from_base64, is_url, local_path
 from mobileclip2_lite.work.files import canonical, sha256_bytes
+from mobileclip2_lite.work.place import StorePath
 
 _OPTIONS = ("split", "config", "revision", "streaming")
 
@@ -83,7 +85,7 @@ def saved_source(folder: Path, settings: Any, seed: int, asked: str | None = Non
     return source
 
 
-def parquet_source(folder: Path, names: Sequence[str], settings: Any, seed: int) -> Source:
+def parquet_source(folder: Path | StorePath, names: Sequence[str], settings: Any, seed: int) -> Source:
     """Parquet files, in the order of `names`; a column of file names is relative to `folder`.
 
     Raises:
@@ -110,15 +112,16 @@ def parquet_source(folder: Path, names: Sequence[str], settings: Any, seed: int)
         try:
             paths = [folder / name for name in filled]  # datasets cannot read a file without rows
             columns = _known(paths)
-            features = _common_features(paths, columns)
-            return datasets.Dataset.from_parquet([str(path) for path in paths], features=features, columns=columns)
+            features, here = _common_features(paths, columns), [os.fspath(path) for path in paths]
+            return datasets.Dataset.from_parquet(here, features=features, columns=columns)
         except (datasets.exceptions.DatasetGenerationError, pyarrow.ArrowException) as error:
             cause = error.__cause__ or error
             raise ValueError(
                 f"{folder}: the parquet files {list(names)[:3]} … cannot be read together ({cause})"
             ) from error
 
-    return _late(load, identity, settings, seed, str(folder / names[0]), folder)
+    beside = folder if isinstance(folder, Path) else None  # files that rows of a store name are not fetched
+    return _late(load, identity, settings, seed, str(folder / names[0]), beside)
 
 
 def _known(paths: Sequence[Path]) -> list[str] | None:

@@ -9,6 +9,7 @@ Taught by notebooks/00_start_here.ipynb.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Iterable
 from itertools import islice
@@ -80,10 +81,10 @@ def open_source(settings: Pairs, world: World | None = None, seed: int = 0, data
         return hub.given_source(dataset, settings, seed)
     if name == "emoji_world":
         return _world_source(settings, world or World(), seed)
+    if url_of(name.partition("?split=")[0]):
+        return _stored_source(name, settings, seed)
     if name.startswith("hf:"):
         return hub.hub_source(name, settings, seed)
-    if url_of(name):
-        return _stored_source(place_of(name), settings)
     path, asked, text = options_asked(name)
     if text and not (path.is_dir() and text == FOLDER_TEXT):
         raise ValueError(f"{name}: ?text={FOLDER_TEXT} is for a folder with a folder of images for each class")
@@ -127,13 +128,36 @@ def _world_source(settings: Pairs, world: World, seed: int) -> Source:
     return source
 
 
-def _stored_source(where: StorePath, settings: Pairs) -> Source:
-    """Tars of a store: by name, braces or wildcards, or all of a folder's (those of its manifest, if it has one)."""
-    if str(where).lower().endswith(tars.SUFFIXES):
-        found = tars.expand(str(where))
+def _stored_source(name: str, settings: Pairs, seed: int) -> Source:
+    """Tars or parquet files of a store: by name, braces or wildcards, or those that lie below a folder."""
+    name, _, asked = name.partition("?split=")
+    named = name.lower().endswith((*tars.SUFFIXES, ".parquet"))
+    found = tars.expand(name) if named else _below(place_of(name))
+    names, notes = tars.names_of(found), {}
+    if asked or not named or "*" in name:
+        chosen, notes = splits.choose(
+            [splits.split_of(one) for one in names], asked or None, name, ["file"] * len(names)
+        )
+        found, names = [found[k] for k in chosen], [names[k] for k in chosen]
+    if names[0].lower().endswith(".parquet"):
+        folder = place_of(str(found[0])[: -len(names[0]) - 1])
+        source = hub.parquet_source(folder, names, settings, seed)
     else:
-        found = [where / name for name in shard_names(where)]
-    return tars.tar_source(found, settings.image_key, settings.text_key)
+        source = tars.tar_source(found, settings.image_key, settings.text_key)
+    source.notes |= notes
+    return source
+
+
+def _below(folder: StorePath) -> list[StorePath]:
+    """The tars below a store's folder, those of its manifest if it has one; where there are none, its parquet files."""
+    names = shard_names(folder) if (folder / "manifest.json").is_file() else scan(folder)
+    for ends in (tars.SUFFIXES, ".parquet"):
+        if found := [folder / name for name in names if name.lower().endswith(ends)]:
+            return found
+    raise ValueError(
+        f"{folder} holds neither tars nor parquet files. Nothing else is read from a store, since each single image "
+        "would be a request: write tars (img2dataset with output_format=webdataset), or copy the folder to a disk"
+    )
 
 
 def _tars_source(pattern: Path, settings: Pairs, asked: str | None) -> Source:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import glob
 import json
-import os
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 
 from mobileclip2_lite.pairs.files import quick_digest
@@ -24,8 +24,8 @@ SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _Group = dict[str, bytes]
 
 
-def expand(pattern: str) -> list[Path]:
-    """The files of `path/{000..003}.tar`, `path/*.tar` or a plain path, in order.
+def expand(pattern: str) -> list[Path | StorePath]:
+    """The files of `path/{000..003}.tar`, `path/*.tar` or a plain path, in order; `path` may be a store's address.
 
     Raises:
         FileNotFoundError: one of them does not exist, or nothing matches.
@@ -60,12 +60,13 @@ def _matches(name: str) -> list[Path | StorePath]:
 
 def names_of(paths: Sequence[Path | StorePath]) -> list[str]:
     """The paths relative to the folder that all of them lie in."""
-    whole = [path.absolute().as_posix() for path in paths]
-    folder = os.path.commonpath([name.rpartition("/")[0] for name in whole]).replace("\\", "/")
-    return [name[len(folder) :].lstrip("/") for name in whole]
+    whole = [path.absolute().as_posix().split("/") for path in paths]
+    columns = zip(*(parts[:-1] for parts in whole), strict=False)  # os.path.commonpath takes a slash from s3://
+    shared = len(list(takewhile(lambda column: len(set(column)) == 1, columns)))
+    return ["/".join(parts[shared:]) for parts in whole]
 
 
-def tar_source(paths: Sequence[Path], image_key: str | None, text_key: str | None) -> Source:
+def tar_source(paths: Sequence[Path | StorePath], image_key: str | None, text_key: str | None) -> Source:
     """The samples of `paths`, tar by tar.
 
     Args:

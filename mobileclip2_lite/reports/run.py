@@ -22,6 +22,7 @@ from mobileclip2_lite.recipes import Recipe
 from mobileclip2_lite.reports import figures, page
 from mobileclip2_lite.training import log as tracking
 from mobileclip2_lite.work.files import to_json, write_atomic
+from mobileclip2_lite.work.place import on_disk
 from mobileclip2_lite.work.threads import usable_cores
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def write_report(
     Raises:
         FileNotFoundError: a part of the run is missing (the message names the file and what makes it).
     """
-    run_folder = Path(run_folder)
+    run_folder = on_disk(run_folder, "a report is written into a run's folder, on a disk: copy the run there")
     evaluation = read_json(run_folder / "evaluation.json")
     title, blocks = f"Reinforced against plain training: recipe {recipe.name}", []
     blocks += summary(evaluation, recipe, run_folder)

@@ -8,7 +8,6 @@ Taught by notebooks/40_reinforced_training.ipynb.
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -42,6 +41,7 @@ from mobileclip2_lite.work.bad_sample import BadSample
 from mobileclip2_lite.work.files import sha256_bytes
 from mobileclip2_lite.work.folder import read_manifest
 from mobileclip2_lite.work.place import StorePath, fetch_ahead, place_of
+from mobileclip2_lite.work.processes import end_with_parent
 from mobileclip2_lite.work.randomness import pick, rng
 
 if TYPE_CHECKING:
@@ -71,6 +71,15 @@ class Batch:
     """Samples of this batch that could not be used, by reason."""
     image_ids: Tensor | None = None
     """int64 (B,), equal where two samples hold the same image; None where that is not known."""
+
+
+def start_method(folder: Path | StorePath) -> str | None:
+    """How loader processes are started: as the system does it, but by `spawn` where a store is read.
+
+    Forked ones would lack the threads of the store's client, and wait for them for ever; those of a fork server would
+    not know what the environment says of the store since that server was started.
+    """
+    return "spawn" if isinstance(folder, StorePath) else None
 
 
 class ReinforcedDataset:
@@ -215,10 +224,13 @@ class ReinforcedDataset:
             return
         from torch.utils.data import DataLoader
 
-        # forked workers would lack the threads of a store's client
-        start = ("spawn" if os.name == "nt" else "forkserver") if isinstance(self.folder, StorePath) else None
-        steps = _Steps(self, numbers)
-        yield from DataLoader(steps, batch_size=None, num_workers=self.workers, multiprocessing_context=start)
+        yield from DataLoader(
+            _Steps(self, numbers),
+            batch_size=None,
+            num_workers=self.workers,
+            multiprocessing_context=start_method(self.folder),
+            worker_init_fn=end_with_parent,
+        )
 
     def _note(self, dropped: dict[str, int]) -> None:
         for name, count in dropped.items():

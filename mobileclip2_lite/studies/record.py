@@ -30,6 +30,7 @@ from mobileclip2_lite import recipes
 from mobileclip2_lite.studies import data, intervals, recorded
 from mobileclip2_lite.studies.rows import ROWS, STUDIES
 from mobileclip2_lite.work.files import canonical, to_json
+from mobileclip2_lite.work.processes import end_with_parent
 
 PACKAGES = ("torch", "timm", "open_clip_torch", "numpy")
 PARTS = ("zero_shot", "retrieval", "binding", "relations")
@@ -159,7 +160,7 @@ def _outcomes(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, dict[str
     """Each job with its line or what went wrong, as they end."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    with ProcessPoolExecutor(max(1, workers), mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(max(1, workers), multiprocessing.get_context("spawn"), end_with_parent) as pool:
         futures = {pool.submit(one, job): job for job in jobs}
         try:
             for future in as_completed(futures):

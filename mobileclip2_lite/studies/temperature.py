@@ -28,7 +28,7 @@ from mobileclip2_lite.recipes import Temperature, Train
 from mobileclip2_lite.training.losses import ensemble_target
 from mobileclip2_lite.training.teachers import TUNED, stored_cards, teacher_cards
 from mobileclip2_lite.work.files import pretty, write_atomic, write_note
-from mobileclip2_lite.work.place import place_of
+from mobileclip2_lite.work.place import on_disk, place_of
 
 GRID = tuple(2 ** (i / 4) for i in range(33))
 """Logit scales 1 to 256 at which the predictors look."""
@@ -63,7 +63,10 @@ def search(
     """
     if not settings.scales or not settings.seeds or min(settings.scales) <= 0:
         raise ValueError("a search needs at least one seed and positive logit scales")
-    data, out = place_of(data), Path(out)
+    data, out = (
+        place_of(data),
+        on_disk(out, "a search keeps many short trainings side by side: name a folder of a disk"),
+    )
     results = {}
     for name in teacher_cards(data, student):
         runs = _Runs(

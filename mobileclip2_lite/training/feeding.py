@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from mobileclip2_lite.models.trimming import text_lengths
-from mobileclip2_lite.shards.dataset import Batch, ReinforcedDataset
+from mobileclip2_lite.shards.dataset import Batch, ReinforcedDataset, start_method
 from mobileclip2_lite.training.hard_negatives import negatives
+from mobileclip2_lite.work.processes import end_with_parent
 
 REAL, CAPTIONS = "text", "captions"
 """Names of groups of texts."""
@@ -152,7 +153,7 @@ def feed(
                 return True
         return False
 
-    source = _loader(stream, workers)  # here, so that loader processes are forked before there is a thread
+    source = _loader(stream, workers)  # here, so that loader processes are started before there is a thread
 
     def work() -> None:
         try:
@@ -183,7 +184,16 @@ def _loader(stream: Stream, workers: int) -> Iterator[list[Batch]]:
         return map(stream.__getitem__, range(len(stream)))
     from torch.utils.data import DataLoader
 
-    return iter(DataLoader(stream, batch_size=None, shuffle=False, num_workers=workers, prefetch_factor=2))
+    return iter(
+        DataLoader(
+            stream,
+            batch_size=None,
+            num_workers=workers,
+            prefetch_factor=2,
+            multiprocessing_context=start_method(stream.datasets[0].folder),
+            worker_init_fn=end_with_parent,
+        )
+    )
 
 
 def prepare(batches: list[Batch], tokens: Tokens, device: torch.device, negated: bool = False) -> PreparedBatch:

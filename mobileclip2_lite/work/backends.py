@@ -92,9 +92,14 @@ class ObjectStore:
         return Facts(found["size"], str(found["e_tag"] or found["last_modified"]))
 
     def read(self, key: str, start: int, stop: int) -> bytes:
-        """The bytes from `start` to before `stop`."""
+        """The bytes from `start` to before `stop`; the whole object is read where a web server knows no ranges."""
         with self._errors(key):
-            return bytes(self.api.get_range(self.client, key, start=start, end=stop))
+            try:
+                return bytes(self.api.get_range(self.client, key, start=start, end=stop))
+            except self.api.exceptions.BaseError as error:
+                if self.writable or "range" not in str(error).lower():
+                    raise
+                return bytes(self.api.get(self.client, key).bytes())[start:stop]
 
     def pieces(self, key: str) -> Iterator[bytes]:
         """The whole object, from its first byte on."""
@@ -114,7 +119,13 @@ class ObjectStore:
             self.api.put(self.client, key, data, mode="create" if create else "overwrite", use_multipart=False)
 
     def names(self, folder: str) -> Iterator[str]:
-        """The keys below a folder."""
+        """The keys below a folder.
+
+        Raises:
+            StoreError: it is a web server, which lists nothing.
+        """
+        if self.root.startswith("http"):
+            raise StoreError(f"a web server lists no files: name them, as in {self.root}/{folder}/{{000..010}}.tar")
         with self._errors(folder):
             for chunk in self.api.list(self.client, folder):
                 for found in chunk:

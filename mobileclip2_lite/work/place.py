@@ -175,6 +175,20 @@ def place_of(value: str | os.PathLike, shared: bool = False) -> Path | StorePath
     return StorePath(f"file:///{path.absolute().as_posix().lstrip('/')}") if shared else path
 
 
+def on_disk(value: str | os.PathLike, why: str) -> Path:
+    """The path of this machine that a user means, where a store will not do.
+
+    Args:
+        why: what a disk is needed for, and what to do, for the message.
+
+    Raises:
+        ValueError: it is a store's address.
+    """
+    if isinstance(value, StorePath) or url_of(value):
+        raise ValueError(f"{place_of(value)} lies in a store: {why}")
+    return Path(value)
+
+
 def fetch_ahead(path: Path | StorePath) -> None:
     """Begin to read an object that will be opened soon; nothing to do for a file."""
     if isinstance(path, StorePath):

@@ -145,7 +145,7 @@ def environment(**values: str) -> Iterator[None]:
 
 def _serve(pipe: Any, make_worker: Callable[[], Callable]) -> None:
     """The life of a worker process: it ends when its parent does, also if that was killed."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     worker = None
     while True:
         try:
@@ -161,10 +161,19 @@ def _serve(pipe: Any, make_worker: Callable[[], Callable]) -> None:
         pipe.send(answer)
 
 
-def _end_with_parent() -> None:
-    """A killed parent cannot end its workers; they would wait for shards, and hold their memory, for ever."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
+def end_with_parent(worker: int = 0) -> None:
+    """Let this process end as soon as the one that started it does, also if that was killed.
+
+    A killed parent cannot end its workers: they would wait for work, and hold cores and memory, for ever. For pools
+    (`initializer`) and for torch's loaders (`worker_init_fn`, which are told their number).
+    """
+    threading.Thread(target=_wait_for_parent, name=f"end with parent {worker}", daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _devices(workers: int, gpus: float) -> list[str | None]:

@@ -73,7 +73,7 @@ def _client(root: str, process: int) -> Any:
     if _IN_USE - {process} and root.startswith(tuple(f"{name}:" for name in SCHEMES if name != "hf")):
         raise StoreError(
             f"{root}: this process was forked from one that used a store, whose threads it lacks; start it by "
-            "`spawn` or `forkserver` (loaders do: multiprocessing_context)"
+            "`spawn` (loaders do: multiprocessing_context)"
         )
     made = open_backend(root)
     _IN_USE.add(process)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import re
+import tarfile
+
 import numpy as np
 import pytest
-from doubles.fake_teachers import FakeTeachers, files, sample, write_pairs
-from doubles.faulty_store import FAULTS, Faults
-from doubles.tiny_training import write_model
+from doubles.fake_teachers import FakeTeachers, files, picture, sample, write_pairs
+from doubles.faulty_store import FAULTS, Faults, served
+from doubles.tiny_training import settings, write_data, write_model
 
 from mobileclip2_lite.captioning.stage import caption
 from mobileclip2_lite.cli import main
+from mobileclip2_lite.evaluation.public import open_set
 from mobileclip2_lite.filtering.stage import filter_pairs, read_scores
 from mobileclip2_lite.models.zoo import create_model
 from mobileclip2_lite.pairs.collect import make_pairs, read_dropped
@@ -18,6 +23,7 @@ from mobileclip2_lite.reinforcement.stage import reinforce
 from mobileclip2_lite.reports.inspection import inspect
 from mobileclip2_lite.shards.dataset import ReinforcedDataset
 from mobileclip2_lite.shards.shrinking import shrink
+from mobileclip2_lite.training.loop import train
 from mobileclip2_lite.work.crew import Spread
 from mobileclip2_lite.work.files import sha256_bytes
 from mobileclip2_lite.work.place import place_of
@@ -114,6 +120,92 @@ def test_pairs_are_made_of_tars_in_a_bucket(store, tmp_path):
         assert made["source"] == name
         assert works(files(tmp_path / f"pairs-{number}")).keys() == works(files(tmp_path / "pairs")).keys()
         assert made["shards"] == local["shards"]
+    lone = make_pairs(Pairs(source="s3://bucket/web/*.tar?split=all", count=3), "s3://bucket/three")
+    assert lone["samples"] == 3, "from bucket to bucket"
+
+
+def test_pairs_are_made_of_parquet_in_a_bucket(store, tmp_path):
+    import pyarrow
+    from pyarrow import parquet
+
+    for number, split in enumerate(("train", "train", "test")):
+        rows = {"image": [picture(10 * number + i) for i in range(3)], "text": [f"text {number} {i}" for i in range(3)]}
+        path = tmp_path / "rows" / split / f"part-{number}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        parquet.write_table(pyarrow.table(rows), path)
+        (place_of("s3://bucket/rows") / split / path.name).write_bytes(path.read_bytes())
+    local = make_pairs(Pairs(source=str(tmp_path / "rows"), count=0), tmp_path / "pairs")
+    made = make_pairs(Pairs(source="s3://bucket/rows", count=0), tmp_path / "made")
+    assert (made["samples"], made["split"], made["left_out"]) == (6, "train", {"test": 1})
+    assert [made[name] for name in ("samples", "shards")] == [local[name] for name in ("samples", "shards")]
+
+
+def test_pairs_are_made_of_tars_on_a_web_server(tmp_path, monkeypatch):
+    pytest.importorskip("obstore", reason="the extra 'scale' is not installed")
+    monkeypatch.setenv("MOBILECLIP2_LITE_CACHE", str(tmp_path / "cache"))
+    write_pairs(tmp_path / "web", [[sample(10 * g + i) for i in range(4)] for g in range(2)])
+    local = make_pairs(Pairs(source=str(tmp_path / "web"), count=0), tmp_path / "pairs")
+    with served(tmp_path) as address:  # a server that knows no ranges, as Python's
+        made = make_pairs(Pairs(source=f"{address}/web/shard-{{000000..000001}}.tar", count=0), tmp_path / "made")
+        with pytest.raises(OSError, match=r"lists no files: name them, as in .*\.tar"):
+            make_pairs(Pairs(source=f"{address}/nothing", count=0), tmp_path / "nothing")
+    assert made["shards"] == local["shards"]
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["pairs", "out", "--source", "s3://bucket/images"], "neither tars nor parquet"),
+        (["search", "s3://bucket/images", "x"], "copy the folder to a disk"),
+        (["run", "--out", "s3://bucket/run"], "each of which takes a bucket"),
+        (["report", "s3://bucket/run"], "copy the run there"),
+        (["export", "lite-mci-s", "s3://bucket/out"], "write it to a disk"),
+        (["study", "--out", "s3://bucket/studies"], "name a folder of a disk"),
+        (["latency", "lite-mci-s", "--output", "s3://bucket/rows.jsonl"], "name a file of a disk"),
+    ],
+)
+def test_commands_that_cannot_use_a_store_say_why(store, tmp_path, monkeypatch, capsys, words, why):
+    monkeypatch.chdir(tmp_path)
+    place_of("s3://bucket/images/one.txt").write_bytes(b"one")
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert re.search(why, said := capsys.readouterr().err), said
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("s3:")], "no folder of that name here"
+    with pytest.raises(ValueError, match=r"only wds_\* sets are read from a store"):
+        open_set("s3://bucket/images")
+
+
+def test_a_public_test_set_is_read_from_a_bucket(store):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for number in range(3):
+            for name, data in ((f"{number}.jpg", picture(number)), (f"{number}.cls", str(number % 2).encode())):
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    folder = place_of("s3://bucket/wds_two")
+    for name, data in {
+        "test/nshards.txt": b"1",
+        "test/0.tar": buffer.getvalue(),
+        "dataset_type.txt": b"classification",
+        "classnames.txt": b"one\ntwo",
+        "zeroshot_classification_templates.txt": b"a photo of a {c}",
+    }.items():
+        (folder / name).write_bytes(data)
+    found = open_set("s3://bucket/wds_two")
+    assert (found.name, found.class_names) == ("two", ("one", "two"))
+    assert [example.label for example in found.examples()] == [0, 1, 0]
+
+
+def test_a_training_reads_a_bucket_with_loader_processes(store, tmp_path):
+    model, data = write_model(tmp_path / "model"), write_data(tmp_path / "data")
+    for path in data.iterdir():
+        (place_of("s3://bucket/data") / path.name).write_bytes(path.read_bytes())
+    short = {"samples": 48, "workers": 1}
+    here = train(settings(model, **short), data, tmp_path / "here", seed=0, progress=False)
+    there = train(settings(model, **short), "s3://bucket/data", tmp_path / "there", seed=0, progress=False)
+    assert (there / "model.safetensors").read_bytes() == (here / "model.safetensors").read_bytes()
 
 
 def test_several_processes_reinforce_from_bucket_to_bucket(store, tmp_path):

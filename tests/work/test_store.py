@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import multiprocessing
 import os
 import pickle
 import threading
 import time
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from doubles.faulty_store import FAULTS, Faults
+from doubles.faulty_store import FAULTS, Faults, served
 from doubles.workers import look
 
 from mobileclip2_lite.work import backends, cache, credentials
@@ -242,18 +240,13 @@ def test_a_folder_is_read_from_a_web_server(tmp_path, monkeypatch):
     (tmp_path / "served" / "a").mkdir(parents=True)
     (tmp_path / "served" / "a" / "one.tar").write_bytes(CONTENT)
 
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *args):
-            """Nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=tmp_path / "served")) as server:
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        folder = place_of(f"http://127.0.0.1:{server.server_port}/a")
+    with served(tmp_path / "served") as address:
+        folder = place_of(f"{address}/a")
         assert (folder / "one.tar").is_file()
         assert not (folder / "two.tar").is_file()
         assert Path(folder / "one.tar").read_bytes() == CONTENT
         assert not folder.store.writable
-        server.shutdown()
+        assert (folder / "one.tar").store.read(3, 9) == CONTENT[3:9]
 
 
 def test_the_hub_is_read_through_fsspec(tmp_path, monkeypatch):
