@@ -186,6 +186,9 @@ class Train:
     """Weigh each pair's contrastive term by the stored teachers' belief in the pair (ours; needs 0 < `distill` < 1)."""
     hard_negatives: float = 0.0
     """Weight of preferring each caption to itself with colours exchanged or a relation mirrored (ours); 0 for none."""
+    candidates: int = 1
+    """Batches of which each step takes one: the pairs that the student finds hard and the teachers easy (ACID); 1 takes
+    every sample. `samples` counts those that are trained on."""
     contrast: float = 1.0
     """Weight of the whole of that beside the captioning loss (CoCa: 1)."""
     captioning: float = 0.0
@@ -198,6 +201,9 @@ class Train:
     """Run the teachers during training on the same views instead of reading their stored embeddings (to compare)."""
     captioners: tuple[str, ...] = ()
     """Captioners whose synthetic captions make a second batch, losses summed; () for real captions only."""
+    texts: str = "sum"
+    """What a sample with a synthetic caption teaches: the `sum` of the losses of its real text and of the caption
+    (paper), the `synthetic` one alone, or `one` of the two, drawn in each epoch."""
     max_views: int = 0
     """Use only the first so many stored views of a sample; 0 for all (paper: gains saturate at about 5)."""
     max_captions: int = 0

@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 
 LIGHT = Augment(scale=(0.9, 1.0), operations=0)
 """The light crop of `views="weak"`: open_clip's training crop."""
+TEXTS = ("sum", "synthetic", "one")
+"""Choices between real texts and synthetic captions; see `ReinforcedDataset`."""
 SMALL = ("json", "paug.json", "syn.json", "txt")
 """Members that are read whole."""
 
@@ -82,6 +84,14 @@ def start_method(folder: Path | StorePath) -> str | None:
     return "spawn" if isinstance(folder, StorePath) else None
 
 
+def check_texts(texts: str, captioners: Sequence[str]) -> None:
+    """Raise ValueError unless `texts` is a choice, and captioners write what it takes."""
+    if texts not in TEXTS:
+        raise ValueError(f"texts {texts!r} is not one of {', '.join(TEXTS)}")
+    if texts != "sum" and not captioners:
+        raise ValueError(f"texts={texts!r} takes synthetic captions: name their captioners, or set texts='sum'")
+
+
 class ReinforcedDataset:
     """Batches of one epoch of a folder of reinforced shards.
 
@@ -93,6 +103,8 @@ class ReinforcedDataset:
             a light crop instead, for which there are no embeddings.
         teachers: whose embeddings to read; None for all of the manifest, () for none.
         captioners: from whose captions one is drawn; () for none. A sample without any gives its own text again.
+        texts: `sum` gives real texts and captions as two groups; `synthetic` gives the captions in the place of the
+            real texts, `one` gives one of the two for each sample, drawn in each epoch.
         max_views, max_captions: use only a sample's first so many views, and each captioner's first so many captions;
             0 for all.
         interpolation: of the resized crop; the teachers' own is in the manifest.
@@ -119,6 +131,7 @@ class ReinforcedDataset:
         views: str = "stored",
         teachers: Sequence[str] | None = None,
         captioners: Sequence[str] = (),
+        texts: str = "sum",
         max_views: int = 0,
         max_captions: int = 0,
         interpolation: str = "bilinear",
@@ -155,7 +168,8 @@ class ReinforcedDataset:
                 f"{folder} holds no embeddings of {', '.join(missing)}; it has {', '.join(known)}: "
                 "name one of these, or reinforce with the other first"
             )
-        self.teachers, self.captioners = tuple(teachers), tuple(captioners)
+        check_texts(texts, captioners)
+        self.teachers, self.captioners, self.texts = tuple(teachers), tuple(captioners), texts
         self.dropped: Counter = Counter()
         self._start, self._asked = 0, set()
         self._index = lru_cache(maxsize=2 * POOL)(self._open)
@@ -293,6 +307,8 @@ class ReinforcedDataset:
         item.text_row = self._turn(uid, len(texts), "texts")
         if choices := self._captions(path, key, parts):
             item.caption = choices[pick(len(choices), self.seed, "caption", self.epoch, uid)]
+            if self.texts == "one" and pick(2, self.seed, "real or synthetic", self.epoch, uid):
+                item.caption = None
         if self.views == "weak":
             return item
 
@@ -384,14 +400,15 @@ class ReinforcedDataset:
             }
 
         captions = [item.text if item.caption is None else item.caption[2] for item in items]
+        alone = self.texts != "sum"  # the captions are the batch's only texts
         return Batch(
             uids=[item.uid for item in items],
             images=torch.from_numpy(images).permute(0, 3, 1, 2),
-            texts=[item.text for item in items],
-            syn_texts=captions if self.captioners else None,
+            texts=captions if alone else [item.text for item in items],
+            syn_texts=captions if self.captioners and not alone else None,
             image_embeddings=rows("image"),
-            text_embeddings=rows("text"),
-            syn_text_embeddings=rows("syn_text") if self.captioners else None,
+            text_embeddings=rows("syn_text" if alone else "text"),
+            syn_text_embeddings=rows("syn_text") if self.captioners and not alone else None,
             dropped=dict(dropped),
             image_ids=torch.tensor([pick(1 << 62, "image", item.image) for item in items], dtype=torch.long),
         )

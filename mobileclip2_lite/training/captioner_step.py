@@ -23,8 +23,8 @@ from mobileclip2_lite.recipes import Train
 from mobileclip2_lite.shards.dataset import ReinforcedDataset
 from mobileclip2_lite.training import losses
 from mobileclip2_lite.training.distributed import Processes
-from mobileclip2_lite.training.feeding import PreparedBatch
-from mobileclip2_lite.training.step import ROWS, Stepper, stacked
+from mobileclip2_lite.training.feeding import PreparedBatch, stacked
+from mobileclip2_lite.training.step import ROWS, Stepper
 
 
 def captioner_stepper(
@@ -38,6 +38,8 @@ def captioner_stepper(
     for name in ("forward_chunk", "compile", "hard_negatives"):
         if getattr(settings, name):
             raise ValueError(f"a captioner's training does not know {name}: leave it at its default")
+    if settings.candidates > 1:
+        raise ValueError("a captioner's training does not select among candidates: leave them at 1")
     stepper = Stepper(settings, teachers, steps, seed, processes, task=captioning)
     if not is_captioner(stepper.model):
         raise ValueError(f"{settings.model} has no text decoder: set captioning=0, or name a CoCa model")

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from mobileclip2_lite.models.trimming import text_lengths
 from mobileclip2_lite.shards.dataset import Batch, ReinforcedDataset, start_method
@@ -101,6 +102,12 @@ class Stream:
                 f"{self.datasets[0].folder}: batch {number} of epoch {epoch} differs between image sizes"
             )
         return out
+
+
+def stacked(groups: list[Tensor]) -> Tensor:
+    """Token groups of different lengths as one (sum of B, longest)."""
+    longest = max(group.shape[1] for group in groups)
+    return torch.cat([F.pad(group, (0, longest - group.shape[1])) for group in groups])
 
 
 class Tokens:

@@ -42,11 +42,11 @@ def backward(
     if not chunk or all(len(rows) <= chunk for _, rows in towers):
         features = [encode(rows) for encode, rows in towers]
         total = loss(*features)
-        with _statistics_untouched(again):
+        with statistics_untouched(again):
             total.backward()
         return features
     cached, states = [], []
-    with torch.no_grad(), _statistics_untouched(module):
+    with torch.no_grad(), statistics_untouched(module):
         for encode, rows in towers:
             pieces = []
             for piece in rows.split(chunk):
@@ -60,7 +60,7 @@ def backward(
         for piece, gradient in zip(rows.split(chunk), whole.grad.split(chunk), strict=True):
             _set_random_state(next(turn), rows.device)  # the same dropout as in the first pass
             features = encode(piece)
-            with _statistics_untouched(again):
+            with statistics_untouched(again):
                 if features.requires_grad:  # else it comes from a locked tower
                     features.backward(gradient)
     _set_random_state(after, towers[0][1].device)
@@ -68,7 +68,7 @@ def backward(
 
 
 @contextlib.contextmanager
-def _statistics_untouched(module: nn.Module | None) -> Iterator[None]:
+def statistics_untouched(module: nn.Module | None) -> Iterator[None]:
     """Batch norms normalise as in training, but leave their running statistics alone."""
     norms = [m for m in module.modules() if getattr(m, "track_running_stats", False)] if module is not None else []
     before = [(norm, norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]

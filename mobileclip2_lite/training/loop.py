@@ -26,7 +26,7 @@ from mobileclip2_lite.models.loaded import DTYPES, LoadedModel
 from mobileclip2_lite.models.resolve import resolve
 from mobileclip2_lite.models.zoo import save_model
 from mobileclip2_lite.recipes import Train
-from mobileclip2_lite.shards.dataset import ReinforcedDataset
+from mobileclip2_lite.shards.dataset import ReinforcedDataset, check_texts
 from mobileclip2_lite.training import checkpoints
 from mobileclip2_lite.training.captioner_step import captioner_stepper
 from mobileclip2_lite.training.distributed import Processes, connect
@@ -46,7 +46,10 @@ VERSION = 1
 """Of what a training writes."""
 NO_RESULT = ("workers", "checkpoint_every", "log_every", "tracker", "threads")
 """Settings that do not change the trained model."""
-LATER = ("gated", "hard_negatives", "optimizer", "final_learning_rate", "image_size", "text_from", "lock", "nested")
+LATER = (
+    "gated", "hard_negatives", "optimizer", "final_learning_rate", "image_size", "text_from", "lock", "nested", "texts",
+    "candidates",
+)  # fmt: skip
 """Settings that came after trainings had been finished: at their defaults they leave a training's key as it was."""
 
 
@@ -127,6 +130,7 @@ class Run:
     def __init__(self, settings: Train, data: Path, out: Path, seed: int, processes: Processes) -> None:
         self.settings, self.data, self.out, self.seed, self.processes = settings, data, out, seed, processes
         self.steps = settings.samples // settings.batch_size
+        self.parts = settings.accumulate * settings.candidates  # batches that are read for a step
         self.step, self.seconds, self.resumed = 0, 0.0, False
         self.teachers = teacher_cards(data, settings)
         make = captioner_stepper if settings.captioning else Stepper
@@ -146,6 +150,7 @@ class Run:
                 views=settings.views,
                 teachers=() if live or place else tuple(self.teachers),
                 captioners=settings.captioners,
+                texts=settings.texts,
                 max_views=settings.max_views,
                 max_captions=settings.max_captions,
                 interpolation=interpolation,
@@ -155,7 +160,7 @@ class Run:
             )
             for place, (size, interpolation) in enumerate(sizes)
         ]
-        return Stream(datasets, self.step * settings.accumulate, self.steps * settings.accumulate)
+        return Stream(datasets, self.step * self.parts, self.steps * self.parts)
 
     def go(self, evaluate: Callable[[LoadedModel], dict] | None, progress: bool) -> None:
         """All steps from here to the end."""
@@ -171,7 +176,7 @@ class Run:
             meter, found = Meter(), None
             while self.step < self.steps and not self.stopping.enough:
                 with meter.waiting():
-                    batches = [next(fed) for _ in range(settings.accumulate)]
+                    batches = [next(fed) for _ in range(self.parts)]
                 found = self.stepper(self.step, batches) or found
                 self.step += 1
                 meter.samples += settings.batch_size
@@ -274,7 +279,7 @@ class Run:
         dropped = self.processes.total(self.stepper.dropped)
         if self.processes.first:
             state = {**self.stepper.state(), "dropped": dict(dropped)}
-            state["loader"] = {"batches": self.step * self.settings.accumulate, "seed": self.seed}
+            state["loader"] = {"batches": self.step * self.parts, "seed": self.seed}
             state["random"] = {"seed": self.seed, "step": self.step, "cpu": torch.get_rng_state()}
             state |= {"seconds": self.seconds, "stopping": self.stopping.state()}
             checkpoints.save(self.out / "checkpoints", self.step, state)
@@ -318,7 +323,7 @@ class Run:
 
 def _check(settings: Train) -> None:
     """Contradictions that can be seen before anything is loaded."""
-    positive = ("samples", "batch_size", "accumulate", "log_every")
+    positive = ("samples", "batch_size", "accumulate", "candidates", "log_every")
     for name in positive:
         if getattr(settings, name) < 1:
             raise ValueError(f"{name} is {getattr(settings, name)}; it must be at least 1")
@@ -326,10 +331,12 @@ def _check(settings: Train) -> None:
         raise ValueError(f"precision {settings.precision!r} is unknown: one of {', '.join(DTYPES)}")
     if settings.optimizer not in OPTIMIZERS:
         raise ValueError(f"optimizer {settings.optimizer!r} is unknown: one of {', '.join(OPTIMIZERS)}")
-    if settings.distill and settings.views == "weak" and not settings.online:
+    if (settings.distill or settings.candidates > 1) and settings.views == "weak" and not settings.online:
         raise ValueError(
-            "views='weak' has no stored embeddings to distil from: views='stored', distill=0 or online=True"
+            "views='weak' has no stored embeddings to distil from or to select by: views='stored', online=True, or "
+            "distill=0 and candidates=1"
         )
+    check_texts(settings.texts, settings.captioners)
     if settings.stop_on and not settings.evaluate_every:
         raise ValueError(f"stop_on={settings.stop_on!r} needs evaluations to look at: set evaluate_every")
     if settings.samples < settings.batch_size:

@@ -26,12 +26,13 @@ from mobileclip2_lite.training import gradient_cache
 from mobileclip2_lite.training.branches import add_up_branches
 from mobileclip2_lite.training.cpu import strided_pointwise_by_slicing
 from mobileclip2_lite.training.distributed import Processes
-from mobileclip2_lite.training.feeding import REAL, PreparedBatch
+from mobileclip2_lite.training.feeding import REAL, PreparedBatch, stacked
 from mobileclip2_lite.training.grouped_convolutions import speed_up_grouped_convolutions
 from mobileclip2_lite.training.hard_negatives import preference
 from mobileclip2_lite.training.losses import PairLoss, Rows
 from mobileclip2_lite.training.nested import nested_loss
 from mobileclip2_lite.training.optimizer import Ema, clip_, learning_rate, optimizer
+from mobileclip2_lite.training.selection import best, chosen, joined, learnability
 from mobileclip2_lite.training.start import lock, new_model, training_mode
 from mobileclip2_lite.training.teachers import LiveTeachers
 from mobileclip2_lite.work.randomness import rng
@@ -116,6 +117,9 @@ class Stepper:
         losses: dict[str, Tensor] = {}
         for batch in batches:
             self.count(batch.dropped)
+        if settings.candidates > 1:
+            starts = range(0, len(batches), settings.candidates)
+            batches = [self.select(batches[start : start + settings.candidates]) for start in starts]
         usable = [batch for batch in batches if all(self.processes.counts(len(batch.uids)))]
         if not usable:
             return None
@@ -154,6 +158,45 @@ class Stepper:
     def backward(self, batch: PreparedBatch, weight: float = 1.0) -> dict[str, Tensor]:
         """Add `weight` times one contrasted batch's gradients to those there; the weighted losses by name."""
         return self.task(self, batch, weight)
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """Normalised pixels (B, 3, S, S) to features (B, D) of length 1."""
+        with autocast(self.precision, self.device):
+            return F.normalize(self.encode_image(images).float(), dim=-1)
+
+    def text_features(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, L) to features (B, D) of length 1."""
+        with autocast(self.precision, self.device), attention(self.precision, self.device, tokens.shape[1]):
+            if self.packed:
+                return F.normalize(encode_packed(self.model, tokens).float(), dim=-1)
+            if self.cut and self.device.type == "cpu":
+                return F.normalize(encode_text(self.model, tokens, parts=max(1, len(tokens) // ROWS)).float(), dim=-1)
+            return F.normalize(self.encode_text(tokens).float(), dim=-1)
+
+    def select(self, candidates: list[PreparedBatch]) -> PreparedBatch:
+        """One batch's worth of this process's candidates: those of the highest learnability (`selection`)."""
+        batch = joined(candidates)
+        count = self.settings.batch_size // (self.processes.size * self.settings.accumulate)
+        if len(batch.uids) <= count:
+            return batch
+        return chosen(batch, best(self.scores(batch), count))
+
+    @torch.no_grad()
+    def scores(self, batch: PreparedBatch) -> Tensor:
+        """(N,) each pair's learnability, summed over its real text and its caption."""
+        batch = self.live.embed(batch) if self.live else batch
+        scale, tokens = self.model.logit_scale.float().exp(), [group.tokens for group in batch.groups]
+        with gradient_cache.statistics_untouched(self.model):
+            images = self.image_features(self.loaded.preprocess.normalize(batch.images))
+            texts = self.text_features(stacked(tokens)).split([len(rows) for rows in tokens])
+        found = torch.zeros(len(batch.uids), device=self.device)
+        for group, features in zip(batch.groups, texts, strict=True):
+            teachers = [
+                t * batch.teacher_images[name] @ group.teachers[name].T
+                for name, t in self.pair_loss.logit_scales.items()
+            ]
+            found += learnability(scale * images @ features.T, teachers)
+        return found
 
     def contrast(
         self, batch: PreparedBatch, weight: float, losses: dict[str, Tensor]
@@ -231,27 +274,15 @@ def contrastive(stepper: Stepper, batch: PreparedBatch, weight: float) -> dict[s
     """`Stepper.backward` of a student: contrast and distillation, over chunks where memory is short."""
     losses: dict[str, Tensor] = {}
     contrast = stepper.contrast(batch, weight, losses)
-    precision, model = (stepper.precision, stepper.device), stepper.model
-
-    def image(x: Tensor) -> Tensor:
-        with autocast(*precision):
-            return F.normalize(stepper.encode_image(x).float(), dim=-1)
-
-    def text(x: Tensor) -> Tensor:
-        with autocast(*precision), attention(*precision, x.shape[1]):
-            if stepper.packed:
-                return F.normalize(encode_packed(model, x).float(), dim=-1)
-            if stepper.cut and stepper.device.type == "cpu":
-                return F.normalize(encode_text(model, x, parts=max(1, len(x) // ROWS)).float(), dim=-1)
-            return F.normalize(stepper.encode_text(x).float(), dim=-1)
 
     def loss(image_features: Tensor, text_features: Tensor) -> Tensor:
         total = contrast(image_features, text_features)
         losses["loss"] = total.detach()
         return stepper.scaler.scale(total)
 
-    towers = [(image, stepper.loaded.preprocess.normalize(batch.images)), (text, stacked(batch.tokens))]
-    gradient_cache.backward(towers, loss, stepper.settings.forward_chunk, model, stepper.settings.recompute)
+    images, texts = stepper.loaded.preprocess.normalize(batch.images), stacked(batch.tokens)
+    towers = [(stepper.image_features, images), (stepper.text_features, texts)]
+    gradient_cache.backward(towers, loss, stepper.settings.forward_chunk, stepper.model, stepper.settings.recompute)
     return losses
 
 
@@ -268,12 +299,6 @@ def pair_loss(settings: Train, teachers: Mapping[str, TeacherCard]) -> PairLoss:
         settings.loss_chunk,
         settings.gated,
     )
-
-
-def stacked(groups: list[Tensor]) -> Tensor:
-    """Token groups of different lengths as one (sum of B, longest)."""
-    longest = max(group.shape[1] for group in groups)
-    return torch.cat([F.pad(group, (0, longest - group.shape[1])) for group in groups])
 
 
 def torch_seed(*parts: int | str) -> int:

@@ -35,16 +35,19 @@ def teacher_cards(data: Path, settings: Train) -> dict[str, TeacherCard]:
 
     Raises:
         ValueError: a teacher of `settings.teachers` or `settings.logit_scales` is not in the data, there is none though
-            `distill` is above 0, or no logit scale is known for one.
+            `distill` is above 0 or `candidates` above 1, or no logit scale is known for one.
     """
-    if not settings.distill:
+    if not settings.distill and settings.candidates == 1:
         return {}
     cards = stored_cards(data)
     names = settings.teachers or tuple(cards)
     tuned = json.loads((data / TUNED).read_text("utf-8")) if (data / TUNED).is_file() else {}
     scales = dict(settings.logit_scales)
     if not names:
-        raise ValueError(f"{data} holds no teachers, and distill is {settings.distill}: reinforce it or set distill=0")
+        raise ValueError(
+            f"{data} holds no teachers, and distill is {settings.distill}, candidates {settings.candidates}: reinforce "
+            "it, or set distill=0 and candidates=1"
+        )
     if missing := sorted(set(names) - set(cards)):
         raise ValueError(f"teachers {missing} are not in {data}, which has {sorted(cards)}: reinforce with them first")
     if extra := sorted(set(scales) - set(names)):

@@ -360,3 +360,26 @@ def test_a_stored_row_that_is_not_finite_is_counted(folder, monkeypatch):
     asked.clear()
     with pytest.raises(ShardError, match="a row is not finite"):
         next(iter(ReinforcedDataset(folder, 32, 8)))
+
+
+def test_a_sample_teaches_its_caption_or_its_text_where_one_of_them_is_asked_for(folder, samples):
+    """The caption's text and rows stand in the real text's place; a sample without a caption keeps its own."""
+    common = {"image_size": 16, "batch_size": 24, "captioners": ("c",), "teachers": ("small",)}
+    both, alone, one = (
+        ReinforcedDataset(folder, **common, texts=texts).batch(0) for texts in ("sum", "synthetic", "one")
+    )
+    assert alone.texts == both.syn_texts
+    assert alone.syn_texts is None
+    assert alone.syn_text_embeddings is None
+    assert torch.equal(alone.text_embeddings["small"], both.syn_text_embeddings["small"])
+    drawn = [text == caption for text, caption in zip(one.texts, both.syn_texts, strict=True)]
+    assert 4 < sum(drawn) < 20, "about one half"
+    for place, synthetic in enumerate(drawn):
+        source = both.syn_text_embeddings if synthetic else both.text_embeddings
+        assert one.texts[place] in (both.texts[place], both.syn_texts[place])
+        assert torch.equal(one.text_embeddings["small"][place], source["small"][place])
+    later = ReinforcedDataset(folder, **common, texts="one", epoch=1).batch(0)
+    real = {uid for uid, text in zip(later.uids, later.texts, strict=True) if text == samples[uid].text}
+    assert real != {uid for uid, text in zip(one.uids, one.texts, strict=True) if text == samples[uid].text}
+    with pytest.raises(ValueError, match="not one of sum, synthetic, one"):
+        ReinforcedDataset(folder, **common, texts="both")

@@ -352,6 +352,18 @@ def test_captions_are_summed(data, model):
     assert stepper.backward(alone)["loss"].item() == pytest.approx(losses["distillation"].item(), rel=1e-5)
 
 
+def test_a_caption_alone_is_the_second_part_of_the_sum(data, model):
+    """Same views and weights: the synthetic loss and its gradients are what the sum has beside the real text's."""
+    found = {}
+    for name, changes in {"sum": {}, "synthetic": {"texts": "synthetic"}, "real": {"captioners": ()}}.items():
+        stepper, (fed,) = batches(data, model, **{"captioners": ("short",), **changes})
+        losses = stepper.backward(fed)
+        found[name] = losses["loss"], torch.cat([p.grad.flatten() for p in stepper.model.parameters()])
+    for whole, synthetic, real in zip(found["sum"], found["synthetic"], found["real"], strict=True):
+        assert torch.allclose(whole, synthetic + real, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(found["synthetic"][0], found["real"][0], rtol=1e-3)
+
+
 def test_cutting_texts_is_exact_for_a_causal_tower(data, model):
     stepper, (fed,) = batches(data, model, captioners=("long",))
     assert fed.groups[0].tokens.shape[1] < 24
@@ -591,6 +603,7 @@ def test_nan_stops_with_help_and_leaves_the_good_checkpoint(data, model, tmp_pat
         ({"batch_size": 64, "samples": 64}, "fewer than one batch of 64"),
         ({"tracker": "paper"}, "tracker 'paper' is unknown"),
         ({"loss": "hinge"}, "unknown form"),
+        ({"texts": "one"}, "name their captioners"),
     ],
 )
 def test_wrong_settings_are_named(data, model, tmp_path, changes, message):
