@@ -29,7 +29,7 @@ def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         """Show the recorded rows of studies, after training those that are missing with --record.
 
         Args:
-            names: studies; all of them for none.
+            names: studies; all of them for none. `price` measures what the data costs.
             record: train what is not recorded and append a line of each; a second call goes on where one stopped.
             rows: only these rows.
             seeds: at most so many seeds a row; 0 for each study's own number.
@@ -38,12 +38,17 @@ def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
             workers: trainings at a time, one core each.
         """
         from mobileclip2_lite.reports.page import Table, to_markdown
+        from mobileclip2_lite.studies import price, recorded
         from mobileclip2_lite.studies import record as recording
-        from mobileclip2_lite.studies import recorded
         from mobileclip2_lite.studies.rows import STUDIES
 
         out = on_disk(out, "a study keeps many trainings side by side: name a folder of a disk")
-        names, folder = names or tuple(STUDIES), recorded.results_folder(results)
+        folder = recorded.results_folder(results)
+        if (not names or "price" in names) and not rows:
+            if record:
+                price.run(recipe, out, folder, seeds)
+            print(price.told(folder) or "the price of the data is not recorded: --record")
+        names = tuple(name for name in names or STUDIES if name != "price")
         jobs = recording.plan(names, recipe, out, folder, seeds, rows)
         failed = recording.run(jobs, workers, folder) if record else 0
         ladder = recorded.read_rows(folder)

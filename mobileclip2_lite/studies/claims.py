@@ -1,20 +1,21 @@
 """The papers' claims that can be tested at this size, and the verdict on each from recorded lines.
 
-`ledger` writes them down. A claim is a difference of two
-rows in one measure and the direction that the paper gives it. `agrees`: the whole interval lies on the claimed side.
-`disagrees`: it lies on the other side, or, where no difference is claimed, outside the margin. `cannot tell`: neither,
-or fewer seeds than three. `not tested`: the rows are not recorded. Differences are in points of percent.
+`ledger` writes them down. A claim names rows, what is measured (`effects`) and what is said of it. `agrees`: the whole
+interval lies where the claim says. `disagrees`: it lies on the other side, or, where no difference is claimed, outside
+the margin. `cannot tell`: neither, or fewer seeds than three. `not tested`: the rows are not recorded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from mobileclip2_lite.studies import intervals, recorded
-from mobileclip2_lite.studies.rows import CONV, SE
+from mobileclip2_lite.studies import effects, intervals, recorded
+from mobileclip2_lite.studies.rows import CONV, PRICE, SE
 
 ZERO, I2T, T2I = "zero_shot", "retrieval_i2t_r1", "retrieval_t2i_r1"
 BINDING, RELATIONS = "binding", "relations"
@@ -27,35 +28,43 @@ MEASURES = {
 }
 LEAST_SEEDS = 3
 """Fewer are never agreement."""
-GROUPS = {T2I: 5}
-"""Five captions of an image are one item of the bootstrap."""
-MARGIN = 0.02
-"""A difference within two points counts as none, where none is claimed."""
+MARGIN, SHARE = 0.02, 0.2
+"""Where no difference is claimed, one counts as none within two points and within a fifth of what it is compared with:
+two points of 2 % would be everything."""
+BETTER, WORSE, SAME, NO_BETTER = "better", "worse", "same", "no better"
+"""What a claim says of its first row, compared with its second."""
 
 
 class Claim(NamedTuple):
-    """A difference of two rows, and what is claimed of it."""
+    """Rows, and what is claimed of them."""
 
     text: str
     """In words."""
     source: str
     """Who says it."""
     first: str
-    """Row whose measure is looked at; empty where this project has no such row."""
+    """Row whose measure is looked at."""
     second: str
-    """Row that is taken from it."""
+    """Row that is taken from it, or that takes more samples or seconds; empty for a law."""
     measure: str = ZERO
     """Of the evaluation."""
-    sign: int = 1
-    """1: `first` is better; -1: it is worse; 0: they do not differ."""
+    says: str = BETTER
+    """`better`, `worse`, `same` or `no better`."""
+    kind: str = "difference"
+    """One of `KINDS`."""
+    fitted: tuple[str, ...] = ()
+    """Rows that a law is fitted to, where the first is held back."""
 
 
 PAPER, FIRST, OURS = "MobileCLIP2", "MobileCLIP", "ours"
 
 
-def _both(text: str, source: str, first: str, second: str, sign: int = 1) -> list[Claim]:
-    return [Claim(text, source, first, second, measure, sign) for measure in (ZERO, I2T)]
+def _both(text: str, source: str, first: str, second: str, says: str = BETTER) -> list[Claim]:
+    return [Claim(text, source, first, second, measure, says) for measure in (ZERO, I2T)]
 
+
+SUM, ALONE, ACID = "+ ensemble", "synthetic alone", "control, ACID"
+"""The student of the rows, which has all that is compared: both teachers, three captioners, the sum of both losses."""
 
 CLAIMS: tuple[Claim, ...] = (
     *_both(
@@ -74,6 +83,7 @@ CLAIMS: tuple[Claim, ...] = (
         "+ ensemble",
         "control + annotated pairs",
     ),
+    *_both("It beats plain training that also has the student's captions", OURS, "+ ensemble", "+ captions"),
     *_both(
         "Captions of a captioner that saw no clean caption help plain training",
         OURS,
@@ -94,14 +104,14 @@ CLAIMS: tuple[Claim, ...] = (
         Claim("Captions made wrong in one place teach what belongs to what", OURS, "hard negatives", "+ ensemble", part)
         for part in (BINDING, RELATIONS)
     ),
-    Claim("They cost no retrieval", OURS, "hard negatives", "+ ensemble", I2T, 0),
+    Claim("They cost no retrieval", OURS, "hard negatives", "+ ensemble", I2T, SAME),
     Claim(
         "A fine-tuned captioner is no better than its pretrained one for zero-shot",
         PAPER,
         "captions: short",
         "captions: pretrained",
         ZERO,
-        0,
+        NO_BETTER,
     ),
     Claim(
         "A fine-tuned captioner is better than its pretrained one for retrieval",
@@ -110,12 +120,19 @@ CLAIMS: tuple[Claim, ...] = (
         "captions: pretrained",
         I2T,
     ),
-    *_both("Several captioners are no better than one", PAPER, "+ ensemble", "captions: short", 0),
+    *_both("Several captioners are no better than one", PAPER, "+ ensemble", "captions: short", NO_BETTER),
     *_both("Five stored views are better than one", FIRST, "+ ensemble", "views 1"),
-    *_both("More than two stored views add little", FIRST, "+ ensemble", "views 2", 0),
-    Claim("Strong views hurt plain training", FIRST, "control, stored views", "control", ZERO, -1),
-    *_both("int8 embeddings teach as well as bf16", OURS, "int8", "+ ensemble", 0),
-    *_both("int6 embeddings teach as well as bf16", OURS, "int6", "+ ensemble", 0),
+    *_both("More than two stored views add little", FIRST, "+ ensemble", "views 2", NO_BETTER),
+    Claim(
+        "Crops from half of the image instead of nine tenths hurt plain training",
+        OURS,
+        "control, stored views",
+        "control",
+        ZERO,
+        WORSE,
+    ),
+    *_both("int8 embeddings teach as well as bf16", OURS, "int8", "+ ensemble", SAME),
+    *_both("int6 embeddings teach as well as bf16", OURS, "int6", "+ ensemble", SAME),
     *(
         Claim(
             f"{name.removeprefix('lite-teacher-')}: logit scale {better} teaches better than {worse}",
@@ -128,12 +145,67 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     *_both("Orthogonalised updates (nmuon) beat AdamW for the student", OURS, "+ ensemble", "student, AdamW"),
     *_both("Orthogonalised updates (nmuon) beat AdamW for the control", OURS, "control", "control, AdamW"),
-    Claim("A DFN-filtered web makes a better student", PAPER, "", ""),
-    Claim("Summing the losses of real and synthetic captions beats drawing one of them", FIRST, "", ""),
-    Claim("One logit scale for both teachers is worse than each its own", PAPER, "", ""),
-    Claim("A bigger teacher is not a better one", PAPER, "", "", ZERO, 0),
-    Claim("Stored embeddings teach as well as a live teacher on fresh views", FIRST, "", "", ZERO, 0),
-    Claim("Equal accuracy takes fewer samples and hours, with the price of reinforcement counted", FIRST, "", ""),
+    *_both("A DFN-filtered web makes a better student", PAPER, "student, filtered", "+ ensemble"),
+    *_both("A DFN-filtered web makes plain training better", PAPER, "control, filtered", "control"),
+    *_both(
+        "Summing the losses of real and synthetic captions beats drawing one of them", FIRST, SUM, "one of two texts"
+    ),
+    *_both("The sum beats synthetic captions alone", FIRST, SUM, ALONE),
+    Claim("Synthetic captions alone are worse for zero-shot than real ones", FIRST, ALONE, "no captions", ZERO, WORSE),
+    Claim("Synthetic captions alone are better for retrieval than real ones", FIRST, ALONE, "no captions", I2T),
+    *_both("One logit scale of 100 for both teachers is worse than each its own", PAPER, "one scale, 100", SUM, WORSE),
+    Claim(
+        "One scale of 20 for both is as good as each its own (22.1 and 21.0)", OURS, "one scale, 20", SUM, ZERO, SAME
+    ),
+    *_both(
+        "The more accurate teacher (conv) is not the better one", PAPER, "+ distillation", "teacher se only", NO_BETTER
+    ),
+    *_both("Strong augmentation hurts without distillation", FIRST, "captions, strong views", "+ captions", WORSE),
+    *_both("Strong augmentation helps with distillation", FIRST, "student, strong views", SUM),
+    *_both("Stored embeddings teach as well as teachers that run along", FIRST, SUM, "live teachers", SAME),
+    Claim("A training from stored embeddings takes fewer seconds", FIRST, SUM, "live teachers", kind="live"),
+    Claim(
+        "What plain training reaches, a student reaches with fewer samples", FIRST, SUM, "control, full", kind="samples"
+    ),
+    Claim("The same of plain training on the student's captions", FIRST, SUM, "+ captions", kind="samples"),
+    Claim("… in less time of training", FIRST, SUM, "+ captions", kind="seconds"),
+    Claim("… in less time, captions and reinforcement counted", OURS, SUM, "+ captions", kind="all seconds"),
+    Claim("… and counted for a tenth, where ten trainings share them", OURS, SUM, "+ captions", kind="shared seconds"),
+    *_both(
+        "Selecting by learnability (ACID) helps plain training, at equal trained samples",
+        OURS,
+        ACID,
+        "control, stored views",
+    ),
+    *_both(
+        "Selecting by learnability alone is as good as distillation (both on real texts)",
+        OURS,
+        ACID,
+        "no captions",
+        SAME,
+    ),
+    *_both("Selecting by learnability (ACID) helps the student, at equal trained samples", OURS, "ACID", SUM),
+    *_both("… and at equal candidates, a forward pass of each counted", OURS, "ACID, half", SUM),
+    *_both("A larger student of the ensemble teaches better than the ensemble (EUPE)", OURS, "proxy teacher", SUM),
+    *_both("The gain is there for a larger student", FIRST, "student, lite-mci-m", "control, lite-mci-m"),
+    Claim(
+        "A law of samples fitted to the shorter trainings says the longest",
+        OURS,
+        "student, full",
+        "",
+        says=SAME,
+        kind="law of samples",
+        fitted=("student, 5,000 samples", "student, 10,000 samples", SUM),
+    ),
+    Claim(
+        "A law of pairs fitted to the smaller sets says the largest",
+        OURS,
+        "student, 4,000 pairs",
+        "",
+        says=SAME,
+        kind="law of pairs",
+        fitted=("student, 500 pairs", "student, 1,000 pairs", SUM),
+    ),
 )
 """The claims, in the order of the ledger."""
 
@@ -147,36 +219,80 @@ class Entry(NamedTuple):
     command: str
 
 
-def judge(claim: Claim, found: intervals.Interval | None) -> str:
-    """One of `agrees`, `disagrees`, `cannot tell`, `not tested`."""
+def judge(claim: Claim, found: intervals.Interval | None, margin: float = MARGIN) -> str:
+    """One of `agrees`, `disagrees`, `cannot tell`, `not tested`.
+
+    Args:
+        margin: within which a difference counts as none.
+    """
     if found is None:
         return "not tested"
-    if found.seeds < LEAST_SEEDS or found.low is None or found.high is None:
+    low, high = found.low, found.high
+    if found.seeds < LEAST_SEEDS or low is None or high is None:
         return "cannot tell"
-    if claim.sign == 0:
-        inside = found.low > -MARGIN and found.high < MARGIN
-        outside = found.low > MARGIN or found.high < -MARGIN
-        return "agrees" if inside else "disagrees" if outside else "cannot tell"
-    low, high = sorted((claim.sign * found.low, claim.sign * found.high))
-    return "agrees" if low > 0 else "disagrees" if high < 0 else "cannot tell"
+    match claim.says:
+        case "better":
+            yes, no = low > 0, high < 0
+        case "worse":
+            yes, no = high < 0, low > 0
+        case "same":
+            yes, no = low > -margin and high < margin, low > margin or high < -margin
+        case "no better":
+            yes, no = high < margin, low > margin
+    return "agrees" if yes else "disagrees" if no else "cannot tell"
 
 
-def entries(lines: Sequence[Mapping[str, Any]], claims: Sequence[Claim] = CLAIMS) -> list[Entry]:
-    """Every claim with its effect on the recorded lines of the newest generation."""
+def margin_of(lines: Sequence[Mapping[str, Any]], measure: str) -> float:
+    """The margin beside a row: two points, or a fifth of the row's level where that is less."""
+    level = float(np.mean([line["metrics"][measure] for line in lines])) if lines else 1.0
+    return min(MARGIN, SHARE * level)
+
+
+def entries(lines: Sequence[Mapping[str, Any]], claims: Sequence[Claim] | None = None) -> list[Entry]:
+    """Every claim (default: `CLAIMS`) with its effect on the recorded lines of the newest generation."""
     rows = recorded.by_row(lines)
     found = []
-    for claim in claims:
-        first, second = (hits_by_seed(rows.get(row, ()), claim.measure) for row in (claim.first, claim.second))
-        effect = intervals.difference(first, second, GROUPS.get(claim.measure, 1))
-        commands = [rows[row][0]["command"] for row in (claim.first, claim.second) if row in rows]
-        found.append(Entry(claim, effect, judge(claim, effect), " and ".join(f"`{text}`" for text in commands)))
+    for claim in CLAIMS if claims is None else claims:
+        effect = KINDS[claim.kind](claim, rows)
+        verdict = judge(claim, effect, margin_of(rows.get(claim.second or claim.first, ()), claim.measure))
+        named = dict.fromkeys(row for row in (claim.first, claim.second, *claim.fitted) if row in rows)
+        commands = [rows[row][0]["command"] for row in named]
+        found.append(Entry(claim, effect, verdict, " and ".join(f"`{text}`" for text in commands)))
     return found
 
 
-def hits_by_seed(lines: Sequence[Mapping[str, Any]], measure: str) -> dict[int, np.ndarray]:
-    """Seed -> the hits of one measure."""
-    return {
-        line["seed"]: intervals.unpack(line["hits"][measure], line["items"][measure])
-        for line in lines
-        if measure in line["hits"]
-    }
+Rows = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+def _difference(claim: Claim, rows: Rows) -> intervals.Interval | None:
+    return effects.difference(rows.get(claim.first, ()), rows.get(claim.second, ()), claim.measure)
+
+
+def _samples(claim: Claim, rows: Rows) -> intervals.Interval | None:
+    return effects.samples_factor(rows.get(claim.first, ()), rows.get(claim.second, ()))
+
+
+def _seconds(claim: Claim, rows: Rows, trainings: float) -> intervals.Interval | None:
+    pair = rows.get(claim.first, ()), rows.get(claim.second, ())
+    return effects.seconds_factor(*pair, rows.get(PRICE, ()), trainings)
+
+
+def _live(claim: Claim, rows: Rows) -> intervals.Interval | None:
+    return effects.live_factor(rows.get(PRICE, ()))
+
+
+def _law(claim: Claim, rows: Rows, of: str) -> intervals.Interval | None:
+    return effects.law_miss([rows.get(row, ()) for row in (*claim.fitted, claim.first)], of)
+
+
+KINDS: dict[str, Callable[[Claim, Rows], intervals.Interval | None]] = {
+    "difference": _difference,
+    "samples": _samples,
+    "seconds": functools.partial(_seconds, trainings=math.inf),
+    "all seconds": functools.partial(_seconds, trainings=1),
+    "shared seconds": functools.partial(_seconds, trainings=10),
+    "live": _live,
+    "law of samples": functools.partial(_law, of="samples"),
+    "law of pairs": functools.partial(_law, of="pairs"),
+}
+"""Kind of a claim -> how its effect is measured."""

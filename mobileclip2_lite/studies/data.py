@@ -7,18 +7,26 @@ views, then weights and order. Test scenes are the same for all. Seeds here star
 from __future__ import annotations
 
 import dataclasses
+import time
 from pathlib import Path
 
-from mobileclip2_lite.recipes import Pairs, Recipe
+from mobileclip2_lite.recipes import Augment, Pairs, Recipe
 from mobileclip2_lite.studies.rows import WEB
+from mobileclip2_lite.work.folder import FolderLocked, Work, read_manifest
 
 FIRST = 1_000
 """Added to a study's seed wherever something is drawn: no search has drawn the same."""
 ANNOTATED = 4_000
 """Annotated scenes that the captioners were fine-tuned on, in each style (data/train_captioners.py)."""
-KINDS = ("reinforced", "annotated", "int8", "int6", "first N")
-"""`reinforced`: the recipe's. `annotated`: its pairs and those that its captioners were fine-tuned on. `int8`, `int6`:
-stored smaller. `first N`: only so many pairs."""
+KINDS = ("reinforced", "annotated", "filtered", "strong", "proxy", "int8", "int6", "first N")
+"""`reinforced`: the recipe's. `annotated`: its pairs and those that its captioners were fine-tuned on. `filtered`: as
+many pairs, the best half of twice as many. `strong`: its captioned pairs with the paper's augmentation, crops from 8 %
+and RandAugment. `proxy`: its captioned pairs with one teacher, a larger student of the ensemble. `int8`, `int6`: stored
+smaller. `first N`: only so many pairs, or more of the same web."""
+LARGER = "lite-mci-m"
+"""Model of the proxy teacher."""
+LOOK = 2.0
+"""Seconds between two looks at a folder that another process writes."""
 
 
 def seeded(recipe: Recipe, seed: int) -> Recipe:
@@ -36,24 +44,79 @@ def seeded(recipe: Recipe, seed: int) -> Recipe:
 def prepare(recipe: Recipe, seed: int, kind: str, out: Path) -> Path:
     """The folder of one kind of data of one seed below `out`; finished parts are found.
 
+    Another process that makes the same is waited for: the system lets go of its lock however it ends.
+
     Raises:
         ValueError: there is no such kind.
     """
+    while True:
+        try:
+            return _make(recipe, seed, kind, out)
+        except FolderLocked:
+            time.sleep(LOOK)
+
+
+def _make(recipe: Recipe, seed: int, kind: str, out: Path) -> Path:
     folder = out / f"data-seed{seed}"
     if kind == "reinforced":
         return _reinforced(seeded(recipe, seed), folder)
     if kind == "annotated":
         return _annotated(seeded(recipe, seed), folder / "annotated")
     if kind in ("int8", "int6"):
-        from mobileclip2_lite.shards.shrinking import shrink
+        return stored(prepare(recipe, seed, "reinforced", out), folder / f"stored-{kind}", kind)
+    if kind == "strong":
+        from mobileclip2_lite.reinforcement.stage import reinforce
 
-        shrink(prepare(recipe, seed, "reinforced", out), folder / kind, kind)
+        prepare(recipe, seed, "reinforced", out)  # whose captions it shares
+        strong = dataclasses.replace(seeded(recipe, seed).reinforce, augment=Augment())
+        reinforce(strong, folder / "captioned", folder / kind)
         return folder / kind
+    if kind == "proxy":
+        return _proxy(seeded(recipe, seed), seed, folder, prepare(recipe, seed, "reinforced", out))
+    if kind == "filtered":
+        twice = dataclasses.replace(recipe.pairs, count=2 * recipe.pairs.count)
+        best = dataclasses.replace(recipe.filter, keep=0.5)
+        return prepare(dataclasses.replace(recipe, pairs=twice, filter=best), seed, "reinforced", out / kind)
     word, _, count = kind.partition(" ")
     if word == "first" and count.isdecimal():
         few = dataclasses.replace(recipe, pairs=dataclasses.replace(recipe.pairs, count=int(count)))
         return prepare(few, seed, "reinforced", out / f"first-{count}")
     raise ValueError(f"data of a study: {kind!r} is none of {', '.join(KINDS)}")
+
+
+def _proxy(recipe: Recipe, seed: int, folder: Path, reinforced: Path) -> Path:
+    """A larger student learns from the ensemble first; its embeddings of the same views and texts are what is stored.
+
+    The way of EUPE (arXiv 2603.22387), at our size: a large model merges several teachers before a small one learns.
+    """
+    from mobileclip2_lite.reinforcement.stage import reinforce
+    from mobileclip2_lite.training.loop import train
+
+    larger = dataclasses.replace(recipe.student, model=LARGER, evaluate_every=0, tracker="none", workers=0, threads=1)
+    teacher = train(larger, reinforced, folder / "proxy-teacher", seed=FIRST + seed, progress=False)
+    alone = dataclasses.replace(recipe.reinforce, teachers=(str(teacher),))
+    reinforce(alone, folder / "captioned", folder / "proxy")
+    return folder / "proxy"
+
+
+def stored(folder: Path, out: Path, storage: str) -> Path:
+    """A copy of reinforced shards whose embeddings are stored as `storage`; everything else is the same."""
+    from mobileclip2_lite.shards.samples import read_samples, write_shard
+    from mobileclip2_lite.shards.shrinking import stored_as
+    from mobileclip2_lite.work.shardwise import listed, make_shards
+
+    manifest = read_manifest(folder)
+
+    def write(target: Path) -> dict:
+        return {**write_shard(target, read_samples(folder / target.name), storage)._asdict(), "dropped": {}}
+
+    def summary(records: list[dict]) -> dict:
+        kept = {key: manifest[key] for key in ("sample_schema", "teachers", "captioners", "samples")}
+        return {**kept, "reinforced": {**stored_as(folder, manifest), "storage": storage}, "shards": listed(records)}
+
+    work = Work(out, "store", 1, {"storage": storage}, {"reinforced": folder})
+    make_shards(work, [shard["name"] for shard in manifest["shards"]], lambda: write, summary)
+    return out
 
 
 def _reinforced(recipe: Recipe, out: Path) -> Path:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -20,6 +21,8 @@ from mobileclip2_lite.work.randomness import rng
 
 DRAWS = 2_000
 """Bootstrap draws; the interval's ends move by a tenth of their distance from one set of draws to another."""
+ZLIB = "z:"
+"""Before hits that are compressed; older lines are not."""
 LEVEL = 0.95
 """Share of the draws inside the interval."""
 
@@ -31,11 +34,14 @@ class Interval(NamedTuple):
     low: float | None
     high: float | None
     seeds: int
+    times: bool = False
+    """Whether the numbers are logarithms of how many times one is the other."""
 
 
 def pack(hits: Sequence[float] | np.ndarray) -> str:
-    """Hits (N,) as a short string: a bit an item, base64; an expected hit under ties counts from one half."""
-    return base64.b64encode(np.packbits(np.asarray(hits) >= 0.5).tobytes()).decode("ascii")
+    """Hits (N,) as a short string: a bit an item, zlib, base64; an expected hit under ties counts from one half."""
+    bits = np.packbits(np.asarray(hits) >= 0.5).tobytes()
+    return ZLIB + base64.b64encode(zlib.compress(bits, 9)).decode("ascii")
 
 
 def unpack(text: str, count: int) -> np.ndarray:
@@ -44,7 +50,13 @@ def unpack(text: str, count: int) -> np.ndarray:
     Raises:
         ValueError: the string does not hold `count` items.
     """
-    bits = np.frombuffer(base64.b64decode(text, validate=True), np.uint8)
+    data = base64.b64decode(text.removeprefix(ZLIB), validate=True)
+    if text.startswith(ZLIB):
+        try:
+            data = zlib.decompress(data)
+        except zlib.error as error:
+            raise ValueError(f"hits are damaged ({error}): record the line again") from error
+    bits = np.frombuffer(data, np.uint8)
     if len(bits) != -(-count // 8):
         raise ValueError(f"{len(bits)} bytes of hits are not those of {count:,} items: record the line again")
     return np.unpackbits(bits, count=count).astype(np.float64)
@@ -77,6 +89,21 @@ def interval(hits: np.ndarray, groups: int = 1, draws: int = DRAWS, level: float
     means += spread * draw.standard_t(seeds - 1, draws)
     low, high = np.quantile(means, ((1 - level) / 2, (1 + level) / 2))
     return Interval(mean, float(low), float(high), seeds)
+
+
+def of_seeds(values: Sequence[float], times: bool = False, level: float = LEVEL) -> Interval:
+    """Mean and interval of one number a seed, by Student's t distribution alone.
+
+    Args:
+        times: the numbers are logarithms of factors.
+    """
+    seeds = len(values)
+    mean = float(np.mean(values)) if seeds else 0.0
+    if seeds < 2:
+        return Interval(mean, None, None, seeds, times)
+    draws = np.abs(rng("t", seeds).standard_t(seeds - 1, 100 * DRAWS))
+    half = float(np.quantile(draws, level) * np.std(values, ddof=1) / math.sqrt(seeds))
+    return Interval(mean, mean - half, mean + half, seeds, times)
 
 
 def difference(first: Mapping[int, np.ndarray], second: Mapping[int, np.ndarray], groups: int = 1) -> Interval | None:

@@ -9,6 +9,7 @@ after them every recorded row, and what clean data entered where.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from mobileclip2_lite.studies import intervals, recorded
-from mobileclip2_lite.studies.claims import GROUPS, MEASURES, Entry, entries, hits_by_seed
-from mobileclip2_lite.studies.rows import ROWS, STUDIES
+from mobileclip2_lite.studies.claims import CLAIMS, MEASURES, Claim, Entry, entries
+from mobileclip2_lite.studies.effects import GROUPS, hits_by_seed, law_of, rate
+from mobileclip2_lite.studies.rows import PRICE, ROWS, STUDIES
 
 VERDICTS = ("agrees", "disagrees", "cannot tell", "not tested")
 
@@ -39,18 +41,86 @@ def ledger(lines: Sequence[Mapping[str, Any]]) -> str:
         "",
         "## The claims",
         "",
-        f"{len(found)} claims: {summary}. Where no difference is claimed, one within two points counts as none.",
+        f"{len(found)} claims: {summary}. Where no difference is claimed, one counts as none within two points and",
+        "within a fifth of what it is compared with: two points of 2 % would be everything. An interval is its claim's",
+        _chance(found),
         "",
         "| claim | source | measure | effect | seeds | verdict |",
         "|---|---|---|---|---|---|",
     ]
     for claim, effect, verdict, _ in found:
         out.append(
-            f"| {claim.text} | {claim.source} | {MEASURES[claim.measure]} | {shown_effect(effect)} | "
+            f"| {claim.text} | {claim.source} | {measured(claim)} | {shown_effect(effect)} | "
             f"{effect.seeds if effect else ''} | {verdict} |"
         )
-    out += ["", *_row_table(lines), "", *_clean_data()]
+    out += ["", *_price(lines), *_laws(lines), *_row_table(lines), "", *_clean_data(), *_symptoms(lines)]
     return "\n".join(out) + "\n"
+
+
+def measured(claim: Claim) -> str:
+    """What a claim looks at, in words."""
+    words = {"samples": "samples to that zero-shot", "live": "seconds a sample"}
+    if "seconds" in claim.kind:
+        return "seconds to that zero-shot"
+    return words.get(claim.kind, MEASURES[claim.measure])
+
+
+def _chance(found: Sequence[Entry]) -> str:
+    """What so many intervals show by chance alone."""
+    count = sum(entry.found is not None and entry.found.low is not None for entry in found)
+    if not count:
+        return "own."
+    return (
+        f"own: of {count} such, about {max(1, round(count / 40))} would leave zero out on the claimed side, and as\n"
+        "many on the other, if nothing had any effect at all. Believe a pattern before a line."
+    )
+
+
+def _price(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Seconds of the data's making, where they are recorded."""
+    found = recorded.by_row(lines).get(PRICE, ())
+    if not found:
+        return []
+    stages = ", ".join(f"{name} {np.mean([line['stages'][name] for line in found]):.0f}" for name in found[0]["stages"])
+    rates = ", ".join(f"`{row}` {1_000 * rate(row, found):.1f}" for row in found[0]["rates"])
+    return [
+        "## The price of the data",
+        "",
+        f"CPU seconds for {found[0]['pairs']:,} pairs, mean of {len(found)}: {stages}; and for 1,000 samples of a",
+        f"row's training: {rates} (`{found[0]['command']}`). The time to an accuracy is",
+        "samples times that; where a claim counts the price, a row that learns from captions has their seconds added,",
+        "one that distils those of reinforcement. Samples to an accuracy are read from the learning curves on the",
+        "validation split: the first evaluation that is there, so that a student's factor is too small, if anything.",
+        "",
+    ]
+
+
+def _laws(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The fitted laws with their residuals, and the run that tries each."""
+    rows = recorded.by_row(lines)
+    out = []
+    for claim in (claim for claim in CLAIMS if claim.fitted):
+        of = claim.kind.removeprefix("law of ")
+        found = law_of([rows.get(row, ()) for row in (*claim.fitted, claim.first)], of)
+        if found is not None:
+            law = found.law
+            rest = ", ".join(f"{100 * value:+.1f}" for value in law.residuals)
+            out.append(
+                f"| {of} | {law.floor:.2f} + {law.size:.3g} n^-{law.power:.2f} | {rest} | {found.n:,.0f} | "
+                f"{100 * (1 - found.said):.1f} | {100 * (1 - found.measured):.1f} |"
+            )
+    if not out:
+        return []
+    return [
+        "## Laws, and the run that tries each",
+        "",
+        "The student's zero-shot error over n, fitted to the smaller runs' means; the largest run is held back.",
+        "",
+        "| n | error | residuals (points) | tried at | said (% right) | measured (% right) |",
+        "|---|---|---|---|---|---|",
+        *out,
+        "",
+    ]
 
 
 def _headline(lines: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -87,9 +157,12 @@ def _level(lines: Sequence[Mapping[str, Any]], measure: str) -> str:
 
 
 def shown_effect(effect: intervals.Interval | None) -> str:
-    """An effect in points with its interval, empty where there is none."""
+    """An effect in points, or how many times, with its interval; empty where there is none."""
     if effect is None:
         return ""
+    if effect.times:
+        ends = [math.exp(end) for end in (effect.low, effect.high) if end is not None]
+        return f"× {math.exp(effect.mean):.2g}" + (f" ({ends[0]:.2g} to {ends[1]:.2g})" if ends else "")
     if effect.low is None or effect.high is None:
         return f"{100 * effect.mean:+.1f}"
     return f"{100 * effect.mean:+.1f} ({100 * effect.low:+.1f} to {100 * effect.high:+.1f})"
@@ -121,6 +194,30 @@ def _clean_data() -> list[str]:
     ]
     for card in (card for kind in ("captioners", "scorers", "teachers") for card in _cards(kind)):
         out.append(f"| {card['name']} | {_clean(card)} | {_wording(card)} |")
+    return out
+
+
+def _symptoms(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What `symptoms` recorded, the newest line of a case."""
+    found = {line["case"]: line for line in lines if "case" in line}
+    if not found:
+        return []
+    out = [
+        "",
+        "## Trainings that fail on purpose",
+        "",
+        f"256 pairs, 25 passes (`{next(iter(found.values()))['command']}`); what they teach stands in",
+        "[when_it_does_not_learn.md](when_it_does_not_learn.md).",
+        "",
+        "| case | changed | loss at the end | guessing | logit scale | text cosine | zero-shot (%) | it shows |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, line in found.items():
+        changed = ", ".join(f"{key} {value:g}" for key, value in line["changes"].items())
+        out.append(
+            f"| {name} | {changed} | {line['loss']:.2f} | {line['guessing']:.2f} | {line['logit_scale']:.1f} | "
+            f"{line['same_text']:.2f} | {100 * line['zero_shot']:.1f} | {line['shows']} |"
+        )
     return out
 
 

@@ -142,8 +142,6 @@ def told(settings: recipes.Train) -> dict[str, Any]:
 def run(jobs: Sequence[Job], workers: int, results: Path) -> int:
     """Do the trainings, append a line of each as it ends; how many failed."""
     failed = 0
-    for seed, kind in dict.fromkeys((job.seed, ROWS[job.row].data) for job in jobs):
-        data.prepare(jobs[0].recipe, seed, kind, jobs[0].out)  # before any training: two would wait for one folder
     for number, (job, outcome) in enumerate(_outcomes(jobs, workers), 1):
         where = f"[{number}/{len(jobs)}] {job.row}, seed {job.seed}"
         if isinstance(outcome, Exception):

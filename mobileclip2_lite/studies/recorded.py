@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mobileclip2_lite.reports.run import LABELS, mean_and_deviation, percent
+from mobileclip2_lite.studies.intervals import pack, unpack
 from mobileclip2_lite.studies.paper import WAYS
 from mobileclip2_lite.studies.rows import Study
 from mobileclip2_lite.studies.temperature import judge
@@ -50,11 +51,14 @@ def read_lines(path: str | os.PathLike) -> list[dict[str, Any]]:
 
 
 def append_lines(path: str | os.PathLike, lines: Sequence[Mapping[str, Any]]) -> None:
-    """Add lines to a JSON-lines file, which is made where there is none."""
+    """Add lines to a JSON-lines file, which is made where there is none.
+
+    One write to the file's end: lines of several programs that record at a time stay whole.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", encoding="utf-8") as file:
-        file.write("".join(json.dumps(line) + "\n" for line in lines))
+    with open(path, "ab", buffering=0) as file:
+        file.write("".join(json.dumps(line) + "\n" for line in lines).encode("utf-8"))
 
 
 def rows_file(folder: str | os.PathLike, row: str) -> Path:
@@ -66,6 +70,12 @@ def append_rows(folder: str | os.PathLike, lines: Sequence[Mapping[str, Any]]) -
     """Add recorded lines to the files of their rows."""
     for line in lines:
         append_lines(rows_file(folder, line["row"]), [line])
+
+
+def compact(line: Mapping[str, Any]) -> dict[str, Any]:
+    """The same line with its hits packed as short as they are packed now."""
+    hits = {name: pack(unpack(text, line["items"][name])) for name, text in line.get("hits", {}).items()}
+    return {**line, **({"hits": hits} if hits else {})}
 
 
 def all_lines(folder: str | os.PathLike) -> list[dict[str, Any]]:

@@ -21,6 +21,10 @@ SCALES = (1, 2, 5, 10, 20, 40, 80, 160)
 """Logit scales of the temperature study."""
 
 
+PRICE = "price of the data"
+"""Not a training: what `price` calls its lines among the rows'."""
+
+
 class Row(NamedTuple):
     """One named training."""
 
@@ -61,6 +65,21 @@ ROWS: dict[str, Row] = {
     "lambda 1": _student(distill=1.0),
     "lambda 0.7, gated": _student(distill=0.7, gated=True),
     "hard negatives": _student(hard_negatives=1.0),
+    # each pair's text: the real one, a caption, both, or one of the two
+    "synthetic alone": _student(texts="synthetic"),
+    "one of two texts": _student(texts="one"),
+    # one scale for both teachers, whose own are 22.1 and 21.0
+    "one scale, 100": _student(logit_scales=((CONV, 100.0), (SE, 100.0))),
+    "one scale, 20": _student(logit_scales=((CONV, 20.0), (SE, 20.0))),
+    # pairs that a scorer kept: the best half of twice as many
+    "control, filtered": _control(data="filtered"),
+    "student, filtered": _student(data="filtered"),
+    # batches selected by learnability: equal trained samples, which are twice as many candidates; equal candidates
+    "control, ACID": _control(views="stored", candidates=2),
+    "ACID": _student(candidates=2),
+    "ACID, half": _student(SAMPLES // 2, candidates=2),
+    # the embeddings of one larger student of the ensemble instead of the ensemble's
+    "proxy teacher": _student(data="proxy"),
     # captions
     "captions: pretrained": _student(captioners=(WEB,)),
     "captions: short": _student(captioners=(SHORT,)),
@@ -73,6 +92,11 @@ ROWS: dict[str, Row] = {
     "views 1": _student(max_views=1),
     "views 2": _student(max_views=2),
     "control, stored views": _control(views="stored"),
+    # the paper's augmentation: crops from 8 % and RandAugment
+    "captions, strong views": _control(captioners=FINETUNED, views="stored", data="strong"),
+    "student, strong views": _student(data="strong"),
+    # teachers that run during the training
+    "live teachers": _student(online=True),
     # storage
     "int8": _student(data="int8"),
     "int6": _student(data="int6"),
@@ -80,8 +104,14 @@ ROWS: dict[str, Row] = {
     **{
         f"{kind}, {count:,} pairs": make(data=f"first {count}")
         for kind, make in (("control", _control), ("student", _student))
-        for count in (500, 1_000)
+        for count in (500, 1_000, 4_000)
     },
+    # the samples' number
+    "student, 5,000 samples": _student(5_000),
+    "student, 10,000 samples": _student(10_000),
+    # the student's size
+    "student, lite-mci-m": _student(model="lite-mci-m"),
+    "control, lite-mci-m": _control(model="lite-mci-m"),
     # the temperature's hill
     **{
         f"{teacher} at {scale}": _student(SWEEP, teachers=(teacher,), logit_scales=((teacher, float(scale)),))
@@ -122,6 +152,7 @@ STUDIES: dict[str, Study] = {
             "control": "control",
             "control, twice the samples": "control, full",
             "control + web captions": "control + web captions",
+            "control + fine-tuned captions": "+ captions",
             "control + annotated pairs": "control + annotated pairs",
             "student": "+ ensemble",
         },
@@ -164,12 +195,61 @@ STUDIES: dict[str, Study] = {
         },
         "none",
     ),
+    "filter": Study(
+        "Half as many pairs as the web gives, chosen by a scorer or not?",
+        {
+            "control": "control",
+            "control, filtered": "control, filtered",
+            "student": "+ ensemble",
+            "student, filtered": "student, filtered",
+        },
+        "control",
+    ),
+    "texts": Study(
+        "The real text, a caption, the sum of both losses, or one of the two?",
+        {"real": "no captions", "synthetic": "synthetic alone", "one drawn": "one of two texts", "sum": "+ ensemble"},
+        "sum",
+    ),
+    "shared scale": Study(
+        "One logit scale for both teachers, or each its own?",
+        {"each its own": "+ ensemble", "both 100": "one scale, 100", "both 20": "one scale, 20"},
+        "each its own",
+    ),
+    "live teachers": Study(
+        "Stored embeddings or teachers that run along?", {"stored": "+ ensemble", "live": "live teachers"}, "stored"
+    ),
+    "active selection": Study(
+        "Does selecting each batch by learnability pay?",
+        {
+            "control, stored views": "control, stored views",
+            "control, ACID": "control, ACID",
+            "student": "+ ensemble",
+            "student, ACID": "ACID",
+            "student, ACID, equal candidates": "ACID, half",
+        },
+        "control, stored views",
+    ),
+    "proxy teacher": Study(
+        "The ensemble, or a larger student of it as the only teacher?",
+        {"ensemble": "+ ensemble", "proxy": "proxy teacher", "conv alone": "+ distillation"},
+        "ensemble",
+    ),
     "number of captions": Study("One caption an image or three?", {"1": "captions: short", "3": "+ ensemble"}, "1"),
     "views": Study("How many views?", {"1": "views 1", "2": "views 2", "5": "+ ensemble"}, "1"),
     "strong views": Study(
         "Do stored views hurt without distillation?",
         {"light crops": "control", "stored views": "control, stored views"},
         "light crops",
+    ),
+    "strong augmentation": Study(
+        "Crops from 8 % and RandAugment, with distillation and without?",
+        {
+            "captions, light crops": "+ captions",
+            "captions, strong": "captions, strong views",
+            "student, crops from 50 %": "+ ensemble",
+            "student, strong": "student, strong views",
+        },
+        "student, crops from 50 %",
     ),
     "storage": Study(
         "What may embeddings be stored in?", {"bf16": "+ ensemble", "int8": "int8", "int6": "int6"}, "bf16"
@@ -183,6 +263,26 @@ STUDIES: dict[str, Study] = {
         "How does the gain move with the number of pairs?",
         _same(*(row for row in ROWS if row.endswith("pairs") and "annotated" not in row), "control", "+ ensemble"),
         "control",
+    ),
+    "samples": Study(
+        "How does accuracy move with seen samples?",
+        {
+            "5,000": "student, 5,000 samples",
+            "10,000": "student, 10,000 samples",
+            "20,000": "+ ensemble",
+            "40,000": "student, full",
+        },
+        "20,000",
+    ),
+    "model size": Study(
+        "How does the gain move with the model's size?",
+        {
+            "control, lite-mci-s": "control",
+            "control, lite-mci-m": "control, lite-mci-m",
+            "student, lite-mci-s": "+ ensemble",
+            "student, lite-mci-m": "student, lite-mci-m",
+        },
+        "control, lite-mci-s",
     ),
     "temperature": Study(
         "At which logit scale does each teacher teach best?",

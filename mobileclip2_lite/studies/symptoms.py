@@ -1,24 +1,27 @@
 """Trainings that fail on purpose, in small: what docs/when_it_does_not_learn.md tells, seen again in minutes.
 
-    python -m mobileclip2_lite.studies.symptoms
+    python -m mobileclip2_lite.studies.symptoms --record
 
 Each case is a short contrastive training on a few scenes of the embedded world, from new weights, and what its log and
 its model then look like. The healthy one learns 256 pairs by heart; each of the others changes one thing.
+The ledger docs/claims.md shows what was recorded.
 """
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from mobileclip2_lite import recipes
+from mobileclip2_lite.studies import record, recorded
 
 PAIRS, BATCH = 256, 32
 
@@ -95,22 +98,35 @@ def run(name: str, work: Path) -> dict[str, Any]:
     sizes = recipes.Evaluate(val_renders=1)
     found = evaluate(loaded, recipes.lite().world, sizes, only=("zero_shot",), split="val")["zero_shot"]
     return {
+        "row": f"symptom: {name}",
+        "seed": 0,
+        "generation": "symptoms",
         "case": name,
+        "shows": case.shows,
         "changes": {**case.changes, **({"mismatch": case.mismatch} if case.mismatch else {})},
         "loss": round(sum(line["loss"] for line in lines[-10:]) / len(lines[-10:]), 3),
         "guessing": round(math.log(chosen.batch_size), 3),
         "logit_scale": round(lines[-1]["logit_scale"], 2),
         "same_text": round(float(cosines.mean()), 3),
         "zero_shot": round(found, 4),
-        "command": "python -m mobileclip2_lite.studies.symptoms",
+        "command": "python -m mobileclip2_lite.studies.symptoms --record",
+        **record.where(),
     }
 
 
-def main(work: Path = Path("runs/symptoms")) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Every case, a line each."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--work", type=Path, default=Path("runs/symptoms"))
+    parser.add_argument("--record", action="store_true", help="append the lines to the recorded ones")
+    parser.add_argument("--results", type=Path, help="folder of the recorded lines (default: with the library)")
+    given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     for name in CASES:
-        print(json.dumps(run(name, work)), file=sys.stdout, flush=True)
+        line = run(name, given.work)
+        print(json.dumps(line), file=sys.stdout, flush=True)
+        if given.record:
+            recorded.append_rows(recorded.results_folder(given.results), [line])
 
 
 if __name__ == "__main__":

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 
 from mobileclip2_lite.studies import claims, intervals, recorded
-from mobileclip2_lite.studies.claims import CLAIMS, Claim, entries, judge
+from mobileclip2_lite.studies.claims import CLAIMS, KINDS, Claim, entries, judge, margin_of
 from mobileclip2_lite.studies.intervals import Interval
-from mobileclip2_lite.studies.ledger import ledger
-from mobileclip2_lite.studies.rows import ROWS, STUDIES
+from mobileclip2_lite.studies.ledger import ledger, shown_effect
+from mobileclip2_lite.studies.rows import PRICE, ROWS, STUDIES
 
-BETTER, WORSE, SAME = (Claim("c", "ours", "a", "b", sign=sign) for sign in (1, -1, 0))
+BETTER, WORSE, SAME, NO_BETTER = (
+    Claim("c", "ours", "a", "b", says=says) for says in ("better", "worse", "same", "no better")
+)
 
 
 @pytest.mark.parametrize(
@@ -27,6 +29,10 @@ BETTER, WORSE, SAME = (Claim("c", "ours", "a", "b", sign=sign) for sign in (1, -
         (SAME, Interval(0.00, -0.05, 0.05, 3), "cannot tell"),
         (SAME, Interval(0.06, 0.03, 0.09, 3), "disagrees"),
         (SAME, Interval(0.015, 0.01, 0.03, 3), "cannot tell"),
+        (NO_BETTER, Interval(-0.20, -0.30, -0.10, 3), "agrees"),  # worse is no better
+        (NO_BETTER, Interval(0.01, 0.005, 0.015, 3), "agrees"),
+        (NO_BETTER, Interval(0.01, -0.02, 0.04, 3), "cannot tell"),
+        (NO_BETTER, Interval(0.05, 0.03, 0.07, 3), "disagrees"),
     ],
 )
 def test_verdicts(claim, found, verdict):
@@ -35,9 +41,13 @@ def test_verdicts(claim, found, verdict):
 
 def test_every_claim_names_rows_and_every_row_belongs_to_a_study():
     for claim in CLAIMS:
-        assert bool(claim.first) == bool(claim.second)
-        assert not claim.first or {claim.first, claim.second} <= set(ROWS)
+        rows = {claim.first, claim.second, *claim.fitted}
+        assert rows - set(ROWS) <= ({""} if claim.fitted else set())
+        assert claim.kind in KINDS
+        assert bool(claim.fitted) == claim.kind.startswith("law")
         assert claim.measure in claims.MEASURES
+    keys = [(claim.text, claim.measure, claim.first, claim.second) for claim in CLAIMS]
+    assert len(set(keys)) == len(keys)
     studied = {row for study in STUDIES.values() for row in study.rows.values()}
     assert studied == set(ROWS)
     for study in STUDIES.values():
@@ -80,6 +90,64 @@ def test_the_ledger_follows_its_lines():
     assert {entry.verdict for entry in entries(few)} == {"cannot tell", "not tested"}
 
 
+def test_a_margin_is_no_larger_than_a_fifth_of_the_level():
+    low, high = ([{"metrics": {"zero_shot": level}}] for level in (0.02, 0.5))
+    assert margin_of(low, "zero_shot") == pytest.approx(0.004)
+    assert margin_of(high, "zero_shot") == claims.MARGIN
+    assert judge(SAME, Interval(0, -0.01, 0.01, 3), margin_of(low, "zero_shot")) == "cannot tell"
+
+
+def _curves(row, ends, samples=8_000):
+    """A row whose curve rises evenly to its end."""
+    lines = _lines(row, [np.random.default_rng(seed).random(400) < end for seed, end in enumerate(ends)])
+    for line, end in zip(lines, ends, strict=True):
+        points = [samples * step // 4 for step in range(1, 5)]
+        line |= {"samples": samples, "recipe": "study", "data": "reinforced"}
+        line["metrics"]["zero_shot"] = end
+        line["curve"] = {"samples": points, "zero_shot": [end * n / samples for n in points]}
+    return lines
+
+
+def _prices(seeds=3):
+    return [
+        {"row": PRICE, "seed": seed, "generation": "g", "pairs": 2_000, "command": "study price",
+         "stages": {"pairs": 1.0, "caption": 30.0, "reinforce": 50.0},
+         "rates": {"control": 0.004, "+ captions": 0.004, "+ ensemble": 0.005, "live teachers": 0.02}}
+        for seed in range(seeds)
+    ]  # fmt: skip
+
+
+def test_factors_and_laws_stand_in_the_ledger():
+    rows = [*_curves("+ ensemble", [0.4, 0.4, 0.44]), *_curves("+ captions", [0.1, 0.1, 0.1], 16_000)]
+    found = {entry.claim.kind: entry for entry in entries([*rows, *_prices()]) if entry.claim.kind != "difference"}
+    assert found["samples"].verdict == "agrees"
+    assert shown_effect(found["samples"].found) == "× 8 (8 to 8)"
+    assert shown_effect(found["seconds"].found) == "× 6.4 (6.4 to 6.4)"
+    assert shown_effect(found["all seconds"].found) == "× 1 (1 to 1)", "64 + 30 s against 10 + 80 s"
+    assert shown_effect(found["shared seconds"].found) == "× 3.7 (3.7 to 3.7)", "64 + 3 s against 10 + 8 s"
+    assert shown_effect(found["live"].found) == "× 4 (4 to 4)"
+    text = ledger([*rows, *_prices()])
+    assert "caption 30, reinforce 50" in text
+    assert "| samples to that zero-shot | × 8 (8 to 8) | 3 | agrees |" in text
+    without = {entry.claim.kind: entry.verdict for entry in entries(rows)}
+    assert without["all seconds"] == without["live"] == "not tested"
+    sizes = [("student, 5,000 samples", 5_000), ("student, 10,000 samples", 10_000), ("student, full", 40_000)]
+    law = [line for row, n in sizes for line in _curves(row, [1 - 20 * n**-0.5] * 3, n)]
+    twenty = _curves("+ ensemble", [1 - 20 * 20_000**-0.5] * 3, 20_000)
+    text = ledger([*law, *twenty])
+    assert "| samples | 0.00 + 20 n^-0.50 |" in text
+    assert "| 40,000 | 90.0 | 9" in text
+
+
 def test_the_page_is_what_the_recorded_lines_say(repository):
     text = (repository / "docs" / "claims.md").read_text("utf-8")
     assert text == ledger(recorded.all_lines(recorded.results_folder())), "run: mobileclip2-lite claims"
+
+
+def test_what_the_guide_says_of_control_and_student_is_recorded(repository):
+    rows = recorded.read_rows()
+    if not {"control", "+ ensemble"} <= set(rows):
+        pytest.skip("not recorded")
+    control, student = (recorded.mean(rows, row) for row in ("control", "+ ensemble"))
+    text = (repository / "docs" / "when_it_does_not_learn.md").read_text("utf-8")
+    assert f"control {100 * control:.1f} %, student {100 * student:.1f} % zero-shot" in text

@@ -1,18 +1,41 @@
 """Intervals: they hold what they say, pair what is shared, and refuse what they cannot know."""
 
+import base64
+
 import numpy as np
 import pytest
 
-from mobileclip2_lite.studies.intervals import difference, interval, pack, unpack
+from mobileclip2_lite.studies import recorded
+from mobileclip2_lite.studies.intervals import difference, interval, of_seeds, pack, unpack
 
 
 def test_hits_survive_packing():
-    hits = np.random.default_rng(0).random(1_003) < 0.3
+    hits = np.random.default_rng(0).random(1_003) < 0.03
     text = pack(hits)
-    assert len(text) == 168
+    assert len(text) < 120, "most are misses"
     assert np.array_equal(unpack(text, 1_003), hits)
     with pytest.raises(ValueError, match="are not those of 900"):
         unpack(text, 900)
+    with pytest.raises(ValueError, match="damaged"):
+        unpack(text[:-8], 1_003)
+
+
+def test_lines_that_were_packed_without_compression_are_read():
+    hits = np.random.default_rng(1).random(100) < 0.3
+    plain = base64.b64encode(np.packbits(hits).tobytes()).decode("ascii")
+    assert np.array_equal(unpack(plain, 100), hits)
+    line = {"row": "a", "hits": {"zero_shot": plain}, "items": {"zero_shot": 100}}
+    assert recorded.compact(line)["hits"] == {"zero_shot": pack(hits)}
+    assert recorded.compact({"row": "price"}) == {"row": "price"}
+
+
+def test_one_number_a_seed_by_hand():
+    found = of_seeds([0.1, 0.2, 0.3])
+    assert found.mean == pytest.approx(0.2)
+    assert found.high - found.mean == pytest.approx(4.303 * 0.1 / 3**0.5, rel=0.02)
+    assert found.mean - found.low == pytest.approx(found.high - found.mean)
+    assert of_seeds([0.1])[1:3] == (None, None)
+    assert of_seeds([])[3] == 0
 
 
 def _world(draw, seeds, items, effect=0.0):

@@ -11,8 +11,8 @@ import pytest
 from mobileclip2_lite import cli, recipes
 from mobileclip2_lite.shards import samples as shards
 from mobileclip2_lite.studies import data, intervals, record, recorded
-from mobileclip2_lite.studies.rows import CONV, ROWS, SAMPLES, SHORT, STUDIES, WEB, Row, Study
-from mobileclip2_lite.work.folder import Work
+from mobileclip2_lite.studies.rows import CONV, ROWS, SAMPLES, SE, SHORT, STUDIES, WEB, Row, Study
+from mobileclip2_lite.work.folder import FolderLocked, Work, read_manifest
 
 LITE = recipes.lite()
 
@@ -164,6 +164,66 @@ def test_kinds_of_data(monkeypatch, tmp_path):
         data.prepare(LITE, 0, "sharp", tmp_path)
 
 
+def test_filtered_pairs_are_as_many_and_strong_views_share_their_captions(monkeypatch, tmp_path):
+    made = []
+    monkeypatch.setattr(data, "_reinforced", lambda recipe, out: made.append((recipe, out)) or out)
+    assert data.prepare(LITE, 2, "filtered", tmp_path) == tmp_path / "filtered" / "data-seed2"
+    ((recipe, _),) = made
+    assert recipe.pairs.count * recipe.filter.keep == LITE.pairs.count
+    views = []
+    monkeypatch.setattr("mobileclip2_lite.reinforcement.stage.reinforce", lambda *given: views.append(given))
+    assert data.prepare(LITE, 2, "strong", tmp_path) == tmp_path / "data-seed2" / "strong"
+    ((settings, source, _),) = views
+    assert (settings.augment, source) == (recipes.Augment(), tmp_path / "data-seed2" / "captioned")
+    assert settings.seed == data.seeded(LITE, 2).reinforce.seed
+
+
+def test_a_proxy_teacher_is_a_larger_student_of_the_same_data(monkeypatch, tmp_path):
+    monkeypatch.setattr(data, "_reinforced", lambda recipe, out: out / "reinforced")
+    trained, stored = [], []
+    monkeypatch.setattr("mobileclip2_lite.training.loop.train", lambda *given, **_: trained.append(given) or given[2])
+    monkeypatch.setattr("mobileclip2_lite.reinforcement.stage.reinforce", lambda *given: stored.append(given))
+    folder = tmp_path / "data-seed1"
+    assert data.prepare(LITE, 1, "proxy", tmp_path) == folder / "proxy"
+    ((settings, source, teacher),) = trained
+    assert (settings.model, settings.samples, source) == (data.LARGER, LITE.student.samples, folder / "reinforced")
+    ((settings, source, _),) = stored
+    assert (settings.teachers, settings.views, source) == ((str(teacher),), LITE.reinforce.views, folder / "captioned")
+
+
+def test_data_that_another_process_makes_is_waited_for(monkeypatch, tmp_path):
+    tries = []
+
+    def busy(recipe, out):
+        tries.append(out)
+        if len(tries) < 3:
+            raise FolderLocked("by another process")
+        return out
+
+    monkeypatch.setattr(data, "_reinforced", busy)
+    monkeypatch.setattr(data, "LOOK", 0.0)
+    assert data.prepare(LITE, 0, "reinforced", tmp_path) == tmp_path / "data-seed0"
+    assert len(tries) == 3
+
+
+@pytest.mark.parametrize("storage", ["int8", "int6"])
+def test_a_copy_holds_the_same_in_smaller_numbers(reinforced, tmp_path, storage):
+    copy = data.stored(reinforced, tmp_path / storage, storage)
+    assert data.stored(reinforced, tmp_path / storage, storage) == copy  # found
+    (name,) = shards.shard_names(copy)
+    for one, other in zip(shards.read_samples(reinforced / name), shards.read_samples(copy / name), strict=True):
+        assert (one.uid, one.image, one.texts, one.syn_texts, one.views) == (
+            other.uid, other.image, other.texts, other.syn_texts, other.views,
+        )  # fmt: skip
+        for key, rows in one.embeddings.items():
+            away = (rows.float() - other.embeddings[key].float()).norm(dim=-1)
+            assert 0 < away.max() < 0.1, key
+    assert (copy / name).stat().st_size < (reinforced / name).stat().st_size
+    plain, found = (read_manifest(folder) for folder in (reinforced, copy))
+    assert [card["name"] for card in found["teachers"]] == [card["name"] for card in plain["teachers"]]
+    assert found["reinforced"]["storage"] == storage
+
+
 def test_annotated_pairs_stand_beside_the_webs(tmp_path, monkeypatch):
     monkeypatch.setattr(data, "ANNOTATED", 4)
     few = dataclasses.replace(LITE, pairs=dataclasses.replace(LITE.pairs, count=6))
@@ -185,3 +245,4 @@ def test_the_temperature_study_covers_its_scales():
     scales = [dict(ROWS[row].changes["logit_scales"])[CONV] for row in rows]
     assert scales == [1, 2, 5, 10, 20, 40, 80, 160]
     assert np.all(np.diff(scales) > 0)
+    assert {row.partition(" at ")[0] for row in ROWS if " at " in row} == {CONV, SE}, "only these are a curve"
