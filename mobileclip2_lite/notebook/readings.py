@@ -71,7 +71,8 @@ def _read(entry: Entry) -> str:
 
     claim, effect, verdict, _ = entry
     what = f"“{claim.text}” ({MEASURES[claim.measure]})"
-    size = f"{shown_effect(effect)} points with {effect.seeds} seeds" if effect else ""
+    unit = "" if effect and effect.times else " points"
+    size = f"{shown_effect(effect)}{unit} with {effect.seeds} seeds" if effect else ""
     return f"Our measurement **{verdict}** with {what}: {size}."
 
 

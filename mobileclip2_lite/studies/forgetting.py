@@ -25,7 +25,7 @@ from mobileclip2_lite.pairs.collect import make_pairs
 from mobileclip2_lite.recipes import Augment, Evaluate, Pairs, Reinforce, Train, World
 from mobileclip2_lite.reinforcement.stage import reinforce
 from mobileclip2_lite.studies import arms, recorded
-from mobileclip2_lite.studies.claims import GROUPS
+from mobileclip2_lite.studies.effects import GROUPS
 from mobileclip2_lite.studies.record import told, where
 from mobileclip2_lite.training.loop import train
 from mobileclip2_lite.work.folder import read_manifest
