@@ -90,7 +90,8 @@ def dial(
     slider = ipywidgets.SelectionSlider(
         options=list(values), value=chosen[len(chosen) // 2], description=label, style={"description_width": "initial"}
     )
-    view = ipywidgets.Image(value=drawn(slider.value), format="png")
+    size = ipywidgets.Layout(align_self="flex-start")  # as large as it is, not as the page is wide
+    view = ipywidgets.Image(value=drawn(slider.value), format="png", layout=size)
     slider.observe(lambda change: setattr(view, "value", drawn(change["new"])), names="value")
     show_widget(ipywidgets.VBox([slider, view]), f"a slider for {label}")
 

@@ -1,0 +1,153 @@
+"""JupyterLab in a browser: a notebook opens and runs, its dial is turned and names are typed, and the images change.
+
+Skipped, with the reason, where playwright, JupyterLab or Chromium is missing. The model behind the playground is made
+up, so that torch is not loaded; tests/notebook/test_naming.py asks a real one. Screenshots lie in the test's folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
+WAIT = 120_000
+"""Milliseconds that anything may take on a busy machine."""
+
+CELLS = (
+    "from mobileclip2_lite import notebook\n\nnotebook.setup('tiny')",
+    "notebook.dial(lambda axes, width: axes.bar(['a bar'], [width]), 'height', [1, 2, 3, 4, 5], share='y')",
+    "import numpy as np\n\nfrom mobileclip2_lite.notebook import naming\n\n"
+    "naming.probabilities = lambda loaded, image, names, templates: [1 / (place + 2) for place in range(len(names))]\n"
+    "notebook.naming_box(None, [np.full((8, 8, 3), grey, np.uint8) for grey in (80, 180)], 'dog, cat', ['{}'])",
+    "notebook.claim('two and two are {four}', 2 + 2 == 4, four=2 + 2)",
+)
+
+
+def wait_for(what, seconds: float = WAIT / 1000):
+    """The first value of `what()` that is not None."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if (found := what()) is not None:
+            return found
+        time.sleep(0.2)
+    raise TimeoutError(f"nothing within {seconds:.0f} s")
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """The address of a JupyterLab of its own, on a folder with one notebook."""
+    pytest.importorskip("jupyterlab", reason="needs the extra `notebooks`")
+    pytest.importorskip("ipywidgets", reason="needs the extra `notebooks`")
+    folder, state = tmp_path_factory.mktemp("lab"), tmp_path_factory.mktemp("jupyter")
+    cells = [
+        {"cell_type": "code", "id": f"c{k}", "metadata": {}, "execution_count": None, "outputs": [], "source": code}
+        for k, code in enumerate(CELLS)
+    ]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    made = {"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
+    (folder / "dial.ipynb").write_text(json.dumps(made), "utf-8")
+    places = {f"JUPYTER_{name}_DIR": str(state / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
+    environment = {**os.environ, **places, "IPYTHONDIR": str(state / "ipython"), "PYTHONPATH": str(ROOT)}
+    environment.pop("MPLBACKEND", None)
+    command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--ip=127.0.0.1", "--port=0"]
+    command += ["--allow-root", "--IdentityProvider.token=course", "--LabApp.news_url=None", f"--notebook-dir={folder}"]
+    with open(state / "log", "wb") as log:
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    try:
+
+        def address() -> str | None:
+            assert server.poll() is None, (state / "log").read_text("utf-8")
+            for path in (state / "runtime").glob("jpserver-*.json"):
+                return f"http://127.0.0.1:{json.loads(path.read_text('utf-8'))['port']}"
+            return None
+
+        found = wait_for(address)
+
+        def answers() -> bool | None:
+            try:
+                return urllib.request.urlopen(f"{found}/api/status?token=course", timeout=5).status == 200 or None
+            except OSError:  # not listening yet
+                return None
+
+        wait_for(answers)
+        yield found
+    finally:
+        server.terminate()
+        try:
+            server.wait(20)
+        except subprocess.TimeoutExpired:
+            server.kill()
+
+
+@pytest.fixture
+def tab(lab):
+    """A browser's page on the notebook."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright to drive a browser")
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        pytest.skip("needs Chromium, e.g. apt-get install chromium")
+    with sync_api.sync_playwright() as playwright:
+        try:
+            browser = playwright.chromium.launch(executable_path=program, args=list(QUIET))
+        except sync_api.Error as error:  # a half installed one, or no sandbox and no way around it
+            pytest.skip(f"{program} does not start here: {str(error).splitlines()[0]}")
+        opened = browser.new_page(viewport={"width": 1200, "height": 1100})
+        opened.set_default_timeout(WAIT)
+        opened.goto(f"{lab}/lab/tree/dial.ipynb?token=course")
+        yield opened
+        browser.close()
+
+
+def pixels(image) -> str:
+    """What an image in the page shows."""
+    script = "async (node) => Array.from(new Uint8Array(await (await fetch(node.src)).arrayBuffer())).join()"
+    return image.evaluate(script)
+
+
+def changed(image, before: str) -> str:
+    """The image's pixels once they are others."""
+    return wait_for(lambda: ((now := pixels(image)) != before and now) or None, 60)
+
+
+@pytest.mark.slow
+def test_a_dial_is_turned_and_names_are_typed_and_the_images_change(tab, tmp_path):
+    tab.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
+    tab.get_by_text("Python 3", exact=False).first.wait_for()
+    tab.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
+    tab.locator(".lm-Menu-itemLabel", has_text="Run All Cells").first.click()
+    tab.get_by_text("two and two are 4").wait_for()
+    views = tab.locator("img.widget-image, .widget-image img")
+    handle, dialled, named = tab.locator(".noUi-handle").first, views.nth(0), views.nth(1)
+    for part in (handle, dialled, named):
+        part.wait_for()
+    assert tab.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
+    assert tab.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.error']").count() == 0
+    tab.screenshot(path=str(tmp_path / "opened.png"))
+
+    before = pixels(dialled)
+    handle.focus()
+    handle.press("ArrowRight")
+    changed(dialled, before)
+    handle.press("ArrowLeft")
+    assert wait_for(lambda: pixels(dialled) == before or None, 60), "turned back, the image is the old one"
+
+    before, line = pixels(named), tab.locator(".widget-text input").first
+    line.fill("dog, cat, cow")
+    line.press("Enter")
+    with_cow = changed(named, before)
+    named.scroll_into_view_if_needed()
+    tab.screenshot(path=str(tmp_path / "three-names.png"))
+    line.fill("dog")
+    line.press("Enter")
+    tab.get_by_text("Type two names or more").wait_for()
+    assert pixels(named) == with_cow, "the last answer stays"
+    tab.screenshot(path=str(tmp_path / "one-name.png"))
