@@ -27,6 +27,8 @@ PHOTOGRAPHS = {
     "names_top5": "top 5",
 }
 """Measure -> column."""
+ORDER = ("teacher", "control", "captions", "reinforced")
+"""Of the rows, whenever they were recorded."""
 KNOWN = {
     f"{when}_{name}": f"{label}, {world}"
     for when, world in (("old", "old world"), ("new", "new world"))
@@ -52,6 +54,7 @@ def write(path: Path, results: Path) -> None:
 
 
 def _photographs(lines: Sequence[Line]) -> list[Block]:
+    lines = sorted(lines, key=lambda line: next(k for k, kind in enumerate(ORDER) if line["arm"].startswith(kind)))
     students = [arm for arm in arms.by_arm(lines) if arm.startswith("reinforced")]
     compared = [(student, control) for student in students for control in ("control", "captions")]
     compared += [("captions", "control"), *zip(students[1:], students, strict=False)]
@@ -63,8 +66,8 @@ def _photographs(lines: Sequence[Line]) -> list[Block]:
             "alike but for what they read. `control`: photographs with one human caption. `captions`: the same with "
             "all human captions, in turn. `reinforced`: these and the embeddings of two teachers that were made from "
             "packages (data/README.md). Measured on photographs that nothing has seen, five captions each, and on "
-            "photographs of classes whose names no training and no map has read. The teachers' classifiers know these "
-            "classes, so for them no name is unseen."
+            "photographs of classes whose names no student has read; the teachers know a thousand names, these among "
+            "them, so that for a teacher none is unseen."
         ),
         Text(_counts(lines)),
         arms.table(lines, PHOTOGRAPHS, compared, "photographs"),

@@ -5,11 +5,11 @@
 SOURCE is anything that `pairs` reads (a folder with a table, `hf:NAME`), with one caption an image or more. A share of
 its images is held out of everything: of the teacher's map, of the students, of every choice. Folders of photographs
 whose file names say what they show (`n01440764_tench.JPEG`) add pairs with a name for a text; a share of the names is
-held out, too. Three trainings a seed, alike but for what they read: `control`, one caption an image; `captions`, all
-captions in turn; `reinforced`, these and the teachers' embeddings of stored views. The teachers are measured on the
-same items. Reads a source, writes a work folder and JSON lines with every held-out item's hits, of which
-`photograph_page` makes docs/photographs.md. Paper: MobileCLIP (arXiv 2311.17049), section 4, at a scale of minutes.
-Taught by notebooks/80_your_own_data.ipynb.
+held out of the students, too. Three trainings a seed, alike but for what they read: `control`, one caption an image;
+`captions`, all captions in turn; `reinforced`, these and the teachers' embeddings of stored views. The teachers are
+measured on the same items. Reads a source, writes a work folder and JSON lines with every held-out item's hits, of
+which `photograph_page` makes docs/photographs.md. Paper: MobileCLIP (arXiv 2311.17049), section 4, at a scale of
+minutes. Taught by notebooks/80_your_own_data.ipynb.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ def reinforced(folders: Mapping[str, Path], work: Path, teachers: Sequence[str],
 def hits(loaded: LoadedModel, folders: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
     """Measure -> `items`, `together` (how many of them share an image) and packed `hits`.
 
-    Retrieval both ways on `test`, every caption a query of its own; naming of `names`, none of which was read.
+    Retrieval both ways on `test`, every caption a query of its own; naming of `names`, which no student has read.
     """
     counts, labels, classes = questions(folders)
     images, texts = (list(some) for some in zip(*images_with_texts(folders["test"]), strict=True))

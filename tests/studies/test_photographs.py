@@ -157,6 +157,7 @@ def test_the_page_shows_arms_guessing_and_paired_differences(lines):
     effect = arms.effect(found["reinforced, 2 views"], found["control"], "t2i_r1")
     assert shown_effect(effect) in rows["reinforced, 2 views − control"]
     assert effect.low <= effect.mean <= effect.high
+    assert photograph_page.page(lines[::-1], []) == text, "in whatever order they were recorded"
     against = arms.effect(found["control"], found["teacher lite-mci-s"], "i2t_r1")
     assert against.seeds == 2  # a model without seeds stands beside both
 
