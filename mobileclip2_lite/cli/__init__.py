@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -25,6 +26,7 @@ from mobileclip2_lite.cli import photos as cli_photos
 from mobileclip2_lite.cli import studies as cli_studies
 from mobileclip2_lite.cli.drawn import refuse_drawn, refuse_for_source
 from mobileclip2_lite.cli.summary import print_summary
+from mobileclip2_lite.training.stopping import Stopped
 from mobileclip2_lite.work.crew import GivenUp, Spread
 from mobileclip2_lite.work.folder import FolderLocked, StageMismatch
 from mobileclip2_lite.work.shardwise import ShardsFailed
@@ -171,6 +173,8 @@ def _add_training(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> Non
         settings: Annotated[recipes.Train, Flat] = recipe.student,
         seed: int = 0,
         held_out: Path | None = None,
+        dry_run: bool = False,
+        processes: int = 1,
     ) -> None:
         """Train a student on a folder of reinforced shards (`--distill 0 --views weak` for the control).
 
@@ -182,7 +186,16 @@ def _add_training(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> Non
             settings: the training.
             seed: seed of initial weights and order.
             held_out: folder of pairs on which to measure a captioner's `caption_loss`, to stop on.
+            dry_run: train nothing: build the model at its real size without its numbers, open the first and the last
+                shard, and print steps, memory and bytes.
+            processes: of the dry run: how many shall train together (`torchrun` sets it in a training).
         """
+        if dry_run:
+            from mobileclip2_lite.costs.rehearsal import rehearse
+            from mobileclip2_lite.reports.page import to_markdown
+
+            print(to_markdown(f"{settings.model} on {data}", rehearse(settings, data, processes)))
+            return
         from mobileclip2_lite.training.captioner_step import HeldOut
         from mobileclip2_lite.training.loop import train as train_model
 
@@ -246,6 +259,9 @@ def main(arguments: list[str] | None = None) -> None:
         cli_photos.add(app, recipe)
         cli_studies.add(app, recipe)
         app.cli(args=rest, prog="mobileclip2-lite", description=__doc__.split("\n")[0])
+    except Stopped as error:
+        print(f"{error}", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGTERM) from error
     except ShardsFailed as error:  # all that could be made is made
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(3) from error

@@ -104,10 +104,10 @@ def _work_table(items: Sequence[Item], rates: Rates | None, price: float) -> Tab
 
 def _bytes_table(recipe: Recipe, image_bytes: int) -> Table:
     members, pairs = sample_bytes(recipe, image_bytes), kept_pairs(recipe)
-    rows = [[name, f"{size:,}", _size(size * pairs)] for name, size in members.items()]
+    rows = [[name, f"{size:,}", size_words(size * pairs)] for name, size in members.items()]
     bare = {name: size for name, size in members.items() if name != "jpg"}
     for what, chosen in (("in tars", members), ("in tars, without pictures", bare)):
-        rows.append([what, f"{tar_bytes(chosen):,}", _size(tar_bytes(chosen) * pairs)])
+        rows.append([what, f"{tar_bytes(chosen):,}", size_words(tar_bytes(chosen) * pairs)])
     return Table(["member", "bytes a sample", f"{pairs:,} samples"], rows)
 
 
@@ -124,8 +124,8 @@ def _cores_table(recipe: Recipe, rates: Rates) -> Table:
     return Table(["stage", "work", "a core and second", "cores for a device"], rows)
 
 
-def _size(count: float) -> str:
-    """Bytes in decimal units."""
+def size_words(count: float) -> str:
+    """Bytes in decimal units: `1.23 GB`."""
     for unit in ("B", "kB", "MB", "GB", "TB"):
         if count < 1000 or unit == "TB":
             return f"{count:,.3g} {unit}"

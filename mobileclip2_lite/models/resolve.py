@@ -24,6 +24,8 @@ from mobileclip2_lite.models.hub import HUB, WEIGHT_NAMES, pick, snapshot
 from mobileclip2_lite.models.preprocess import Preprocess
 from mobileclip2_lite.models.weight_files import PART, SUFFIXES, first_line, named_parts, read_state
 from mobileclip2_lite.models.weights import TRANSFORMERS
+from mobileclip2_lite.work.place import folder_here, place_of
+from mobileclip2_lite.work.store import url_of
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -58,6 +60,10 @@ def resolve(name_or_path: str | os.PathLike, pretrained: str | os.PathLike | Non
         ValueError: nothing of that name or tag exists, or a folder's config is broken.
         FileNotFoundError: a path that looks like one does not exist, or the hub's files can't be had.
     """
+    if url_of(name_or_path):
+        _no_pretrained(str(name_or_path), pretrained)
+        place = place_of(name_or_path)
+        return _from_folder(folder_here(place), place.name)
     text = os.path.expanduser(os.fspath(name_or_path))
     path = Path(text)
     if text.startswith(HUB):

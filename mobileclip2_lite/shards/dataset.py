@@ -41,7 +41,7 @@ from mobileclip2_lite.work.bad_sample import BadSample
 from mobileclip2_lite.work.files import sha256_bytes
 from mobileclip2_lite.work.folder import read_manifest
 from mobileclip2_lite.work.place import StorePath, fetch_ahead, place_of
-from mobileclip2_lite.work.processes import end_with_parent
+from mobileclip2_lite.work.processes import serve_loader
 from mobileclip2_lite.work.randomness import pick, rng
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ class ReinforcedDataset:
             batch_size=None,
             num_workers=self.workers,
             multiprocessing_context=start_method(self.folder),
-            worker_init_fn=end_with_parent,
+            worker_init_fn=serve_loader,
         )
 
     def _note(self, dropped: dict[str, int]) -> None:

@@ -51,6 +51,10 @@ class Processes:
         dist.all_gather(found, torch.tensor([rows]), group=self.beside)  # between CPUs: a GPU would have to wait
         return [int(count) for count in found]
 
+    def any(self, here: bool) -> bool:
+        """Whether it is so in any process; every process must ask."""
+        return any(self.counts(int(here)))
+
     def rows(self, features: Tensor, counts: list[int]) -> Rows:
         """`features` (B, D) with those of all processes (N, D); gradients flow back to the process that they belong to.
 

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from mobileclip2_lite.models.trimming import text_lengths
 from mobileclip2_lite.shards.dataset import Batch, ReinforcedDataset, start_method
 from mobileclip2_lite.training.hard_negatives import negatives
-from mobileclip2_lite.work.processes import end_with_parent
+from mobileclip2_lite.work.processes import serve_loader
 
 REAL, CAPTIONS = "text", "captions"
 """Names of groups of texts."""
@@ -198,7 +198,7 @@ def _loader(stream: Stream, workers: int) -> Iterator[list[Batch]]:
             num_workers=workers,
             prefetch_factor=2,
             multiprocessing_context=start_method(stream.datasets[0].folder),
-            worker_init_fn=end_with_parent,
+            worker_init_fn=serve_loader,
         )
     )
 

@@ -22,24 +22,26 @@ import torch
 from torch import Tensor
 
 from mobileclip2_lite.models.embedded import find
-from mobileclip2_lite.models.loaded import DTYPES, LoadedModel
+from mobileclip2_lite.models.loaded import LoadedModel
 from mobileclip2_lite.models.resolve import resolve
 from mobileclip2_lite.models.zoo import save_model
 from mobileclip2_lite.recipes import Train
-from mobileclip2_lite.shards.dataset import ReinforcedDataset, check_texts
+from mobileclip2_lite.shards.dataset import ReinforcedDataset
 from mobileclip2_lite.training import checkpoints
 from mobileclip2_lite.training.captioner_step import captioner_stepper
+from mobileclip2_lite.training.checks import check, check_division
 from mobileclip2_lite.training.distributed import Processes, connect
 from mobileclip2_lite.training.early_stopping import Stopping
 from mobileclip2_lite.training.feeding import PreparedBatch, Stream, Tokens, feed
 from mobileclip2_lite.training.log import Log, Meter
-from mobileclip2_lite.training.optimizer import OPTIMIZERS
+from mobileclip2_lite.training.remote import Remote
 from mobileclip2_lite.training.start import training_mode
 from mobileclip2_lite.training.step import Stepper
+from mobileclip2_lite.training.stopping import Stopped, stop_asked
 from mobileclip2_lite.training.teachers import teacher_cards
 from mobileclip2_lite.work.files import sha256_file
 from mobileclip2_lite.work.folder import Work
-from mobileclip2_lite.work.place import place_of
+from mobileclip2_lite.work.place import StorePath, place_of
 from mobileclip2_lite.work.threads import torch_threads, usable_cores
 
 VERSION = 1
@@ -65,7 +67,7 @@ def train(
     evaluate: Callable[[LoadedModel], dict] | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
-) -> Path:
+) -> Path | StorePath:
     """Train a model on a folder of reinforced shards; finished work is found, interrupted work is taken up.
 
     Under `torchrun` or `accelerate launch` every process calls this with the same arguments.
@@ -73,7 +75,8 @@ def train(
     Args:
         settings: the recipe's part; `distill=0` is the control.
         data: the folder of shards; its manifest names the teachers, their logit scales and dimensions.
-        out: where the model goes (`models.zoo.create_model(out)` loads it), with manifest, log and checkpoints.
+        out: where the model goes (`models.zoo.create_model(out)` loads it), with manifest, log and checkpoints: a
+            folder, which all machines that train must see, or one in a bucket.
         seed: of the weights, the order of samples, the choice of views and captions.
         evaluate: measures a model, for the learning curve; called every `settings.evaluate_every` steps and at the end.
         device: None for this process's GPU, or the CPU.
@@ -83,13 +86,15 @@ def train(
         `out`.
 
     Raises:
-        ValueError: settings contradict each other or the data (the message names the field).
+        ValueError: settings contradict each other or the data (the message names the field), or processes on several
+            machines do not see the same checkpoint.
+        Stopped: SIGTERM came; a checkpoint was written (unless `checkpoint_every` is 0: then SIGTERM ends the process).
         Diverged: the loss became NaN or infinite; the last good checkpoint stands.
         StageMismatch: `out` holds other work.
         FolderLocked: another training writes to `out`.
     """
-    out, data = Path(out), place_of(data)
-    _check(settings)
+    target, data = place_of(out), place_of(data)
+    check(settings)
     if settings.stop_on and evaluate is None:
         raise ValueError(f"stop_on={settings.stop_on!r} needs an evaluation that measures it: pass `evaluate`")
     plain = Train()
@@ -103,32 +108,50 @@ def train(
     if biases := {name: card.logit_bias for name, card in cards.items() if card.logit_bias is not None}:
         known["logit_biases"] = biases
     inputs = {"data": data, **({"start": weights_hash(settings.start)} if settings.start else {})}
-    work = Work(out, "train", VERSION, {"train": identity, "seed": seed, **known}, inputs)
+    work = Work(target, "train", VERSION, {"train": identity, "seed": seed, **known}, inputs)
     if work.done() is not None:
-        return out
+        return target
+    remote = Remote(target, work.key) if isinstance(target, StorePath) else None
+    if remote:
+        work = dataclasses.replace(work, folder=remote.folder)
     with contextlib.ExitStack() as stack:
         processes = stack.enter_context(connect(device))
-        _divisible(settings, processes.size)
+        check_division(settings, processes.size)
         stack.enter_context(torch_threads(_threads(settings, processes.device)))
         if processes.first:
             stack.enter_context(work.lock())
             if processes.size == 1 and work.done() is not None:  # by a process that was a little faster
-                return out
+                if remote:
+                    remote.finish()
+                return target
             work.begin()
+        if remote and os.environ.get("LOCAL_RANK", "0") == "0":  # once a machine
+            remote.fetch()
         processes.wait()
-        run = Run(settings, data, out, seed, processes)
+        run = Run(settings, data, work.folder, seed, processes, remote)
         run.resume()
         run.go(evaluate, progress)
         run.finish(work)
+        if remote and processes.first:
+            remote.finish()
         processes.wait()
-    return out
+    return target
 
 
 class Run:
     """A training under way."""
 
-    def __init__(self, settings: Train, data: Path, out: Path, seed: int, processes: Processes) -> None:
+    def __init__(
+        self,
+        settings: Train,
+        data: Path | StorePath,
+        out: Path,
+        seed: int,
+        processes: Processes,
+        remote: Remote | None = None,
+    ) -> None:
         self.settings, self.data, self.out, self.seed, self.processes = settings, data, out, seed, processes
+        self.remote = remote
         self.steps = settings.samples // settings.batch_size
         self.parts = settings.accumulate * settings.candidates  # batches that are read for a step
         self.step, self.seconds, self.resumed = 0, 0.0, False
@@ -173,6 +196,7 @@ class Run:
             )
             stack.enter_context(contextlib.closing(fed))
             bar = stack.enter_context(contextlib.closing(self.bar(progress)))
+            asked = stack.enter_context(stop_asked()) if settings.checkpoint_every else None
             meter, found = Meter(), None
             while self.step < self.steps and not self.stopping.enough:
                 with meter.waiting():
@@ -193,8 +217,14 @@ class Run:
                 with meter.paused():
                     if evaluate is not None and (evaluating or self.step == self.steps):
                         self.measure(evaluate, log)
-                    if saving and self.step < self.steps:
+                    stopped = asked is not None and self.processes.any(asked())
+                    if (saving or stopped) and self.step < self.steps:
                         self.checkpoint()
+                if stopped and self.step < self.steps:
+                    raise Stopped(
+                        f"{self.out}: asked to stop (SIGTERM) at step {self.step} of {self.steps}; the checkpoint "
+                        "stands, and the same command goes on from there"
+                    )
 
             if found is None and self.step and not self.resumed:
                 reasons = dict(self.processes.total(self.stepper.dropped))
@@ -282,12 +312,24 @@ class Run:
             state["loader"] = {"batches": self.step * self.parts, "seed": self.seed}
             state["random"] = {"seed": self.seed, "step": self.step, "cpu": torch.get_rng_state()}
             state |= {"seconds": self.seconds, "stopping": self.stopping.state()}
-            checkpoints.save(self.out / "checkpoints", self.step, state)
+            saved = checkpoints.save(self.out / "checkpoints", self.step, state)
+            if saved and self.remote:
+                self.remote.save(saved, self.step)
         self.processes.wait()
 
     def resume(self) -> None:
-        """Go back to the newest checkpoint, if there is one."""
+        """Go back to the newest checkpoint, if there is one.
+
+        Raises:
+            ValueError: processes found different ones.
+        """
         state = checkpoints.load_latest(self.out / "checkpoints", self.processes.device)
+        steps = self.processes.counts(state["step"] if state else 0)
+        if len(set(steps)) > 1:
+            raise ValueError(
+                f"{self.out}: the processes found checkpoints of different steps ({steps}, by rank): train to a folder "
+                "that all machines share, or to a bucket"
+            )
         if state is None:
             return
         self.stepper.load_state(state)
@@ -321,31 +363,6 @@ class Run:
         shutil.rmtree(self.out / "checkpoints", ignore_errors=True)
 
 
-def _check(settings: Train) -> None:
-    """Contradictions that can be seen before anything is loaded."""
-    positive = ("samples", "batch_size", "accumulate", "candidates", "log_every")
-    for name in positive:
-        if getattr(settings, name) < 1:
-            raise ValueError(f"{name} is {getattr(settings, name)}; it must be at least 1")
-    if settings.precision not in DTYPES:
-        raise ValueError(f"precision {settings.precision!r} is unknown: one of {', '.join(DTYPES)}")
-    if settings.optimizer not in OPTIMIZERS:
-        raise ValueError(f"optimizer {settings.optimizer!r} is unknown: one of {', '.join(OPTIMIZERS)}")
-    if (settings.distill or settings.candidates > 1) and settings.views == "weak" and not settings.online:
-        raise ValueError(
-            "views='weak' has no stored embeddings to distil from or to select by: views='stored', online=True, or "
-            "distill=0 and candidates=1"
-        )
-    check_texts(settings.texts, settings.captioners)
-    if settings.stop_on and not settings.evaluate_every:
-        raise ValueError(f"stop_on={settings.stop_on!r} needs evaluations to look at: set evaluate_every")
-    if settings.samples < settings.batch_size:
-        raise ValueError(
-            f"samples ({settings.samples}) is less than one batch ({settings.batch_size}): raise samples or lower "
-            "batch_size"
-        )
-
-
 def weights_hash(name: str) -> str:
     """SHA-256 of the weights file that a name means; see `embedded.find`.
 
@@ -354,15 +371,6 @@ def weights_hash(name: str) -> str:
         FileNotFoundError: there is no such file or folder.
     """
     return sha256_file(resolve(*find(name, "start")).weights)
-
-
-def _divisible(settings: Train, processes: int) -> None:
-    shares = processes * settings.accumulate
-    if settings.batch_size % shares:
-        raise ValueError(
-            f"batch_size {settings.batch_size} cannot be split evenly over {processes} process(es) times "
-            f"accumulate={settings.accumulate}: make it a multiple of {shares}"
-        )
 
 
 def _threads(settings: Train, device: torch.device) -> int:

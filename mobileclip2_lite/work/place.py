@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -187,6 +189,29 @@ def on_disk(value: str | os.PathLike, why: str) -> Path:
     if isinstance(value, StorePath) or url_of(value):
         raise ValueError(f"{place_of(value)} lies in a store: {why}")
     return Path(value)
+
+
+def folder_here(place: StorePath) -> Path:
+    """A copy on this disk of the files that lie right in a store's folder: a model's, for one.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
+    names = [name for name in place.store.names() if "/" not in name]
+    if not names:
+        raise FileNotFoundError(f"{place} does not exist, or holds no file")
+    copies = {name: cache.fetch(place.store / name) for name in names}
+    state = hashlib.sha256(repr([str(place), *map(str, copies.values())]).encode()).hexdigest()[:24]
+    target = cache.folder() / "folders" / state / place.name
+    if not target.is_dir():
+        with cache.scratch() as made:
+            for name, copy in copies.items():
+                shutil.copyfile(copy, made / name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(OSError):  # another process was faster
+                made.rename(target)
+            made.mkdir(exist_ok=True)
+    return target
 
 
 def fetch_ahead(path: Path | StorePath) -> None:

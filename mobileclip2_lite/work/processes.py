@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -164,10 +165,25 @@ def _serve(pipe: Any, make_worker: Callable[[], Callable]) -> None:
 def end_with_parent(worker: int = 0) -> None:
     """Let this process end as soon as the one that started it does, also if that was killed.
 
-    A killed parent cannot end its workers: they would wait for work, and hold cores and memory, for ever. For pools
-    (`initializer`) and for torch's loaders (`worker_init_fn`, which are told their number).
+    A killed parent cannot end its workers: they would wait for work, and hold cores and memory, for ever. The
+    `initializer` of pools.
     """
     threading.Thread(target=_wait_for_parent, name=f"end with parent {worker}", daemon=True).start()
+
+
+def serve_loader(worker: int) -> None:
+    """The beginning of a loader process: it ends with its training, and outlives by a minute the SIGTERM that both get.
+
+    A cluster sends it to all processes at once, and the training wants to write a checkpoint before it ends.
+    """
+    end_with_parent(worker)
+
+    def later(*_: object) -> None:
+        timer = threading.Timer(60.0, os._exit, (1,))
+        timer.daemon = True
+        timer.start()
+
+    signal.signal(signal.SIGTERM, later)
 
 
 def _wait_for_parent() -> None:

@@ -9,6 +9,7 @@ Taught by notebooks/70_scaling.ipynb.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import mmap
 import os
@@ -47,7 +48,7 @@ def url_of(place: str | os.PathLike) -> str | None:
     Raises:
         ValueError: the URL holds a credential, which would end up in logs.
     """
-    text = place if isinstance(place, str) else str(place).replace("\\", "/")
+    text = place if isinstance(place, str) else str(place).replace("\\", "/")  # a StorePath's too, without a copy
     if text.startswith("file:///"):
         return text.rstrip("/")
     found = _URL.match(text)
@@ -180,16 +181,8 @@ class Store:
             Clash: there is one of the same name and other content.
             ValueError: a file is larger than one request can create.
         """
-        if isinstance(content, bytes):
-            return self._create(content)
-        size = content.stat().st_size
-        if size > LARGEST:
-            raise ValueError(f"{content.name} has {size} bytes, a store takes {LARGEST}: make shards of fewer samples")
-        with open(content, "rb") as file:
-            if not size:
-                return self._create(b"")
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data, memoryview(data) as view:
-                return self._create(view)
+        with _whole(content) as data:
+            return self._create(data)
 
     def _create(self, content: bytes | memoryview) -> bool:
         def attempt(client: Any) -> bool:
@@ -221,9 +214,14 @@ class Store:
                 "it: name another folder, or remove that object and run again"
             )
 
-    def replace(self, content: bytes) -> None:
-        """Write an object over another: for notes that only their one writer changes, never for work."""
-        self._do(lambda client: client.put(self.key, content, create=False))
+    def replace(self, content: bytes | Path) -> None:
+        """Write an object over another: for notes and checkpoints that only their one writer changes, never for work.
+
+        Raises:
+            ValueError: a file is larger than one request can write.
+        """
+        with _whole(content) as data:
+            self._do(lambda client: client.put(self.key, data, create=False))
 
     def names(self) -> list[str]:
         """The names below this folder, relative to it; a store may not list yet what was just written."""
@@ -237,6 +235,26 @@ class Store:
 
     def __truediv__(self, name: str) -> Store:
         return Store(f"{self.url}/{name}")
+
+
+@contextlib.contextmanager
+def _whole(content: bytes | Path) -> Iterator[bytes | memoryview]:
+    """What one request sends: bytes, or a file's without reading it into memory."""
+    if isinstance(content, bytes):
+        yield content
+        return
+    size = content.stat().st_size
+    if size > LARGEST:
+        raise ValueError(
+            f"{content.name} has {size} bytes, a store takes {LARGEST} at once: make shards of fewer samples, keep "
+            "checkpoints of larger models on a disk"
+        )
+    with open(content, "rb") as file:
+        if not size:
+            yield b""
+            return
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data, memoryview(data) as view:
+            yield view
 
 
 def tree(store: Store) -> Iterator[tuple[str, str]]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -19,7 +22,9 @@ from mobileclip2_lite.training.feeding import Tokens, feed
 from mobileclip2_lite.training.log import read
 from mobileclip2_lite.training.loop import Diverged, Run, train
 from mobileclip2_lite.training.optimizer import Ema, learning_rate
-from mobileclip2_lite.work.folder import read_manifest
+from mobileclip2_lite.training.stopping import Stopped
+from mobileclip2_lite.work.folder import StageMismatch, read_manifest
+from mobileclip2_lite.work.place import place_of
 
 
 @pytest.fixture(scope="module")
@@ -255,3 +260,67 @@ def test_two_processes_come_through_what_one_comes_through(tmp_path, monkeypatch
     half = read_manifest(tmp_path / "halved")
     assert half["dropped"] == {"not_an_image": 40}
     assert half["steps"] == 40
+
+
+def stopped_at(step: int):
+    """An evaluation in the middle of which SIGTERM comes."""
+    seen = []
+
+    def evaluate(loaded) -> dict:
+        seen.append(len(seen) + 1)
+        if len(seen) == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {"seen": len(seen)}
+
+    return evaluate
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are sent otherwise there")
+def test_asked_to_stop_a_training_writes_a_checkpoint_and_goes_on_from_there(data, model, tmp_path):
+    chosen = settings(model, evaluate_every=1, checkpoint_every=100)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Stopped, match="at step 2 of 5; the checkpoint stands"):
+        go(chosen, data, tmp_path / "stopped", evaluate=stopped_at(2))
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert checkpoints.list_steps(tmp_path / "stopped" / "checkpoints") == [2]
+    go(chosen, data, tmp_path / "stopped", evaluate=stopped_at(0))
+    go(chosen, data, tmp_path / "whole", evaluate=stopped_at(0))
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("stopped", "whole")]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are sent otherwise there")
+def test_a_training_in_a_bucket_goes_on_on_another_machine(store, data, model, tmp_path, monkeypatch):
+    chosen = settings(model, evaluate_every=1, checkpoint_every=1)
+    with pytest.raises(Stopped):
+        go(chosen, data, "s3://bucket/student", evaluate=stopped_at(3))
+    assert "manifest.json" not in store.objects("student")
+    with pytest.raises(StageMismatch, match="other settings"):
+        go(settings(model, evaluate_every=1, checkpoint_every=1, weight_decay=0.0), data, "s3://bucket/student")
+    monkeypatch.setenv("MOBILECLIP2_LITE_CACHE", str(tmp_path / "another machine"))
+    seen = []
+    out = go(chosen, data, "s3://bucket/student", evaluate=lambda loaded: seen.append(1) or {"seen": 0})
+    assert len(seen) == 2, "steps 4 and 5"
+    here = go(chosen, data, tmp_path / "here", evaluate=lambda loaded: {"seen": 0})
+    objects = store.objects("student")
+    assert objects["model.safetensors"] == (here / "model.safetensors").read_bytes()
+    assert steps_of(objects["log.jsonl"]) == steps_of((here / "log.jsonl").read_bytes())
+    assert read_manifest(out)["key"] == read_manifest(here)["key"]
+    assert go(chosen, data, "s3://bucket/student") == place_of("s3://bucket/student"), "found finished"
+    copy = create_model("s3://bucket/student").model.state_dict()
+    assert all(torch.equal(value, copy[name]) for name, value in create_model(here).model.state_dict().items())
+    assert not store.forbidden
+
+
+def steps_of(log: bytes) -> list[int]:
+    return [json.loads(line)["step"] for line in log.splitlines()]
+
+
+def test_processes_that_see_different_checkpoints_are_told(data, model, tmp_path):
+    class Two(Processes):
+        def counts(self, rows: int) -> list[int]:
+            return [rows, rows + 5]
+
+    run = Run(settings(model), data, tmp_path / "out", 0, Two())
+    with pytest.raises(ValueError, match=r"different steps \(\[0, 5\]"):
+        run.resume()
