@@ -52,14 +52,15 @@ def _take(entry: os.DirEntry, below: str, found: list, waiting: list, dropped: C
     """Sort one thing of a folder: an image, a folder to look into, or nothing."""
     if entry.name.startswith("."):
         return
-    name = f"{below}{entry.name}"
-    if entry.is_dir():
-        waiting.append((f"{name}/", entry.path))
-    elif entry.name.lower().endswith(SUFFIXES):
-        try:
+    name, is_image = f"{below}{entry.name}", entry.name.lower().endswith(SUFFIXES)
+    try:
+        if entry.is_dir():
+            waiting.append((f"{name}/", entry.path))
+        elif is_image:
             status = entry.stat()
             found.append(Entry(name, status.st_size, status.st_mtime_ns))
-        except OSError:
+    except OSError:  # a link to nothing, or one that leads to itself
+        if is_image:
             dropped["broken_link"] += 1
 
 

@@ -60,7 +60,7 @@ def evaluate_zero_shot(
         FileNotFoundError: there is no such folder.
     """
     if isinstance(data, (str, Path)):
-        rows, found = _folder_rows(on_disk(data, "each image would be a request: copy the folder to a disk"))
+        rows, found = folder_rows(on_disk(data, "each image would be a request: copy the folder to a disk"))
     else:
         rows, found = _dataset_rows(data, image_key, label_key)
     for what, given in (("classnames", classnames), ("templates", templates)):
@@ -116,7 +116,7 @@ def evaluate_retrieval(
     return {**recalls, "images": len(captions), "texts": len(texts), "dropped": dict(dropped)}
 
 
-def _folder_rows(folder: Path) -> tuple[Iterator[tuple[Path, int]], list[str]]:
+def folder_rows(folder: Path) -> tuple[Iterator[tuple[Path, int]], list[str]]:
     """(image, label) of a folder of class folders, and the classes' names; images may lie deeper in a class's folder.
 
     Raises:
@@ -131,7 +131,7 @@ def _folder_rows(folder: Path) -> tuple[Iterator[tuple[Path, int]], list[str]]:
     deeper = {path: _folders(path) for path in folders if not _has_images(path)}
     if len(deeper) == len(folders) and any(len(below) > 1 for below in deeper.values()):
         if len(folders) == 1:
-            return _folder_rows(folders[0])
+            return folder_rows(folders[0])
         names = [path.name for path in folders]
         raise ValueError(f"{folder} holds folders of classes, {names[:8]}: name one, {folders[-1]} for example")
     rows = ((one / name, label) for label, one in enumerate(folders) for name in scan(one))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mobileclip2_lite.evaluation.caption_files import open_captions
 from mobileclip2_lite.evaluation.datacomp import SETS
 from mobileclip2_lite.evaluation.measures import Template
+from mobileclip2_lite.evaluation.own_images import folder_rows
 from mobileclip2_lite.evaluation.sets import Example, TestSet, evaluate_set
 from mobileclip2_lite.evaluation.wds_sets import is_wds, open_wds
 from mobileclip2_lite.models.card import digest
@@ -65,16 +66,13 @@ def _class_folders(path: Path) -> list[Path]:
 
 
 def _from_class_folders(path: Path) -> TestSet:
-    folders = _class_folders(path)
+    _, names = folder_rows(path)
 
     def examples() -> Iterator[Example]:
-        for label, folder in enumerate(folders):
-            for file in sorted(folder.rglob("*")):
-                if file.is_file() and not file.name.startswith("."):
-                    yield Example(file, label=label)
+        for file, label in folder_rows(path)[0]:
+            yield Example(file, label=label)
 
-    names = tuple(folder.name.replace("_", " ") for folder in folders)
-    return TestSet(path.name, "classification", "all", str(path), examples, names)
+    return TestSet(path.name, "classification", "all", str(path), examples, tuple(names))
 
 
 def datacomp_sources() -> list[str]:

@@ -121,11 +121,14 @@ def test_links_are_followed_once_and_broken_ones_counted(folder, tmp_path_factor
     (folder / "link").symlink_to(other)
     (folder / "loop").symlink_to(folder)
     (folder / "gone.jpg").symlink_to(folder / "nothing.jpg")
+    (folder / "itself.jpg").symlink_to(folder / "itself.jpg")
+    (folder / "one").symlink_to(folder / "two")
+    (folder / "two").symlink_to(folder / "one")
     (folder / "file.png").symlink_to(other / "linked.png")
     index = build_index(folder, Towers().model)
     assert len(index.entries) == 8
     assert {"link/linked.png", "file.png"} <= {entry.name for entry in index.entries}
-    assert index.dropped["broken_link"] == 1
+    assert index.dropped["broken_link"] == 2
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")

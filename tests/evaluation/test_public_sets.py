@@ -7,6 +7,7 @@ import functools
 import http.server
 import io
 import json
+import os
 import tarfile
 import threading
 from collections import Counter
@@ -434,3 +435,27 @@ def test_the_command_measures_sets_and_writes_the_result(twin, tmp_path, capsys)
     assert "emoji (test): 12 images" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main(["evaluate", teacher, "--output", str(out)])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+def test_class_folders_deeper_and_linked_are_those_of_own_images(tmp_path):
+    def image(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(path)
+
+    image(tmp_path / "set" / "val" / "cat" / "0.png")
+    image(tmp_path / "set" / "val" / "hot_dog" / "deep" / "0.png")
+    image(tmp_path / "elsewhere" / "1.png")
+    (tmp_path / "set" / "val" / "cat" / "linked").symlink_to(tmp_path / "elsewhere")
+    found = public.open_set(tmp_path / "set")
+    assert found.class_names == ("cat", "hot dog")
+    assert [(example.image.name, example.label) for example in found.examples()] == [
+        ("0.png", 0),
+        ("1.png", 0),
+        ("0.png", 1),
+    ]
+    assert len(list(found.examples())) == 3, "as often as wanted"
+    image(tmp_path / "set" / "train" / "cat" / "0.png")
+    image(tmp_path / "set" / "train" / "hot_dog" / "0.png")
+    with pytest.raises(ValueError, match=r"holds folders of classes, \['train', 'val'\]: name one"):
+        public.open_set(tmp_path / "set")
