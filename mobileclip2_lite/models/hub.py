@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mobileclip2_lite.models.weight_files import PART, SUFFIXES, first_line
+from mobileclip2_lite.models.weight_files import PART, SUFFIXES, first_line, named_parts
 
 HUB = "hf-hub:"
 """How the name of a hub repository begins."""
@@ -61,7 +61,10 @@ def snapshot(repository: str) -> Path:
             )
         ]
         local = [hf_hub_download(name, file, revision=revision or None) for file in wanted]
-        return Path(local[0]).parent
+        folder = Path(local[0]).parent
+        for file in set(named_parts(folder)) & set(files) - set(wanted):  # an index may give them any names
+            hf_hub_download(name, file, revision=revision or None)
+        return folder
     except Exception as error:  # the hub client, requests and the cache each have their own
         raise FileNotFoundError(
             f"hf-hub:{repository} is not whole in the local cache ({missing}) and could not be fetched "

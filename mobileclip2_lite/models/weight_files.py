@@ -146,11 +146,14 @@ def _read_file(path: Path) -> object:
     """What is in a file, read as what it is, whatever its suffix says."""
     with open(path, "rb") as file:
         head = file.read(HEAD)
-    zipped = head.startswith(b"PK")  # as torch.save writes it
-    if not zipped and (other := kind_in_truth(head)):
+    if head[8:9] == b"{":  # safetensors, behind a number that may look like anything
+        return _read_safetensors(path)
+    if head.startswith(b"PK"):  # a zip file, as torch.save writes it
+        return _read_torch(path)
+    other = "JSON, a server's answer perhaps: fetch it again" if head.lstrip()[:1] == b"{" else kind_in_truth(head)
+    if other:
         raise ValueError(f"{path} holds no weights: it is {other}")
-    safe = head[8:9] == b"{" or (path.suffix.lower() == ".safetensors" and not zipped)
-    return _read_safetensors(path) if safe else _read_torch(path)
+    return _read_safetensors(path) if path.suffix.lower() == ".safetensors" else _read_torch(path)
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:

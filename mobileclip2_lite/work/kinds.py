@@ -25,7 +25,7 @@ _BY_START = {
     rb"%PDF-\d": "a PDF",
 }
 """How each begins (a regular expression), and what it is, with what to do."""
-_PAGES = (b"<!doctype", b"<html", b"<?xml", b'{"error', b'{"message', b'{"detail')
+_PAGES = (b"<!doctype", b"<html", b"<?xml")
 
 
 def kind_in_truth(head: bytes | memoryview) -> str:

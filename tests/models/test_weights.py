@@ -11,7 +11,7 @@ from fractions import Fraction
 import pytest
 import torch
 from doubles.tiny_training import write_model
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 from mobileclip2_lite.models.hub import snapshot
 from mobileclip2_lite.models.resolve import resolve
@@ -124,6 +124,17 @@ def test_other_precisions_are_read(beside, state, dtype):
     assert loads(beside / "a.safetensors", {key: value.to(dtype).float() for key, value in state.items()})
 
 
+def test_safetensors_may_begin_with_any_length(beside, state):
+    """The file begins with the length of its header, which may look like another kind of file: here like a zip."""
+    data = save(state)
+    length = int.from_bytes(data[:8], "little")
+    more = (int.from_bytes(b"PK", "little") - length) % 0x10000
+    (beside / "a.safetensors").write_bytes(
+        (length + more).to_bytes(8, "little") + data[8 : 8 + length] + b" " * more + data[8 + length :]
+    )
+    assert loads(beside / "a.safetensors", state)
+
+
 def test_a_file_is_read_as_what_it_is(beside, state):
     torch.save(state, beside / "torch.safetensors")
     assert loads(beside / "torch.safetensors", state)
@@ -136,7 +147,7 @@ def test_a_file_is_read_as_what_it_is(beside, state):
     ("content", "match"),
     [
         (b"\n<!DOCTYPE html><html>404</html>" + b" " * 900, "a web page or a server's answer"),
-        (b'{"error":"Repository not found"}', "a web page or a server's answer"),
+        (b'{"error":"Repository not found"}', "it is JSON, a server's answer perhaps: fetch it again"),
         (b"\x1f\x8b\x08" + bytes(99), "compressed with gzip: unpack it"),
         (b"", "not a whole safetensors file|truncated"),
         (b"PK\x03\x04" + bytes(99), "truncated"),
@@ -202,6 +213,12 @@ def test_all_parts_are_fetched_from_the_hub(monkeypatch, tmp_path):
     )
     assert snapshot("owner/name") == tmp_path
     assert fetched == ["config.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    fetched.clear()
+    files[:] = ["config.json", "model.safetensors.index.json", "a.safetensors", "b.safetensors", "other.bin"]
+    index = {"weight_map": {"x": "a.safetensors", "y": "b.safetensors", "z": "nowhere.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index), "utf-8")
+    snapshot("owner/name")
+    assert fetched == ["config.json", "model.safetensors.index.json", "a.safetensors", "b.safetensors"]
 
 
 def test_torchscript_is_not_run_and_the_error_says_what_to_take(beside):

@@ -29,7 +29,6 @@ KNOWN = {
     "compressed with zstd": b"\x28\xb5\x2f\xfd\x04",
     "a web page": b"<!DOCTYPE html>\n<html>",
     "a web page or a server's answer": b"\xef\xbb\xbf\n<HTML lang='en'>",
-    "a web page or a server's": b'{"error": "Invalid username or password."}',
 }
 
 
@@ -53,7 +52,14 @@ def a_tar() -> bytes:
 
 
 OWN = [*map(plain, ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "ICO")), a_tar(), b"", b"file_name,text\n"]
-OWN += [b'{"file_name": "0.jpg"}\n', b"[1]", "file_name".encode("utf-16"), b"a < b,html\n"]
+OWN += [
+    b'{"file_name": "0.jpg"}\n',
+    b'{"message": "a dog"}\n',
+    b'{"error_message": null}\n',
+    b"[1]",
+    "file_name".encode("utf-16"),
+    b"a < b,html\n",
+]
 
 
 @pytest.mark.parametrize("data", OWN)
