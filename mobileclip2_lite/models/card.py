@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mobileclip2_lite.work.files import sha256_file
+from mobileclip2_lite.work.files import read_object, sha256_file
 
 
 @dataclass(frozen=True)
@@ -87,12 +86,12 @@ def read_card(folder: str | os.PathLike) -> dict[str, Any]:
     """The `card.json` beside a model's weights, which must be those that it describes; empty where there is none.
 
     Raises:
-        ValueError: the SHA-256 of `model.safetensors` is not the card's.
+        ValueError: the card is no JSON object, or the SHA-256 of `model.safetensors` is not the card's.
     """
     folder = Path(folder)
     if not (folder / "card.json").is_file():
         return {}
-    card = json.loads((folder / "card.json").read_text("utf-8"))
+    card = read_object(folder / "card.json")
     found = sha256_file(folder / "model.safetensors")
     if card.get("sha256") not in (None, found):
         raise ValueError(

@@ -277,7 +277,7 @@ def _is_transformers(folder: Path) -> bool:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_text("utf-8"))
+        config = json.loads(path.read_text("utf-8-sig"))
         if "model_cfg" not in config:  # a bare model config, as Apple's captioners have it
             config = {"model_cfg": config}
         for key in ("embed_dim", "vision_cfg", "text_cfg"):

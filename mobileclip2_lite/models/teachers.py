@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import math
 import os
 from collections.abc import Sequence
@@ -30,7 +29,7 @@ from mobileclip2_lite.models.loaded import LoadedModel, many
 from mobileclip2_lite.models.packing import encode_text
 from mobileclip2_lite.models.tokenizer import tokenizer_settings
 from mobileclip2_lite.models.zoo import create_model, save_model
-from mobileclip2_lite.work.files import pretty, write_atomic
+from mobileclip2_lite.work.files import pretty, read_object, write_atomic
 
 _TYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -302,7 +301,7 @@ def save_teachers(ensemble: TeacherEnsemble, folder: str | os.PathLike) -> Path:
 
 
 def _load_saved(folder: Path) -> TeacherEnsemble:
-    entries = json.loads((folder / "ensemble.json").read_text("utf-8"))["teachers"]
+    entries = read_object(folder / "ensemble.json")["teachers"]
     teachers = [Teacher(**{key: value for key, value in entry.items() if key != "folder"}) for entry in entries]
     found = [_load(Teacher(entry["name"], str(folder / entry["folder"]))) for entry in entries]
     return TeacherEnsemble(teachers, [loaded for loaded, _ in found], [card for _, card in found])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -29,7 +28,7 @@ from mobileclip2_lite.pairs.records import (
     user_meta,
 )
 from mobileclip2_lite.views.images import from_base64, is_url, local_path
-from mobileclip2_lite.work.files import canonical, sha256_bytes
+from mobileclip2_lite.work.files import canonical, read_object, sha256_bytes
 from mobileclip2_lite.work.place import StorePath
 
 _OPTIONS = ("split", "config", "revision", "streaming")
@@ -75,7 +74,7 @@ def saved_source(folder: Path, settings: Any, seed: int, asked: str | None = Non
     identity = {"kind": "saved", "digest": sha256_bytes(canonical(known))}
     notes, where = {}, str(folder)
     if (folder / "dataset_dict.json").is_file():
-        there = json.loads((folder / "dataset_dict.json").read_text("utf-8"))["splits"]
+        there = read_object(folder / "dataset_dict.json").get("splits") or []
         chosen = splits.choose_name(there, asked, where)
         notes = {"split": chosen, "left_out": sorted(set(there) - {chosen})} if len(there) > 1 else {}
     if asked is not None:

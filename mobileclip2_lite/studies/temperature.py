@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import math
 import os
 import re
@@ -27,7 +26,7 @@ from mobileclip2_lite.models.folders import data_folder
 from mobileclip2_lite.recipes import Temperature, Train
 from mobileclip2_lite.training.losses import ensemble_target
 from mobileclip2_lite.training.teachers import TUNED, stored_cards, teacher_cards
-from mobileclip2_lite.work.files import pretty, write_atomic, write_note
+from mobileclip2_lite.work.files import pretty, read_object, write_atomic, write_note
 from mobileclip2_lite.work.place import on_disk, place_of
 
 GRID = tuple(2 ** (i / 4) for i in range(33))
@@ -101,7 +100,7 @@ def own_scale(data: Path, name: str) -> float:
     """
     stored = stored_cards(data)[name]
     card = (Path(stored.source) if stored.source else data_folder() / "teachers" / name) / "card.json"
-    known = json.loads(card.read_text("utf-8")) if card.is_file() else {}
+    known = read_object(card) if card.is_file() else {}
     scale = known.get("logit_scale_before") or stored.logit_scale
     if scale is None:
         raise ValueError(f"{data / 'manifest.json'} does not say the logit scale of {name}: join or reinforce with one")
@@ -262,10 +261,10 @@ def use(results: Mapping[str, Mapping[str, Any]], data: str | os.PathLike | None
     """
     if data is not None:
         path = place_of(data) / TUNED
-        known = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+        known = read_object(path) if path.is_file() else {}
         write_note(path, pretty({**known, **{name: result["best"] for name, result in results.items()}}))
     for path in cards:
-        card = json.loads(Path(path).read_text("utf-8"))
+        card = read_object(path)
         if card.get("name") not in results:
             raise ValueError(f"{path} is the card of {card.get('name')}, which was not searched: {sorted(results)}")
         result = results[card["name"]]

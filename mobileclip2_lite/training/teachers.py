@@ -8,7 +8,6 @@ the stored ones up to their storage. Taught by notebooks/40_reinforced_training.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from mobileclip2_lite.models.card import TeacherCard
 from mobileclip2_lite.recipes import Train
 from mobileclip2_lite.shards.shrinking import TUNED
+from mobileclip2_lite.work.files import read_object
 from mobileclip2_lite.work.folder import read_manifest
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def teacher_cards(data: Path, settings: Train) -> dict[str, TeacherCard]:
         return {}
     cards = stored_cards(data)
     names = settings.teachers or tuple(cards)
-    tuned = json.loads((data / TUNED).read_text("utf-8")) if (data / TUNED).is_file() else {}
+    tuned = read_object(data / TUNED) if (data / TUNED).is_file() else {}
     scales = dict(settings.logit_scales)
     if not names:
         raise ValueError(

@@ -121,6 +121,22 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def read_object(path: str | os.PathLike) -> dict:
+    """The JSON object in a file, a byte order mark or none before it.
+
+    Raises:
+        ValueError: it holds none; names the file.
+    """
+    path = place_of(path)
+    try:
+        found = json.loads(path.read_text("utf-8-sig"))
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
+        raise ValueError(f"{path} is not valid JSON ({error}): mend it, or take it away") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds a {type(found).__name__}, not a JSON object: mend it, or take it away")
+    return found
+
+
 def to_json(value: Any) -> Any:
     """`value` as JSON data: dataclasses become dicts, tuples lists, paths strings."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

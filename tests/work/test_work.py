@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mobileclip2_lite.work.files import write_atomic
+from mobileclip2_lite.work.files import read_object, write_atomic
 from mobileclip2_lite.work.folder import FolderLocked, StageMismatch, Work, read_manifest
 from mobileclip2_lite.work.randomness import rng, stable_uid
 
@@ -49,6 +49,25 @@ def test_manifest_that_is_missing_or_newer(tmp_path):
     (tmp_path / "manifest.json").write_text('{"schema": 99}', encoding="utf-8")
     with pytest.raises(ValueError, match="schema 99"):
         read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (b'{"a": ', "is not valid JSON"),
+        (b"", "is not valid JSON"),
+        (b"\xff\xfe", "is not valid JSON"),
+        (b"[1]", "holds a list"),
+        (b"null", "holds a NoneType"),
+    ],
+)
+def test_a_damaged_json_file_is_named(tmp_path, content, match):
+    path = tmp_path / "card.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"card.json {match}.*mend it, or take it away"):
+        read_object(path)
+    path.write_bytes(b'\xef\xbb\xbf{"a": 1}')
+    assert read_object(path) == {"a": 1}
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
