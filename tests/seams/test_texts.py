@@ -39,6 +39,7 @@ TOWERS = {
     "causal, last token": {"pool_type": "last"},
 }
 KNOWN = ["cute dog!:) free", "!|", "a!", "!", "", "buy now!!:)", "!:)" * 40]
+KNOWN += [f"{'a ' * count}!:" for count in (19, 20, 21)]  # one token short of the context's edge, at it, beyond
 
 
 @pytest.fixture(scope="module", params=TOWERS)
