@@ -171,8 +171,15 @@ def shown_effect(effect: intervals.Interval | None) -> str:
 def _row_table(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     """Every recorded row with its means."""
     rows = recorded.by_row(lines)
-    header = ["row", "samples", *MEASURES.values(), "seeds", "CPU seconds", "command"]
-    out = ["## The rows", "", "| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
+    header = ["row", "samples", *MEASURES.values(), "seeds", "seconds", "command"]
+    out = [
+        "## The rows",
+        "",
+        "Seconds are of one thread on a machine that did other work besides.",
+        "",
+        "| " + " | ".join(header) + " |",
+        "|---" * len(header) + "|",
+    ]
     for row in [row for row in ROWS if row in rows]:
         some = rows[row]
         means = [np.mean([line["metrics"][measure] for line in some]) for measure in MEASURES]

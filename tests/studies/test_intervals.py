@@ -52,6 +52,11 @@ def test_an_interval_holds_the_truth_as_often_as_it_says():
     assert 105 <= held <= 120  # of 95 %: 114 expected
 
 
+def test_the_ends_are_as_far_from_the_mean_as_the_items_are_even():
+    found = interval(_world(np.random.default_rng(3), 3, 600))
+    assert found.high - found.mean == pytest.approx(found.mean - found.low, rel=0.05)
+
+
 def test_more_seeds_narrow_it_and_one_seed_has_none():
     draw = np.random.default_rng(2)
     widths = [np.subtract(*interval(_world(draw, seeds, 600))[2:0:-1]) for seeds in (3, 12)]
