@@ -102,6 +102,7 @@ def _add_measuring(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> No
         settings: Annotated[recipes.Recipe, tyro.conf.arg(name="")] = recipe,
         measure: bool = False,
         rates: Path | None = None,
+        published: bool = False,
         device: str = "cpu",
         batch_size: int = 32,
         seconds: float = 3.0,
@@ -114,6 +115,7 @@ def _add_measuring(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> No
             settings: what is planned, and the precision of captioners and teachers when measuring.
             measure: find this device's rates first, with random weights: minutes on a CPU.
             rates: JSON of rates, to write with `--measure` and to read without.
+            published: take the rates of an A100 that follow from the authors' published hours.
             device: measured device: `cpu`, `cuda`.
             batch_size: pictures, texts or samples at a time when measuring.
             seconds: at least so long for each number.
@@ -122,6 +124,7 @@ def _add_measuring(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> No
         """
         from mobileclip2_lite.costs import plan as plan_module
         from mobileclip2_lite.costs import rates as rates_module
+        from mobileclip2_lite.costs.published import published_rates
         from mobileclip2_lite.costs.rates import read_rates, write_rates
         from mobileclip2_lite.reports.page import to_markdown
 
@@ -132,6 +135,8 @@ def _add_measuring(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> No
                 write_rates(found, rates)
         elif rates:
             found = read_rates(rates)
+        elif published:
+            found = published_rates(settings)
         print(to_markdown(f"Recipe {settings.name}", plan_module.plan(settings, found, price, image_bytes)))
 
 

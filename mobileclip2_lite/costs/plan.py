@@ -6,9 +6,10 @@ as their number; training seldom is. Taught by notebooks/70_scaling.ipynb.
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
+from mobileclip2_lite.costs.published import OF_RECIPE, PUBLISHED, payback_table
 from mobileclip2_lite.costs.rates import CAPTION, Item, Rates, dimension, kept_pairs, work
 from mobileclip2_lite.recipes import Recipe
 from mobileclip2_lite.reports.page import Block, Table, Text
@@ -17,21 +18,6 @@ from mobileclip2_lite.shards.keys import IMAGE, TEXT, caption_key, embedding_key
 from mobileclip2_lite.views.drawing import draw
 from mobileclip2_lite.work.randomness import rng, stable_uid
 
-if TYPE_CHECKING:
-    pass
-
-PUBLISHED = {
-    "DataCompDR-12M": (12_800_000, 30, 1.9),
-    "DataCompDR-1B": (1_280_000_000, 10, 140.0),
-    "DFNDR-12M": (12_800_000, 30, 1.3),
-    "DFNDR-2B": (1_900_000_000, 2, 162.0 - 65.0),
-}
-"""Set -> samples, views, TB as published (MobileCLIP and MobileCLIP2; DFNDR-2B without its base set of 65 TB).
-
-All have two teachers of 768 dimensions and five captions. The official files are gzipped; numbers are bf16 in
-DFNDR-12M, and for the others the papers do not say.
-"""
-
 
 def sample_bytes(recipe: Recipe, image_bytes: int = 0) -> dict[str, int]:
     """Bytes of the members of one reinforced sample of a recipe, as `shards` encodes them.
@@ -39,6 +25,11 @@ def sample_bytes(recipe: Recipe, image_bytes: int = 0) -> dict[str, int]:
     Args:
         image_bytes: of the picture; 0 leaves it out, as the published sets do.
     """
+    return {name: len(data) for name, data in _made_up(recipe, image_bytes).items()}
+
+
+def _made_up(recipe: Recipe, image_bytes: int) -> dict[str, bytes]:
+    """The members of a made-up sample; its embeddings are random unit rows, so that they pack as real ones do."""
     import torch
 
     settings, uid = recipe.reinforce, stable_uid("planned")
@@ -50,11 +41,13 @@ def sample_bytes(recipe: Recipe, image_bytes: int = 0) -> dict[str, int]:
     for name in settings.teachers:
         width = dimension(name)
         counts = {IMAGE: settings.views, TEXT: 1, **{caption_key(name): len(own) for name, own in texts.items()}}
-        rows |= {embedding_key(kind, name): torch.ones(count, width) for kind, count in counts.items()}
+        for kind, count in counts.items():
+            drawn = torch.from_numpy(chance.normal(size=(count, width)))
+            rows[embedding_key(kind, name)] = torch.nn.functional.normalize(drawn, dim=1).float()
     meta = {"source": uid, "width": 640, "height": 480, "sha256": digest}
     sample = shards.Sample(uid, bytes(image_bytes), "jpg", CAPTION, meta, texts, views, rows)
-    members = {name: len(data) for name, data in shards.members(sample, settings.storage).items()}
-    return {name: size for name, size in members.items() if image_bytes or name != "jpg"}
+    members = shards.members(sample, settings.storage)
+    return {name: data for name, data in members.items() if image_bytes or name != "jpg"}
 
 
 def tar_bytes(members: Mapping[str, int]) -> int:
@@ -74,8 +67,19 @@ def plan(recipe: Recipe, rates: Rates | None = None, price: float = 0.0, image_b
         price: of a device for an hour, in any currency.
         image_bytes: of an average picture.
     """
-    out = [_work_table(work(recipe), rates, price), _bytes_table(recipe, image_bytes)]
-    return [Text(f"A device is one {rates.device}."), *out, _cores_table(recipe, rates)] if rates else out
+    out = [
+        _work_table(work(recipe), rates, price),
+        _bytes_table(recipe, image_bytes),
+        _store_table(recipe, image_bytes),
+    ]
+    if recipe.name in OF_RECIPE:
+        out.append(_published_table(recipe))
+    if not rates:
+        return out
+    out = [Text(f"A device is one {rates.device}."), *out, _network_table(recipe, rates, image_bytes)]
+    if any(item.stage in ("caption", "reinforce") for item in work(recipe)):
+        out.append(payback_table(recipe, rates))
+    return [*out, _cores_table(recipe, rates)] if rates.per_core else out
 
 
 def hours(items: Sequence[Item], rates: Rates) -> float:
@@ -109,6 +113,54 @@ def _bytes_table(recipe: Recipe, image_bytes: int) -> Table:
     for what, chosen in (("in tars", members), ("in tars, without pictures", bare)):
         rows.append([what, f"{tar_bytes(chosen):,}", size_words(tar_bytes(chosen) * pairs)])
     return Table(["member", "bytes a sample", f"{pairs:,} samples"], rows)
+
+
+def _shards(recipe: Recipe) -> int:
+    return -(-kept_pairs(recipe) // recipe.pairs.samples_per_shard)
+
+
+def _epochs(recipe: Recipe) -> float:
+    return recipe.student.samples / kept_pairs(recipe)
+
+
+def _store_table(recipe: Recipe, image_bytes: int) -> Table:
+    """Requests to a bucket: a stage writes a shard and its record, and looks at each once before and once after."""
+    shards, epochs = _shards(recipe), _epochs(recipe)
+    reading = shards * epochs
+    size = size_words(set_bytes(recipe, image_bytes) * epochs)
+    rows = [
+        ["a stage writes", f"{2 * shards + 2:,}", size_words(set_bytes(recipe, image_bytes))],
+        ["a stage looks, writing and before", f"{6 * shards:,}", "none"],
+        [f"a training reads, {epochs:,.2f} epochs, a cache smaller than the set", f"{round(2 * reading):,}", size],
+    ]
+    return Table(["store", "requests", "bytes"], rows)
+
+
+def _network_table(recipe: Recipe, rates: Rates, image_bytes: int) -> Table:
+    """Bytes a second that keep one device busy."""
+    whole, pairs = set_bytes(recipe, image_bytes) / kept_pairs(recipe), kept_pairs(recipe)
+    seconds = 3600 * hours([item for item in work(recipe) if item.stage == "reinforce"], rates)
+    rows = [["train", size_words(whole * rates.per_second[f"samples {recipe.student.model}"])]]
+    if seconds:
+        rows.insert(0, ["reinforce, read and written", size_words((image_bytes + whole) * pairs / seconds)])
+    return Table(["stage", "bytes a second and device"], rows)
+
+
+def _published_table(recipe: Recipe) -> Table:
+    """The set without images beside what was published; and packed, which the official files are and ours are not."""
+    name = OF_RECIPE[recipe.name]
+    published = PUBLISHED[name][2] * 1e12
+    packed = sum(512 + -(-len(gzip.compress(data)) // 512) * 512 for data in _made_up(recipe, 0).values())
+    rows = [
+        [f"published: {name}", size_words(published), "1"],
+        ["planned, plain tars", *_beside(set_bytes(recipe), published)],
+        ["planned, each member packed with gzip", *_beside(packed * kept_pairs(recipe), published)],
+    ]
+    return Table(["set without images", "bytes", "of the published"], rows)
+
+
+def _beside(size: float, published: float) -> list[str]:
+    return [size_words(size), f"{size / published:.2f}"]
 
 
 def _cores_table(recipe: Recipe, rates: Rates) -> Table:

@@ -128,11 +128,11 @@ def measure(
     device, found = torch.device(device), {}
 
     def note(what: Sequence[str], per_batch: int, run: Callable[[], Any]) -> None:
-        rate = per_batch / _median_seconds(run, seconds, device)
+        rate = per_batch / median_seconds(run, seconds, device)
         found.update(dict.fromkeys(what, rate))
         say(f"{', '.join(what)}: {rate:.4g} a second")
 
-    kinds = {"views": _views, "texts": _texts, "pairs": _pairs, "captions": _captions}
+    kinds = {"views": views, "texts": texts, "pairs": _pairs, "captions": captions}
     todo: dict[str, dict[str, list[str]]] = {}
     for item in work(recipe):
         kind, _, name = item.what.partition(" ")
@@ -143,7 +143,7 @@ def measure(
         loaded.model.to(device)
         for kind, names in wanted.items():
             note(names, *kinds[kind](loaded, device, batch_size, precision))
-    note([f"samples {recipe.student.model}"], *_training(recipe, device, batch_size))
+    note([f"samples {recipe.student.model}"], *training(recipe, device, batch_size))
     threads = f", threads: {torch.get_num_threads()}" if device.type == "cpu" else ""
     return Rates(device_name(device) + threads, found, cpu_rates(recipe, seconds))
 
@@ -172,14 +172,16 @@ def _pictures(loaded: LoadedModel, count: int, device: torch.device) -> torch.Te
     return torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, device=device)
 
 
-def _views(loaded: LoadedModel, device: torch.device, count: int, precision: str) -> tuple[int, Callable]:
+def views(loaded: LoadedModel, device: torch.device, count: int, precision: str) -> tuple[int, Callable]:
+    """`count` pictures, and what passes them through the image tower."""
     pictures = _pictures(loaded, count, device)
     return count, _inferring(
         lambda: loaded.model.encode_image(loaded.preprocess.normalize(pictures)), device, precision
     )
 
 
-def _texts(loaded: LoadedModel, device: torch.device, count: int, precision: str) -> tuple[int, Callable]:
+def texts(loaded: LoadedModel, device: torch.device, count: int, precision: str) -> tuple[int, Callable]:
+    """`count` captions of usual length, and what passes them through the text tower."""
     from mobileclip2_lite.models.trimming import trim
 
     tokens = trim(loaded.model, loaded.tokenizer([CAPTION] * count)).to(device)
@@ -187,11 +189,12 @@ def _texts(loaded: LoadedModel, device: torch.device, count: int, precision: str
 
 
 def _pairs(loaded: LoadedModel, device: torch.device, count: int, precision: str) -> tuple[int, Callable]:
-    (_, image), (_, text) = (make(loaded, device, count, precision) for make in (_views, _texts))
+    (_, image), (_, text) = (make(loaded, device, count, precision) for make in (views, texts))
     return count, lambda: (image(), text())
 
 
-def _captions(loaded: LoadedModel, device: torch.device, count: int, precision: str) -> tuple[int, Callable]:
+def captions(loaded: LoadedModel, device: torch.device, count: int, precision: str) -> tuple[int, Callable]:
+    """About `count` captions, five an image, and what writes them."""
     from mobileclip2_lite.captioning.generation import generate
 
     settings = Generate(captions=5, min_length=15, max_length=17)  # random weights do not know where to end
@@ -218,7 +221,7 @@ def _inferring(run: Callable[[], Any], device: torch.device, precision: str) -> 
     return inferring
 
 
-def _training(recipe: Recipe, device: torch.device, count: int) -> tuple[int, Callable]:
+def training(recipe: Recipe, device: torch.device, count: int) -> tuple[int, Callable]:
     """A step of the recipe's student on one batch: stored views and embeddings, real texts and captions."""
     import torch
 
@@ -268,12 +271,12 @@ def cpu_rates(recipe: Recipe, seconds: float = 1.0) -> dict[str, float]:
         replay_pixels(decoding.pixels(data), views[next(turn) % len(views)], side)
 
     return {
-        "views replayed": len(views) / _median_seconds(reinforce, seconds, cpu),
-        "samples loaded": 1 / _median_seconds(load, seconds, cpu),
+        "views replayed": len(views) / median_seconds(reinforce, seconds, cpu),
+        "samples loaded": 1 / median_seconds(load, seconds, cpu),
     }
 
 
-def _median_seconds(run: Callable[[], Any], seconds: float, device: torch.device) -> float:
+def median_seconds(run: Callable[[], Any], seconds: float, device: torch.device) -> float:
     """Median of the seconds of a call, after one to warm up; at least three calls."""
     import torch
 

@@ -7,7 +7,9 @@ and embeddings. Reads official shards and a folder or tars of pictures; writes n
 
 from __future__ import annotations
 
+import csv
 import functools
+import io
 import json
 import os
 from collections import Counter
@@ -24,35 +26,36 @@ from mobileclip2_lite.views.decoding import SUFFIXES
 from mobileclip2_lite.views.images import image_bytes, storable
 from mobileclip2_lite.work.bad_sample import BadSample
 from mobileclip2_lite.work.crew import Spread
-from mobileclip2_lite.work.files import pretty, scan, sha256_file, write_atomic
+from mobileclip2_lite.work.files import pretty, scan, sha256_file, write_atomic, write_note
 from mobileclip2_lite.work.folder import Work
 from mobileclip2_lite.work.place import place_of
 from mobileclip2_lite.work.shardwise import listed, make_shards
 
 
 class Pictures:
-    """Pictures by uid: files named `<uid>.jpg` anywhere below a folder, and tars, by key or by the `uid` in `json`.
+    """Pictures by uid: files named `<uid>.jpg` anywhere below folders, and tars, by key or by the `uid` in `json`.
 
     JPEG, PNG and WebP stay as they are; other formats become PNG.
     """
 
-    def __init__(self, folder: str | os.PathLike) -> None:
-        """Index the folder.
+    def __init__(self, *folders: str | os.PathLike) -> None:
+        """Index the folders; of a uid that several have, the first folder's is taken.
 
         Raises:
-            FileNotFoundError: the folder does not exist or holds neither pictures nor tars.
+            FileNotFoundError: a folder does not exist or holds neither pictures nor tars.
             ShardError: a tar is damaged; names it.
         """
         self._files: dict[str, Path] = {}
         self._members: dict[str, tuple[TarIndex, int]] = {}
-        folder = place_of(folder)
-        for path in (folder / name for name in scan(folder)):
-            if path.suffix.lower() in SUFFIXES:
-                self._files.setdefault(path.stem, path)
-            elif path.suffix == ".tar":
-                self._add(TarIndex(path))
-        if not self._files and not self._members:
-            raise FileNotFoundError(f"{folder} holds neither pictures nor tars")
+        for folder in map(place_of, folders):
+            found = [folder / name for name in scan(folder)]
+            for path in found:
+                if path.suffix.lower() in SUFFIXES:
+                    self._files.setdefault(path.stem, path)
+                elif path.suffix == ".tar":
+                    self._add(TarIndex(path))
+            if not any(path.suffix.lower() in (*SUFFIXES, ".tar") for path in found):
+                raise FileNotFoundError(f"{folder} holds neither pictures nor tars")
 
     def _add(self, index: TarIndex) -> None:
         for number, key in enumerate(index.keys):
@@ -88,7 +91,7 @@ def join(
     official: str | os.PathLike,
     out: str | os.PathLike,
     teachers: Mapping[str, int],
-    images: str | os.PathLike | None = None,
+    images: str | os.PathLike | Sequence[str | os.PathLike] | None = None,
     logit_scales: Mapping[str, float] | None = None,
     storage: str = "bf16",
     size: int = SIZE,
@@ -100,7 +103,8 @@ def join(
     Args:
         official: folder of official tars.
         teachers: name -> dimension, in the order in which they stand in the stored vectors.
-        images: folder with pictures or tars of them; None if the official tars hold them.
+        images: folder with pictures or tars of them, or several, the first of which counts most: what was joined before
+            and what was fetched since (`write_links`); None if the official tars hold them.
         logit_scales: teacher -> logit scale, for the manifest (the official layout does not have them). They are no
             part of the work: a second call with others writes them into the manifest and does nothing else.
         facts: teacher -> what else the manifest is to say of it, by the names of `models.card.TeacherCard`:
@@ -117,7 +121,8 @@ def join(
     official, out, names = place_of(official), place_of(out), shards.shard_names(official)
     tars = {name: sha256_file(official / name) for name in names}
     settings = {"teachers": list(teachers.items()), "storage": storage, "size": size}
-    work = Work(out, "join", 1, settings, {"official": tars, "images": str(images or "")})
+    named = [str(place) for place in images] if isinstance(images, (list, tuple)) else str(images or "")
+    work = Work(out, "join", 1, settings, {"official": tars, "images": named})
     make = functools.partial(ShardJoiner, official, images, dict(teachers), storage, size)
     for what, given in (("logit_scales", logit_scales or {}), ("facts", facts or {})):
         if unknown := sorted(set(given) - set(teachers)):
@@ -132,6 +137,25 @@ def join(
         if isinstance(work.folder, Path):  # in a store a manifest stays as it was written
             write_atomic(out / "manifest.json", pretty(found))
     return found
+
+
+def write_links(joined: str | os.PathLike, path: str | os.PathLike) -> int:
+    """The links of the samples that had no usable picture, to be fetched again later; returns how many there are.
+
+    `img2dataset --url_list PATH --input_format csv --url_col url --save_additional_columns '["uid"]'
+    --output_format webdataset --output_folder AGAIN` fetches them, and `join(…, images=[JOINED, AGAIN])` into a new
+    folder takes them in. Links that are dead still stand in that folder's `missing.jsonl`.
+
+    Args:
+        joined: folder that `join` wrote.
+        path: CSV to write, with the columns `url` and `uid`.
+    """
+    lines = (place_of(joined) / "missing.jsonl").read_text("utf-8").splitlines()
+    links = [(line["source"], line["uid"]) for line in map(json.loads, lines) if line["source"]]
+    table = io.StringIO(newline="")
+    csv.writer(table, lineterminator="\n").writerows([("url", "uid"), *links])
+    write_note(path, table.getvalue().encode())
+    return len(links)
 
 
 def _summary(records: Sequence[dict], out: Path, teachers: Sequence[dict]) -> dict:
@@ -152,10 +176,16 @@ class ShardJoiner:
     """Joins one official shard after another with its pictures, which are indexed once."""
 
     def __init__(
-        self, official: Path, images: str | os.PathLike | None, teachers: Mapping[str, int], storage: str, size: int
+        self,
+        official: Path,
+        images: str | os.PathLike | Sequence[str | os.PathLike] | None,
+        teachers: Mapping[str, int],
+        storage: str,
+        size: int,
     ) -> None:
         self.official, self.teachers, self.storage, self.size = official, teachers, storage, size
-        self.pictures = Pictures(images) if images is not None else None
+        places = images if isinstance(images, (list, tuple)) else () if images is None else (images,)
+        self.pictures = Pictures(*places) if places else None
 
     def __call__(self, target: Path) -> dict:
         """Write one shard; the content of its record, with `lost`: a line for each sample that could not be used."""

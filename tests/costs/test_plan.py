@@ -8,7 +8,8 @@ import pytest
 
 from mobileclip2_lite import recipes
 from mobileclip2_lite.cli import main
-from mobileclip2_lite.costs.plan import PUBLISHED, hours, plan, sample_bytes, set_bytes, tar_bytes
+from mobileclip2_lite.costs.plan import hours, plan, sample_bytes, set_bytes, tar_bytes
+from mobileclip2_lite.costs.published import EPOCH, GPUS, HOURS, PUBLISHED, payback, published_rates
 from mobileclip2_lite.costs.rates import Rates, architecture, dimension, kept_pairs, read_rates, work
 from mobileclip2_lite.reports.page import to_markdown
 from mobileclip2_lite.shards import samples as shards
@@ -127,3 +128,33 @@ def test_names_that_only_a_hub_knows_have_an_architecture():
     assert architecture("ViT-L-14@dfn2b") == "ViT-L-14"
     assert architecture("hf-hub:owner/name@main") == "hf-hub:owner/name@main"
     assert dimension("ViT-L-14@dfn2b") == 768
+
+
+def test_published_rates_give_the_published_hours_back():
+    epoch = dataclasses.replace(PAPER, student=dataclasses.replace(PAPER.student, samples=EPOCH))
+    found = payback(epoch, published_rates(epoch))
+    assert found.stored / GPUS == pytest.approx(HOURS["stored"])
+    assert found.live / GPUS == pytest.approx(HOURS["all live"])
+
+
+def test_when_the_papers_reinforcement_has_paid(capsys):
+    """By hand, in hours of 8 A100: five captions of 17.0, 30 views, six texts; 19.2 epochs live cost 19.8 more each."""
+    once = 5 * 17.0 + 30 * 2.8 * 81.08 / 94.38 + 6 * 2.8 * 6.65 / 94.38
+    found = payback(PAPER, published_rates(PAPER))
+    assert found.once / GPUS == pytest.approx(once, rel=1e-3)
+    assert found.students == pytest.approx(once / (19.2 * 19.8), rel=1e-3)
+    main(["plan", "--recipe", "paper_12m", "--published"])
+    said = capsys.readouterr().out
+    assert f"| students after which storing has paid | {found.students:.3g} |" in said
+    assert "A100" in said
+    assert "cores for a device" not in said, "nothing is published of them"
+
+
+def test_packed_as_the_official_files_the_papers_set_has_its_published_size(capsys):
+    """1.3 TB are published; the plain tars of our layout are larger, and gzip makes up for the most of it."""
+    main(["plan", "--recipe", "paper_12m"])
+    rows = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines() if line.startswith("| p")]
+    shares = {row[0].strip(): float(row[2]) for row in rows if row[0].strip().startswith(("published: ", "planned"))}
+    assert shares["published: DFNDR-12M"] == 1
+    assert shares["planned, plain tars"] == pytest.approx(1.15, abs=0.01)
+    assert 0.85 < shares["planned, each member packed with gzip"] < 1.05

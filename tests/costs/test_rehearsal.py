@@ -91,7 +91,7 @@ def test_the_last_shard_is_opened(tmp_path):
 
 def test_the_command_prints_and_trains_nothing(data, tmp_path, capsys):
     model = write_model(tmp_path / "model")
-    options = ["--model", str(model), "--samples", "80", "--batch-size", "16", "--precision", "fp32"]
+    options = ["--model", str(model), "--samples", "80", "--batch-size", "16", "--captioners", "short"]
     main(["train", str(data), str(tmp_path / "out"), *options, "--dry-run", "--processes", "2"])
     said = capsys.readouterr().out
     assert "| steps | 5 of 16 |" in said

@@ -4,7 +4,7 @@ Faults come by chance from a seed, at most `budget` of them, so that every test 
 
 `busy` 503 · `many` 429 · `slow` a pause · `cut` the answer's body ends in the middle · `lost` the request is done, its
 answer never comes · `forget` a write is confirmed and not done · `expired` 400 ExpiredToken · `refuse` 403 ·
-`conflict` 409
+`conflict` 409 · `blind` a listing without any object
 """
 
 from __future__ import annotations
@@ -78,6 +78,10 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(status, {}, f"<?xml version='1.0'?><Error><Code>{code}</Code></Error>".encode())
         if fault == "slow":
             time.sleep(0.2)
+        if fault == "blind":  # as a store whose listings come late
+            name = "<Name>bucket</Name><KeyCount>0</KeyCount><MaxKeys>1000</MaxKeys><IsTruncated>false</IsTruncated>"
+            xml = "http://s3.amazonaws.com/doc/2006-03-01/"
+            return self.answer(200, {}, f'<ListBucketResult xmlns="{xml}">{name}</ListBucketResult>'.encode())
         if fault == "forget":
             return self.answer(200, {"ETag": '"0123456789abcdef0123456789abcdef"'}, b"")
         status, headers, data = server.ask(self.command, self.path, body, self.headers)

@@ -23,7 +23,7 @@ from mobileclip2_lite.reinforcement.stage import reinforce
 from mobileclip2_lite.shards import datacompdr
 from mobileclip2_lite.shards import samples as shards
 from mobileclip2_lite.shards.dataset import ReinforcedDataset
-from mobileclip2_lite.shards.joining import ShardJoiner, join
+from mobileclip2_lite.shards.joining import ShardJoiner, join, write_links
 from mobileclip2_lite.shards.tars import ShardError
 from mobileclip2_lite.views import decoding
 from mobileclip2_lite.views.operations import OPERATIONS
@@ -263,6 +263,30 @@ def test_join_with_pictures_by_uid(tmp_path):
     assert sorted(batch.uids) == ["uid0", "uid1"]
     assert batch.image_embeddings["second"].shape == (2, 4)
     assert manifest == join(tmp_path / "published", tmp_path / "out", TEACHERS, tmp_path / "images", {"first": 70.0})
+
+
+def test_dead_links_are_listed_and_tried_again_later(tmp_path):
+    """Half of the pictures, as img2dataset leaves them; the others come later, all but one, whose link stays listed."""
+    made = {f"uid{i}": official_sample(i, image=False)[0] for i in range(4)}
+    write_tar(tmp_path / "published" / "00000000.tar", made)
+
+    def fetched(name: str, numbers: list[int]) -> None:
+        members = {f"{i:09d}": {"jpg": picture(i), "json": json.dumps({"uid": f"uid{i}"}).encode()} for i in numbers}
+        write_tar(tmp_path / name / "00000.tar", members)
+
+    fetched("first", [0, 1])
+    join(tmp_path / "published", tmp_path / "joined", TEACHERS, tmp_path / "first")
+    assert write_links(tmp_path / "joined", tmp_path / "links.csv") == 2
+    links = (tmp_path / "links.csv").read_text("utf-8").splitlines()
+    assert links == ["url,uid", "https://example.org/2.jpg,uid2", "https://example.org/3.jpg,uid3"]
+    fetched("again", [2])
+    both = [tmp_path / "joined", tmp_path / "again"]
+    assert join(tmp_path / "published", tmp_path / "more", TEACHERS, both)["samples"] == 3
+    assert write_links(tmp_path / "more", tmp_path / "links.csv") == 1
+    fetched("all", [0, 1, 2])
+    join(tmp_path / "published", tmp_path / "whole", TEACHERS, tmp_path / "all")
+    tars = [(tmp_path / name / "00000000.tar").read_bytes() for name in ("more", "whole")]
+    assert tars[0] == tars[1], "as if they had been there at once"
 
 
 def test_join_reads_pictures_of_every_kind_or_counts_them(tmp_path):

@@ -94,6 +94,15 @@ def test_a_store_with_every_fault_ends_in_the_same_bytes(store, undisturbed, see
     assert not store.forbidden
 
 
+def test_listings_that_come_late_decide_nothing(store, undisturbed):
+    store.faults.deny = lambda request: "blind" if "list-type" in request.path else None
+    make("s3://bucket/set")
+    assert hashes(store.objects("set")) == undisturbed
+    written = store.faults.requests["PUT"]
+    make("s3://bucket/set")
+    assert store.faults.requests["PUT"] == written, "what is finished is found without a listing"
+
+
 def test_a_manifest_is_written_only_when_every_shard_is_still_there(store, undisturbed, monkeypatch):
     """A store that forgets a shard after it was looked at: what is missing is made again before the manifest."""
     lost = []

@@ -1,0 +1,203 @@
+"""One GPU at the paper's shapes: reinforcement, captioning and training, the loader beside them, and the CPU's word.
+
+    python benchmarks/gpu.py                  # at most eight minutes; writes results/gpu.jsonl with the chip's name
+    python benchmarks/gpu.py --device cpu --students lite-mci-s --teachers lite-teacher-se --captioner lite-coca \
+        --batch-size 4 --seconds 0.1         # any device, any shapes
+
+Weights are random: rates do not depend on them. `reinforce` is one teacher's image tower in bf16, as written, compiled,
+and compiled with CUDA graphs, and its text tower; `caption` five captions an image; `train` whole steps with
+stored embeddings of two teachers and synthetic captions; `loader` what one CPU core replays and loads, and how many
+cores keep the fastest of the others fed; `agreement` the lowest cosine between what the device and the CPU in fp32 make
+of the same images and texts. `of_peak` is the share of the chip's dense bf16 peak that its makers give, by FLOPs of
+matrix products and convolutions. A part for which no time is left says so. Without a GPU nothing is measured, nor
+written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from mobileclip2_lite import recipes
+from mobileclip2_lite.costs import rates
+from mobileclip2_lite.costs.flops import count_flops
+from mobileclip2_lite.costs.latency import TextTower, device_name
+from mobileclip2_lite.models.loaded import LoadedModel, autocast, usable_precision
+from mobileclip2_lite.models.resolve import resolve
+from mobileclip2_lite.models.zoo import build, create_model
+
+PEAKS = {"H200": 989, "H100 PCIe": 756, "H100": 989, "A100": 312, "A10G": 70, "A10": 125, "L40S": 362, "L4": 121}
+"""Dense bf16 TFLOP/s by the makers' data sheets; the first name that the device's holds."""
+PRECISION = "bf16"
+
+
+def main() -> None:
+    """Measure, print and write."""
+    arguments = parsed()
+    device = torch.device(arguments.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        print("no GPU here: not run")
+        return
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device_name(device)
+    peak = arguments.peak or next((value for key, value in PEAKS.items() if key in name), 0)
+    facts = {"device": name, "peak_tflops": peak or None, "precision": usable_precision(PRECISION, device)}
+    facts |= {"batch_size": arguments.batch_size, "torch": torch.__version__, "date": time.strftime("%Y-%m-%d")}
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    fastest = {"views": 0.0, "samples": 0.0}
+    for row in measured(arguments, device, peak * 1e12, fastest):
+        print(*(f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in row.items()))
+        with open(arguments.out, "a", encoding="utf-8") as file:  # each when it is there
+            file.write(json.dumps({**facts, **row}) + "\n")
+
+
+def parsed() -> argparse.Namespace:
+    """What was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--teachers", nargs="+", default=["ViT-L-14"], help="architectures")
+    parser.add_argument("--captioner", default="coca_ViT-L-14")
+    parser.add_argument("--students", nargs="+", default=["MobileCLIP2-S0", "MobileCLIP2-B", "MobileCLIP2-S4"])
+    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--seconds", type=float, default=5.0, help="at least so long for each number")
+    parser.add_argument("--limit", type=float, default=460.0, help="seconds after which no part is begun")
+    parser.add_argument("--peak", type=float, default=0.0, help="TFLOP/s of the chip, if it is not known here")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "gpu.jsonl")
+    return parser.parse_args()
+
+
+def measured(arguments: argparse.Namespace, device: torch.device, peak: float, fastest: dict) -> Iterator[dict]:
+    """The rows of all parts, as they are measured; `fastest` takes the best rates for the loader's part."""
+    began = time.monotonic()
+    parts: list[tuple[str, str, Callable[[], Iterator[dict]]]] = []
+    for name in arguments.teachers:
+        parts.append(("agreement", name, lambda name=name: agreement(name, device)))
+        parts.append(("reinforce", name, lambda name=name: reinforcing(name, arguments, device, peak)))
+    for name in arguments.students:
+        parts.append(("train", name, lambda name=name: training(name, arguments, device, peak)))
+    parts.append(("caption", arguments.captioner, lambda: captioning(arguments, device)))
+    parts.append(("loader", "one core", lambda: loading(arguments, fastest)))
+    for part, name, run in parts:
+        if time.monotonic() - began > arguments.limit:
+            yield {"part": part, "name": name, "left_out": "no time was left"}
+            continue
+        for row in run():
+            kind = {"reinforce": "views", "train": "samples"}.get(part)
+            if kind and row.get("what") == kind:
+                fastest[kind] = max(fastest[kind], row["a_second"])
+            yield {"part": part, "name": name, **row}
+
+
+def flops(name: str) -> tuple[int, int]:
+    """FLOPs of one image and of one text of a full context, without making the weights."""
+    source = resolve(name)
+    with torch.device("meta"):
+        model = build(source.model_cfg)
+        side, context = source.preprocess.image_size, model.context_length
+        images = torch.zeros(1, 3, side, side)
+        tokens = torch.zeros(1, context, dtype=torch.long)
+        return count_flops(model.visual, images), count_flops(TextTower(model), tokens)
+
+
+def rate(what: str, made: tuple[int, Callable], seconds: float, device: torch.device, peak: float, each: int) -> dict:
+    """A row: how many a second, and the share of the chip's peak."""
+    count, run = made
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    found = count / rates.median_seconds(run, seconds, device)
+    row: dict[str, Any] = {"what": what, "a_second": found, "tflops": found * each / 1e12}
+    if peak:
+        row["of_peak"] = found * each / peak
+    if device.type == "cuda":
+        row["memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
+    return row
+
+
+def reinforcing(name: str, arguments: argparse.Namespace, device: torch.device, peak: float) -> Iterator[dict]:
+    """Views a second of a teacher in each way to run it, and texts."""
+    loaded, (image, text) = on_device(name, device), flops(name)
+    ways: dict[str, dict | None] = {"as written": None}
+    if device.type == "cuda":
+        ways |= {"compiled": {}, "compiled, CUDA graphs": {"mode": "reduce-overhead"}}
+    for way, options in ways.items():
+        model = copy.copy(loaded.model)
+        model._modules = dict(model._modules)  # the copy's own: the next way begins from the model as it was
+        if options is not None:
+            model.visual = torch.compile(loaded.model.visual, **options)
+        made = rates.views(loaded._replace(model=model), device, arguments.batch_size, PRECISION)
+        yield {"way": way, **rate("views", made, arguments.seconds, device, peak, image)}
+    made = rates.texts(loaded, device, arguments.batch_size, PRECISION)
+    yield rate("texts", made, arguments.seconds, device, 0, text)  # trimmed: fewer FLOPs than counted
+
+
+def captioning(arguments: argparse.Namespace, device: torch.device) -> Iterator[dict]:
+    """Captions a second: five an image, 15 tokens each."""
+    loaded = on_device(arguments.captioner, device)
+    made = rates.captions(loaded, device, arguments.batch_size, PRECISION)
+    row = rate("captions", made, arguments.seconds, device, 0, 0)
+    yield {key: value for key, value in row.items() if key != "tflops"}
+
+
+def training(name: str, arguments: argparse.Namespace, device: torch.device, peak: float) -> Iterator[dict]:
+    """Samples a second of whole steps, plain and compiled; a backward pass is twice its forward pass."""
+    image, text = flops(name)
+    for compiled in (False, True) if device.type == "cuda" else (False,):
+        base = recipes.paper_12m()
+        student = dataclasses.replace(
+            base.student, model=name, captioners=("c",), precision=PRECISION, compile=compiled
+        )
+        recipe = dataclasses.replace(base, student=student)
+        made = rates.training(recipe, device, arguments.batch_size)
+        found = rate("samples", made, arguments.seconds, device, peak, 3 * (image + 2 * text))
+        yield {"way": "compiled" if compiled else "as written", **found}
+
+
+def loading(arguments: argparse.Namespace, fastest: dict) -> Iterator[dict]:
+    """What one core does beside the device, and how many keep it fed."""
+    base = recipes.paper_12m()
+    recipe = dataclasses.replace(
+        base,
+        reinforce=dataclasses.replace(base.reinforce, teachers=tuple(arguments.teachers), views=2),
+        student=dataclasses.replace(base.student, model=arguments.students[0]),
+    )
+    found = rates.cpu_rates(recipe, min(arguments.seconds, 2.0))
+    for what, kind in (("views replayed", "views"), ("samples loaded", "samples")):
+        yield {"what": what, "a_second": found[what], "cores_for_the_device": fastest[kind] / found[what]}
+
+
+@torch.inference_mode()
+def agreement(name: str, device: torch.device, count: int = 8) -> Iterator[dict]:
+    """The lowest cosine between the device's features and the CPU's in fp32, of the same weights and inputs."""
+    loaded = on_device(name, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(0)
+    side = loaded.preprocess.image_size
+    coarse = torch.rand(count, 3, 8, 8, generator=generator) * 255
+    pixels = F.interpolate(coarse, (side, side), mode="bicubic").clamp(0, 255).to(torch.uint8)
+    tokens = loaded.tokenizer([f"{rates.CAPTION} number {number}" for number in range(count)])
+    there = copy.deepcopy(loaded.model).to(device)
+    precision = usable_precision(PRECISION, device)
+    for what, inputs in (("image", loaded.preprocess.normalize(pixels)), ("text", tokens)):
+        exact = getattr(loaded.model, f"encode_{what}")(inputs)
+        with autocast(precision, device):
+            found = getattr(there, f"encode_{what}")(inputs.to(device))
+        cosine = F.cosine_similarity(exact.float(), found.float().cpu(), dim=1)
+        yield {"what": what, "lowest_cosine": float(cosine.min())}
+
+
+def on_device(name: str, device: torch.device) -> LoadedModel:
+    """A model of that architecture with random weights, the same each time."""
+    torch.manual_seed(0)
+    loaded = create_model(name)
+    return loaded._replace(model=loaded.model.to(device))
+
+
+if __name__ == "__main__":
+    main()

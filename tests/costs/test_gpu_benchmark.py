@@ -1,0 +1,50 @@
+"""The GPU's benchmark at small shapes on the CPU; on a machine without a GPU it says that it was not run."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+
+import pytest
+import torch
+
+
+def run(repository, monkeypatch, *words) -> None:
+    monkeypatch.setattr(sys, "argv", ["gpu.py", *map(str, words)])
+    runpy.run_path(str(repository / "benchmarks" / "gpu.py"), run_name="__main__")
+
+
+def test_small_shapes_on_the_cpu(repository, monkeypatch, tmp_path, capsys):
+    shapes = ["--teachers", "lite-teacher-se", "--captioner", "lite-coca", "--students", "lite-mci-s"]
+    quick = ["--batch-size", 5, "--seconds", 0.01, "--peak", 2, "--out", tmp_path / "gpu.jsonl"]
+    run(repository, monkeypatch, "--device", "cpu", *shapes, *quick)
+    rows = [json.loads(line) for line in (tmp_path / "gpu.jsonl").read_text("utf-8").splitlines()]
+    assert [(row["part"], row["what"]) for row in rows] == [
+        ("agreement", "image"),
+        ("agreement", "text"),
+        ("reinforce", "views"),
+        ("reinforce", "texts"),
+        ("train", "samples"),
+        ("caption", "captions"),
+        ("loader", "views replayed"),
+        ("loader", "samples loaded"),
+    ]
+    agreed, reinforced, trained = rows[:2], rows[2], rows[4]
+    assert all(0.99 < row["lowest_cosine"] <= 1.000001 for row in agreed)
+    for row in (reinforced, trained):
+        assert row["of_peak"] == pytest.approx(row["tflops"] / 2)
+        assert row["tflops"] > 0
+    fed = rows[7]["cores_for_the_device"] * rows[7]["a_second"]
+    assert fed == pytest.approx(trained["a_second"])
+    assert all(row["device"] and row["precision"] in ("bf16", "fp32") for row in rows)
+    run(repository, monkeypatch, "--device", "cpu", *shapes, *quick, "--limit", 0)
+    later = [json.loads(line) for line in (tmp_path / "gpu.jsonl").read_text("utf-8").splitlines()][len(rows) :]
+    assert {row["left_out"] for row in later} == {"no time was left"}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_nothing_is_measured(repository, monkeypatch, tmp_path, capsys):
+    run(repository, monkeypatch, "--out", tmp_path / "gpu.jsonl")
+    assert "not run" in capsys.readouterr().out
+    assert not (tmp_path / "gpu.jsonl").exists()
