@@ -3,10 +3,9 @@
 Paper: the batch of 8,192 to 65,536 is contrasted as a whole over all GPUs (MobileCLIP2). Reads the
 environment that `torchrun` or `accelerate launch` sets; writes nothing. Every process computes the rows of the loss
 that are its own samples' ("local loss") against the columns of all, so that no matrix is made twice. Differs from the
-usual DistributedDataParallel: gradients are summed once, after the last backward of a step, which makes accumulation
-and gradient caching exact without special cases; the price is that communication does not overlap with the backward
-pass. Gives up: batch normalisation sees one process's samples only, as in open_clip. Taught by
-notebooks/40_reinforced_training.ipynb.
+usual DistributedDataParallel: gradients are summed once a step, beside its one backward pass (`overlap`), or after the
+last of several, which makes accumulation and gradient caching exact. Gives up: batch normalisation sees one process's
+samples only, as in open_clip. Taught by notebooks/40_reinforced_training.ipynb.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ from mobileclip2_lite.training.hard_negatives import preference
 from mobileclip2_lite.training.losses import PairLoss, Rows
 from mobileclip2_lite.training.nested import nested_loss
 from mobileclip2_lite.training.optimizer import Ema, clip_, learning_rate, optimizer
+from mobileclip2_lite.training.overlap import Overlap
 from mobileclip2_lite.training.selection import best, chosen, joined, learnability
 from mobileclip2_lite.training.start import lock, new_model, training_mode
 from mobileclip2_lite.training.teachers import LiveTeachers
@@ -98,6 +99,7 @@ class Stepper:
         self.eye = (preprocess.image_size, preprocess.interpolation)
         self.live = LiveTeachers(teachers, self.device, self.eye) if settings.online and teachers else None
         self.pair_loss = pair_loss(settings, teachers)
+        self.overlap = Overlap(self.model.parameters()) if processes.size > 1 else None
         self.dropped: Counter = Counter()
         """This process's samples that were left out, by reason; `Processes.total` has all processes'."""
         self.looks = self.device.type == "cpu" and not self.scaler.is_enabled()
@@ -123,10 +125,16 @@ class Stepper:
         usable = [batch for batch in batches if all(self.processes.counts(len(batch.uids)))]
         if not usable:
             return None
+        overlap = self.overlap if len(usable) == 1 and not (settings.forward_chunk or settings.recompute) else None
+        if overlap:
+            overlap.begin()
         for batch in usable:
             for name, value in self.backward(batch, 1 / len(usable)).items():
                 losses[name] = losses[name] + value if name in losses else value
-        self.processes.sum_gradients(self.model.parameters())
+        if overlap:
+            overlap.finish()
+        else:
+            self.processes.sum_gradients(self.model.parameters())
         if self.scaler.is_enabled():
             self.scaler.unscale_(self.optimizer)
         norm = clip_(self.model, settings.grad_clip)

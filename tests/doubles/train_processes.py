@@ -17,6 +17,7 @@ from mobileclip2_lite.training.distributed import Processes, connect
 from mobileclip2_lite.training.loop import train
 from mobileclip2_lite.training.losses import PairLoss
 from mobileclip2_lite.training.optimizer import OPTIMIZERS
+from mobileclip2_lite.training.overlap import Overlap
 
 
 def start(worker, size: int, folder: Path) -> None:
@@ -90,8 +91,38 @@ def share_a_batch(rank: int, size: int, folder: str) -> None:
                 splits = [1, *even[1:-1], even[-1] + even[0] - 1] if uneven else even
                 found = loss_and_gradients(processes, form, splits)
                 torch.save(found, f"{folder}/{form}-{uneven}-{rank}.pt")
+        sum_beside_the_backward_pass(processes)
         if size == 2:
             _train(Path(folder))
+
+
+def sum_beside_the_backward_pass(processes: Processes) -> None:
+    """Four layers, one of which the first process does not use: all others are sent before its pass has ended."""
+    torch.manual_seed(0)
+    layers = torch.nn.ModuleList(torch.nn.Linear(3, 3, bias=False) for _ in range(4))
+    overlap, sent = Overlap(layers.parameters(), bucket=9), []
+    assert len(overlap.buckets) == 4
+    for _ in range(2):
+        x = torch.full((1, 3), processes.rank + 1.0, requires_grad=True) * 1
+        x.register_hook(lambda gradient: sent.append(len(overlap.sent)))  # the last of the backward pass
+        sent.clear()
+        layers.zero_grad()
+        overlap.begin()
+        used = list(layers)[processes.rank == 0 :]
+        y = x
+        for layer in used:
+            y = layer(y)
+        y.sum().backward()
+        own = [layer.weight.grad.clone() for layer in used]
+        assert sent == [len(used)], "while the pass was under way"
+        overlap.finish()
+        if processes.rank:
+            others = zip(list(layers)[1:], own[1:], strict=True)
+            assert all(not torch.equal(layer.weight.grad, one) for layer, one in others)
+        found = [torch.zeros(3, 3) for _ in range(processes.size)]
+        for layer in layers:
+            dist.all_gather(found, layer.weight.grad)
+            assert all(torch.equal(one, found[0]) for one in found), "the same sum everywhere"
 
 
 def _train(folder: Path) -> None:
