@@ -28,7 +28,7 @@ from mobileclip2_lite.work.bad_sample import BadSample
 from mobileclip2_lite.work.crew import Spread
 from mobileclip2_lite.work.files import pretty, scan, sha256_file, write_atomic, write_note
 from mobileclip2_lite.work.folder import Work
-from mobileclip2_lite.work.place import place_of
+from mobileclip2_lite.work.place import StorePath, place_of
 from mobileclip2_lite.work.shardwise import listed, make_shards
 
 
@@ -119,7 +119,7 @@ def join(
         StageMismatch: `out` holds other work. FolderLocked: another process writes `out`.
     """
     official, out, names = place_of(official), place_of(out), shards.shard_names(official)
-    tars = {name: sha256_file(official / name) for name in names}
+    tars = {name: _known(official / name) for name in names}
     settings = {"teachers": list(teachers.items()), "storage": storage, "size": size}
     named = [str(place) for place in images] if isinstance(images, (list, tuple)) else str(images or "")
     work = Work(out, "join", 1, settings, {"official": tars, "images": named})
@@ -137,6 +137,16 @@ def join(
         if isinstance(work.folder, Path):  # in a store a manifest stays as it was written
             write_atomic(out / "manifest.json", pretty(found))
     return found
+
+
+def _known(tar: Path | StorePath) -> str:
+    """By what an official tar is recognised: its hash, or size and tag in a store, where hashing would fetch it all."""
+    if isinstance(tar, Path):
+        return sha256_file(tar)
+    found = tar.store.facts()
+    if found is None:
+        raise FileNotFoundError(f"{tar} does not exist")
+    return f"{found.size} bytes, {found.tag}"
 
 
 def write_links(joined: str | os.PathLike, path: str | os.PathLike) -> int:

@@ -18,6 +18,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 from torchvision.transforms.autoaugment import _apply_op
 
+from mobileclip2_lite.cli import main
 from mobileclip2_lite.recipes import Augment, Reinforce
 from mobileclip2_lite.reinforcement.stage import reinforce
 from mobileclip2_lite.shards import datacompdr
@@ -265,7 +266,7 @@ def test_join_with_pictures_by_uid(tmp_path):
     assert manifest == join(tmp_path / "published", tmp_path / "out", TEACHERS, tmp_path / "images", {"first": 70.0})
 
 
-def test_dead_links_are_listed_and_tried_again_later(tmp_path):
+def test_dead_links_are_listed_and_tried_again_later(tmp_path, capsys):
     """Half of the pictures, as img2dataset leaves them; the others come later, all but one, whose link stays listed."""
     made = {f"uid{i}": official_sample(i, image=False)[0] for i in range(4)}
     write_tar(tmp_path / "published" / "00000000.tar", made)
@@ -283,6 +284,10 @@ def test_dead_links_are_listed_and_tried_again_later(tmp_path):
     both = [tmp_path / "joined", tmp_path / "again"]
     assert join(tmp_path / "published", tmp_path / "more", TEACHERS, both)["samples"] == 3
     assert write_links(tmp_path / "more", tmp_path / "links.csv") == 1
+    words = ["join", tmp_path / "published", tmp_path / "command", "--images", *both, "--links", tmp_path / "links.csv"]
+    main([*map(str, words), "--teachers", *(str(word) for teacher in TEACHERS.items() for word in teacher)])
+    assert (tmp_path / "command" / "00000000.tar").read_bytes() == (tmp_path / "more" / "00000000.tar").read_bytes()
+    assert "1 links to try again" in capsys.readouterr().out
     fetched("all", [0, 1, 2])
     join(tmp_path / "published", tmp_path / "whole", TEACHERS, tmp_path / "all")
     tars = [(tmp_path / name / "00000000.tar").read_bytes() for name in ("more", "whole")]
