@@ -150,11 +150,11 @@ def test_when_the_papers_reinforcement_has_paid(capsys):
     assert "cores for a device" not in said, "nothing is published of them"
 
 
-def test_packed_as_the_official_files_the_papers_set_has_its_published_size(capsys):
-    """1.3 TB are published; the plain tars of our layout are larger, and gzip makes up for the most of it."""
+def test_the_published_size_of_the_papers_set_lies_between_ours_packed_and_plain(capsys):
+    """1.3 TB are published for DFNDR-12M; its files are gzipped, ours are not."""
     main(["plan", "--recipe", "paper_12m"])
     rows = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines() if line.startswith("| p")]
     shares = {row[0].strip(): float(row[2]) for row in rows if row[0].strip().startswith(("published: ", "planned"))}
     assert shares["published: DFNDR-12M"] == 1
     assert shares["planned, plain tars"] == pytest.approx(1.15, abs=0.01)
-    assert 0.85 < shares["planned, each member packed with gzip"] < 1.05
+    assert 0.75 < shares["planned, each member packed with gzip"] < 1
