@@ -15,7 +15,6 @@ import functools
 import json
 import multiprocessing
 import os
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from pathlib import Path
@@ -24,8 +23,10 @@ from mobileclip2_lite.recipes import Recipe
 from mobileclip2_lite.work.crew import Spread
 from mobileclip2_lite.work.files import pretty, write_atomic
 from mobileclip2_lite.work.folder import Work, read_manifest
+from mobileclip2_lite.work.json_lines import read_lines
 from mobileclip2_lite.work.place import on_disk
 from mobileclip2_lite.work.processes import end_with_parent, environment
+from mobileclip2_lite.work.stopwatch import Stopwatch
 
 RUN_NEEDS_DISK = (
     "a whole run keeps trainings, timings and reports side by side: name a folder of a disk, or run its stages one by "
@@ -39,9 +40,9 @@ KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_":
 @contextlib.contextmanager
 def _timed(folder: Path, stage: str, outputs: list[str], say: Callable[[str], None]) -> Iterator[None]:
     """Add the seconds of a stage to `timings.json`, unless its `outputs` were there before: finding is not work."""
-    found, start = all((folder / output).exists() for output in outputs), time.perf_counter()
+    found, watch = all((folder / output).exists() for output in outputs), Stopwatch()
     yield
-    seconds = time.perf_counter() - start
+    seconds = watch.seconds
     say(f"{stage}: done before" if found else f"{stage}: {seconds:.0f} s")
     if not found:
         path = folder / "timings.json"
@@ -165,8 +166,8 @@ def train_all(recipe: Recipe, folder: Path, jobs: int = 0) -> None:
 def _steps_done(folder: Path) -> int:
     """The last step that a training's log names in a whole line."""
     log = folder / "log.jsonl"
-    lines = log.read_text("utf-8").rpartition("\n")[0].splitlines() if log.is_file() else []
-    return json.loads(lines[-1])["step"] if lines else 0
+    lines = list(read_lines(log, cut_short=True)) if log.is_file() else []
+    return lines[-1]["step"] if lines else 0
 
 
 def train_one(recipe: Recipe, folder: Path, kind: str, seed: int, progress: bool = True) -> Path:

@@ -15,6 +15,8 @@ import itertools
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from mobileclip2_lite.work.tables import markdown_table
+
 
 @dataclass(frozen=True)
 class AltText:
@@ -532,9 +534,8 @@ def _shown(value: object) -> str:
 
 def difference_table(first: Recipe, second: Recipe) -> str:
     """The differences as a Markdown table."""
-    lines = [f"| setting | {first.name} | {second.name} | what it is |", "|---|---|---|---|"]
-    lines += [f"| {row.field} | {row.first} | {row.second} | {row.doc} |" for row in differences(first, second)]
-    return "\n".join(line.replace("||", "| |") for line in lines)
+    rows = ((row.field, row.first, row.second, row.doc) for row in differences(first, second))
+    return markdown_table(("setting", first.name, second.name, "what it is"), rows, text_columns=4)
 
 
 @functools.cache

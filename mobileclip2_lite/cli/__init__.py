@@ -225,7 +225,7 @@ def _add_training(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> Non
         """
         from mobileclip2_lite.evaluation.suite import evaluate
         from mobileclip2_lite.studies import temperature as search
-        from mobileclip2_lite.studies.recorded import append_lines
+        from mobileclip2_lite.work.json_lines import append_lines
 
         def measure(loaded):
             return evaluate(loaded, recipe.world, recipe.evaluate, only=("zero_shot", "retrieval"), split="val")

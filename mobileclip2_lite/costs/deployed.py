@@ -23,6 +23,7 @@ from mobileclip2_lite.deployment.export import ExportRow, export_onnx
 from mobileclip2_lite.deployment.runtime import Exported, load_exported
 from mobileclip2_lite.evaluation.suite import hits
 from mobileclip2_lite.models.loaded import LoadedModel
+from mobileclip2_lite.work.tables import markdown_table
 
 if TYPE_CHECKING:
     from mobileclip2_lite.recipes import Evaluate, World
@@ -129,10 +130,7 @@ def _row(name: str, precision: str, files: Mapping[str, ExportRow], found: Mappi
 
 def table(rows: Sequence[DeployedRow], measures: Sequence[str] = ("zero_shot", "retrieval_i2t_r1")) -> str:
     """The rows as a Markdown table: shares in percent, and a precision's price beside the same model's fp32."""
-    lines = [
-        "| model | precision | MB | image ms | text ms | " + " | ".join(measures) + " |",
-        "|---|---|---:|---:|---:|" + "---:|" * len(measures),
-    ]
+    lines = []
     for row in rows:
         whole = next(other for other in rows if other.name == row.name and other.precision == "fp32")
         cells = [f"{100 * row.share(measure):.1f}" for measure in measures]
@@ -140,6 +138,6 @@ def table(rows: Sequence[DeployedRow], measures: Sequence[str] = ("zero_shot", "
             prices = [row.price(measure, whole) for measure in measures]
             lost = [f" ({-100 * loss:+.1f} ± {100 * half:.1f})" for loss, half in prices]
             cells = [cell + price for cell, price in zip(cells, lost, strict=True)]
-        times = f"{row.image_milliseconds:.2f} | {row.text_milliseconds:.2f}"
-        lines.append(f"| {row.name} | {row.precision} | {row.megabytes:.1f} | {times} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        times = f"{row.image_milliseconds:.2f}", f"{row.text_milliseconds:.2f}"
+        lines.append((row.name, row.precision, f"{row.megabytes:.1f}", *times, *cells))
+    return markdown_table(("model", "precision", "MB", "image ms", "text ms", *measures), lines, text_columns=2)

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import os
 import platform
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from mobileclip2_lite.costs.latency_rows import NEEDS_DISK, Row, picture, read_j
 from mobileclip2_lite.models.family import FAMILY
 from mobileclip2_lite.models.reparameterization import fold
 from mobileclip2_lite.work.place import on_disk
+from mobileclip2_lite.work.stopwatch import call_seconds
 from mobileclip2_lite.work.threads import torch_threads
 
 __all__ = [
@@ -84,7 +85,7 @@ def measure(
     with torch_threads(threads), torch.no_grad():
         flops, peak = count_flops(folded, inputs), (peak_memory(folded, inputs) if memory else 0)
         run = _backend(folded, inputs, backend, threads)
-        times = list(_time(run, warmup, seconds, passes, inputs.device.type == "cuda"))
+        times = list(call_seconds(run, passes, seconds, warmup, waiting(inputs.device)))
     return _row(folded, inputs, times, model, kind, backend, threads, flops, peak)
 
 
@@ -114,7 +115,8 @@ def compare(
         costs = [(count_flops(tower, inputs), peak_memory(tower, inputs)) for _, _, tower, inputs in ready]
         for _ in range(rounds):
             for (_, _, tower, inputs), found in zip(ready, times, strict=True):
-                found += _time(lambda run=tower, batch=inputs: run(batch), 0, 0.0, (1, 1), inputs.device.type == "cuda")
+                run = functools.partial(tower, inputs)
+                found += call_seconds(run, (1, 1), warmup=0, wait=waiting(inputs.device))
     return [
         _row(tower, inputs, found, model, kind, "eager", threads, flops, peak)
         for (model, kind, tower, inputs), found, (flops, peak) in zip(ready, times, costs, strict=True)
@@ -264,19 +266,9 @@ def _backend(tower: nn.Module, inputs: torch.Tensor, backend: str, threads: int)
     return lambda: run(batch)
 
 
-def _time(run: Callable[[], Any], warmup: int, seconds: float, passes: tuple[int, int], cuda: bool) -> Iterator[float]:
-    """Milliseconds of each timed pass."""
-    wait = torch.cuda.synchronize if cuda else lambda: None
-    for _ in range(warmup):
-        run()
-    wait()
-    end, count = time.perf_counter() + seconds, 0
-    while count < passes[0] or (count < passes[1] and time.perf_counter() < end):
-        start = time.perf_counter()
-        run()
-        wait()
-        yield 1e3 * (time.perf_counter() - start)
-        count += 1
+def waiting(device: torch.device) -> Callable[[], None] | None:
+    """What waits until a device has done all that it was asked for; None where nothing runs on after a call."""
+    return torch.cuda.synchronize if device.type == "cuda" else None
 
 
 def device_name(device: torch.device) -> str:

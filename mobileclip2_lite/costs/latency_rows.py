@@ -7,7 +7,6 @@ beside this machine's. Reads and writes the files it is given. Taught by noteboo
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from mobileclip2_lite.models.family import FAMILY
+from mobileclip2_lite.work.json_lines import append_lines, read_lines
 from mobileclip2_lite.work.place import on_disk
+from mobileclip2_lite.work.tables import markdown_table
 
 NEEDS_DISK = "lines are appended to a file, which no store can: name a file of a disk"
 """Why no rows are written to a store."""
@@ -59,34 +60,29 @@ class Row:
 
 def write_jsonl(rows: Iterable[Row], path: str | os.PathLike) -> Path:
     """Append rows as JSON lines."""
-    path = on_disk(path, NEEDS_DISK)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", encoding="utf-8") as file:
-        for row in rows:
-            file.write(json.dumps(dataclasses.asdict(row)) + "\n")
-    return path
+    return append_lines(on_disk(path, NEEDS_DISK), map(dataclasses.asdict, rows))
 
 
 def read_jsonl(path: str | os.PathLike) -> list[Row]:
     """Rows that `write_jsonl` wrote; lines of another kind (ratios) are left out."""
-    with open(path, encoding="utf-8") as file:
-        found = [json.loads(line) for line in file if line.strip()]
-    return [Row(**line) for line in found if "milliseconds" in line]
+    return [Row(**line) for line in read_lines(path) if "milliseconds" in line]
 
 
 def table(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table."""
-    lines = [
-        "| model | tower | backend | batch | size | threads | parameters, M | GFLOPs | peak MB | ms (quartiles) |",
-        "|---|---|---|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    lines += [
-        f"| {row.model} | {row.tower} | {row.backend} | {row.batch_size} | {row.size} | {row.threads} | "
-        f"{row.parameters / 1e6:.2f} | {row.flops / 1e9:.2f} | {row.peak_bytes / 1e6:.1f} | "
-        f"{row.milliseconds:.1f} ({row.low:.1f}-{row.high:.1f}) |"
-        for row in rows
-    ]
-    return "\n".join(lines)
+    columns = {
+        "model": lambda row: row.model,
+        "tower": lambda row: row.tower,
+        "backend": lambda row: row.backend,
+        "batch": lambda row: row.batch_size,
+        "size": lambda row: row.size,
+        "threads": lambda row: row.threads,
+        "parameters, M": lambda row: f"{row.parameters / 1e6:.2f}",
+        "GFLOPs": lambda row: f"{row.flops / 1e9:.2f}",
+        "peak MB": lambda row: f"{row.peak_bytes / 1e6:.1f}",
+        "ms (quartiles)": lambda row: f"{row.milliseconds:.1f} ({row.low:.1f}-{row.high:.1f})",
+    }
+    return markdown_table(list(columns), ([cell(row) for cell in columns.values()] for row in rows), text_columns=3)
 
 
 def picture(rows: Sequence[Row], path: str | os.PathLike | None = None) -> Any:

@@ -11,7 +11,6 @@ import io
 import json
 import os
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,6 +24,7 @@ from mobileclip2_lite.views.replay import replay_pixels
 from mobileclip2_lite.work.files import pretty, write_atomic
 from mobileclip2_lite.work.place import place_of
 from mobileclip2_lite.work.randomness import rng
+from mobileclip2_lite.work.stopwatch import call_seconds
 
 if TYPE_CHECKING:
     import torch
@@ -278,17 +278,6 @@ def cpu_rates(recipe: Recipe, seconds: float = 1.0) -> dict[str, float]:
 
 def median_seconds(run: Callable[[], Any], seconds: float, device: torch.device) -> float:
     """Median of the seconds of a call, after one to warm up; at least three calls."""
-    import torch
+    from mobileclip2_lite.costs.latency import waiting
 
-    def once() -> float:
-        start = time.perf_counter()
-        run()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - start
-
-    once()
-    times: list[float] = []
-    while len(times) < 3 or sum(times) < seconds:
-        times.append(once())
-    return statistics.median(times)
+    return statistics.median(call_seconds(run, (3, 10**9), seconds, wait=waiting(device)))

@@ -16,7 +16,6 @@ import itertools
 import json
 import os
 import statistics
-import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,6 +34,8 @@ from mobileclip2_lite.models.sentence_encoder import TOKENIZER_FILE, WordPiece
 from mobileclip2_lite.models.tokenizer import CLIP_VOCABULARY, tokenizer_settings
 from mobileclip2_lite.work.files import pretty, write_atomic
 from mobileclip2_lite.work.place import on_disk
+from mobileclip2_lite.work.stopwatch import call_seconds
+from mobileclip2_lite.work.tables import markdown_table
 
 NEEDS_DISK = "an export is run and compared where it is written: write it to a disk, and copy it"
 """Why no export is written to a store."""
@@ -270,24 +271,23 @@ def _check(path: Path, tower: str, precision: str, inputs: np.ndarray, wanted: n
         )
     norms = np.linalg.norm(found, axis=1) * np.linalg.norm(wanted, axis=1)
     cosine = float(((found * wanted).sum(1) / np.maximum(norms, 1e-12)).min())
-    times = []
-    for _ in range(8):
-        start = time.perf_counter()
-        run(inputs[:1])
-        times.append(1e3 * (time.perf_counter() - start))
+    one = statistics.median(call_seconds(lambda: run(inputs[:1]), (6, 6), warmup=2))
     size = path.stat().st_size / 1e6
-    return ExportRow(tower, precision, path.name, round(size, 3), difference, cosine, statistics.median(times[2:]))
+    return ExportRow(tower, precision, path.name, round(size, 3), difference, cosine, 1e3 * one)
 
 
 def table(rows: Sequence[ExportRow]) -> str:
     """The rows as a Markdown table."""
-    lines = [
-        "| tower | precision | MB | largest difference | smallest cosine | ms, one input, one thread |",
-        "|---|---|---:|---:|---:|---:|",
-    ]
-    lines += [
-        f"| {row.tower} | {row.precision} | {row.megabytes:.1f} | {row.difference:.1e} | {row.cosine:.5f} | "
-        f"{row.milliseconds:.2f} |"
+    header = ("tower", "precision", "MB", "largest difference", "smallest cosine", "ms, one input, one thread")
+    cells = (
+        (
+            row.tower,
+            row.precision,
+            f"{row.megabytes:.1f}",
+            f"{row.difference:.1e}",
+            f"{row.cosine:.5f}",
+            f"{row.milliseconds:.2f}",
+        )
         for row in rows
-    ]
-    return "\n".join(lines)
+    )
+    return markdown_table(header, cells, text_columns=2)

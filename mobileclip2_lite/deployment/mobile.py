@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import statistics
-import time
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +22,7 @@ from torch import nn
 from mobileclip2_lite.deployment.export import TOLERANCE, ExportRow, prepare_tower, tower_metadata
 from mobileclip2_lite.deployment.runtime import TOWERS, require
 from mobileclip2_lite.work.files import pretty, write_atomic
+from mobileclip2_lite.work.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from mobileclip2_lite.models.loaded import LoadedModel
@@ -124,11 +124,11 @@ def _compare(path: Path, tower: str, inputs: np.ndarray, wanted: np.ndarray) -> 
     (given,), (out,) = interpreter.get_input_details(), interpreter.get_output_details()
     found, times = [], []
     for row in inputs:
-        start = time.perf_counter()
+        watch = Stopwatch()
         interpreter.set_tensor(given["index"], row[None])
         interpreter.invoke()
         found.append(interpreter.get_tensor(out["index"])[0])
-        times.append(1e3 * (time.perf_counter() - start))
+        times.append(1e3 * watch.seconds)
     difference = float(np.abs(np.stack(found) - wanted).max())
     if not difference < TOLERANCE:
         path.unlink()

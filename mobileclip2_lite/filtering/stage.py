@@ -26,6 +26,7 @@ from mobileclip2_lite.shards.tars import read_tar, write_tar
 from mobileclip2_lite.work.crew import Spread
 from mobileclip2_lite.work.files import canonical, sha256_bytes, written_beside
 from mobileclip2_lite.work.folder import Work, read_manifest
+from mobileclip2_lite.work.json_lines import read_lines, to_lines
 from mobileclip2_lite.work.place import Place, place_of
 from mobileclip2_lite.work.shardwise import each_shard, find_or_make
 
@@ -104,9 +105,7 @@ def filter_pairs(
 
 def read_scores(folder: str | os.PathLike) -> Iterator[dict]:
     """The lines of a filtered folder's `scores.jsonl`: uid, score, kept."""
-    with open(place_of(folder) / "scores.jsonl", encoding="utf-8") as file:
-        for line in file:
-            yield json.loads(line)
+    return read_lines(place_of(folder) / "scores.jsonl")
 
 
 def choose(settings: Filter, records: Sequence[Scored]) -> list[np.ndarray]:
@@ -173,8 +172,7 @@ def _write_scores(path: Path, records: Sequence[Scored], kept: Sequence[np.ndarr
     with written_beside(path) as file:
         for record, keep in zip(records, kept, strict=True):
             for row in zip(record.uids, record.scores.tolist(), keep.tolist(), strict=True):
-                line = dict(zip(("uid", "score", "kept"), row, strict=True))
-                file.write(json.dumps(line).encode() + b"\n")
+                file.write(to_lines([dict(zip(("uid", "score", "kept"), row, strict=True))]))
 
 
 def _summary(source: dict, scorer: dict, records: Sequence[Scored], kept: Sequence, written: Sequence) -> dict:

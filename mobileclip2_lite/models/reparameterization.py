@@ -12,11 +12,12 @@ from __future__ import annotations
 import copy
 import dataclasses
 import statistics
-import time
 from dataclasses import dataclass
 
 import torch
 from torch import nn
+
+from mobileclip2_lite.work.stopwatch import call_seconds
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def reparameterize(
         model=folded,
         parameters=(_count(original.visual), _count(folded.visual)),
         modules=(len(list(original.visual.modules())), len(list(folded.visual.modules()))),
-        milliseconds=(_time(original, images[:1], repeats), _time(folded, images[:1], repeats)),
+        milliseconds=(_milliseconds(original, images[:1], repeats), _milliseconds(folded, images[:1], repeats)),
         difference=difference,
     )
 
@@ -99,13 +100,8 @@ def _count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _time(model: nn.Module, images: torch.Tensor, repeats: int) -> float:
-    times = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        model.encode_image(images)
-        times.append(time.perf_counter() - start)
-    return 1e3 * statistics.median(times[1:])
+def _milliseconds(model: nn.Module, images: torch.Tensor, repeats: int) -> float:
+    return 1e3 * statistics.median(call_seconds(lambda: model.encode_image(images), (repeats, repeats)))
 
 
 def summary(result: Reparameterization) -> dict:

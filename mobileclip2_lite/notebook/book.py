@@ -16,6 +16,7 @@ from typing import Any
 
 from mobileclip2_lite.notebook.copies import read_notebook, source
 from mobileclip2_lite.work.files import write_atomic
+from mobileclip2_lite.work.tables import markdown_table
 
 LINK = re.compile(r'<a\b([^>]*?)\bhref="([^"]+)"([^>]*)>(.*?)</a>', re.DOTALL)
 
@@ -89,16 +90,13 @@ def _one_cell(markdown: str) -> dict[str, Any]:
 
 def _contents(pages: dict[str, Path]) -> str:
     """The contents page in Markdown."""
-    lines = ["# The course", "", "| notebook | question | exercises |", "|---|---|---|"]
+    rows = []
     chapters = [name for name in pages if name.startswith("notebooks/") and name.count("/") == 1]
     for name in chapters:
         notebook, solved = read_notebook(pages[name]), f"notebooks/solutions/{posixpath.basename(name)}"
-        cells = [
-            f"[{title(notebook)}]({name})",
-            question(notebook),
-            f"[solutions]({solved})" if solved in pages else "",
-        ]
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        exercises = f"[solutions]({solved})" if solved in pages else ""
+        rows.append((f"[{title(notebook)}]({name})", question(notebook), exercises))
+    lines = ["# The course", "", markdown_table(("notebook", "question", "exercises"), rows, text_columns=3)]
     documents = [name for name in pages if name.startswith("docs/")]
     if documents:
         lines += ["", "## Documents", ""]

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -27,6 +26,7 @@ from mobileclip2_lite.views.images import image_bytes, storable
 from mobileclip2_lite.work.bad_sample import BadSample
 from mobileclip2_lite.work.files import sha256_bytes, to_json, write_atomic
 from mobileclip2_lite.work.folder import Work
+from mobileclip2_lite.work.json_lines import read_lines, to_lines
 from mobileclip2_lite.work.place import place_of
 from mobileclip2_lite.work.randomness import stable_uid
 from mobileclip2_lite.work.shardwise import each_shard, find_or_make
@@ -86,9 +86,7 @@ def make_pairs(
 
 def read_dropped(out: str | os.PathLike) -> Iterator[dict]:
     """The lines of a folder's `dropped.jsonl`: key, reason, detail."""
-    with open(place_of(out) / "dropped.jsonl", encoding="utf-8") as file:
-        for line in file:
-            yield json.loads(line)
+    return read_lines(place_of(out) / "dropped.jsonl")
 
 
 class Collector:
@@ -265,7 +263,7 @@ def _content(records: Sequence[dict], out: Path, notes: dict) -> dict:
     for record in records:
         texts += record["texts"]
         reasons = Counter(item["reason"] for item in record["dropped"])
-        lines += [_line(item) for item in record["dropped"]]
+        lines += record["dropped"]
         if record["samples"]:
             shards.append({key: record[key] for key in ("name", "sha256", "samples", "bytes")} | {"dropped": reasons})
         elif shards:  # what was dropped after the last full shard
@@ -278,7 +276,7 @@ def _content(records: Sequence[dict], out: Path, notes: dict) -> dict:
     samples = sum(shard["samples"] for shard in shards)
     if texts > samples:
         notes = {**notes, "texts": texts}
-    write_atomic(out / "dropped.jsonl", b"".join(lines))
+    write_atomic(out / "dropped.jsonl", to_lines(lines))
     return {
         **notes,
         "samples": samples,
@@ -287,13 +285,9 @@ def _content(records: Sequence[dict], out: Path, notes: dict) -> dict:
     }
 
 
-def _line(item: dict) -> bytes:
-    return json.dumps(item).encode() + b"\n"
-
-
 def _give_up(out: Path, source: str, reasons: Counter, dropped: list[dict]) -> None:
     """Not one pair: say why, and leave only the record of it, so that the next try begins anew."""
-    write_atomic(out / "dropped.jsonl", b"".join(map(_line, dropped)))
+    write_atomic(out / "dropped.jsonl", to_lines(dropped))
     for path in _left_over(out) if isinstance(out, Path) else ():
         path.unlink(missing_ok=True)
     counted = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items())) or "it is empty"

@@ -27,6 +27,7 @@ from mobileclip2_lite.shards import samples as shards
 from mobileclip2_lite.shards.usable import usable
 from mobileclip2_lite.views import decoding
 from mobileclip2_lite.work.place import place_of
+from mobileclip2_lite.work.tables import markdown_table
 
 if TYPE_CHECKING:
     from mobileclip2_lite.emoji_world import Scene
@@ -176,10 +177,8 @@ def report_table(report: dict[str, Any]) -> str:
     for title, columns, factor in (*_TABLES[:2], clip, *_TABLES[2:]):
         shown = {key: head for key, head in columns.items() if any(row.get(key) is not None for row in rows.values())}
         if shown:
-            lines = [f"| {title} | " + " | ".join(shown.values()) + " |", "|---|" + "---:|" * len(shown)]
-            for name, row in rows.items():
-                lines.append(f"| {name} | " + " | ".join(_cell(row.get(key), factor) for key in shown) + " |")
-            parts.append("\n".join(lines))
+            lines = ((name, *(_cell(row.get(key), factor) for key in shown)) for name, row in rows.items())
+            parts.append(markdown_table((title, *shown.values()), lines))
     return "\n\n".join(parts) + "\n"
 
 

@@ -285,5 +285,8 @@ def _picture(line: dict, source: _Source, wrong: bool | None) -> page.Picture:
     sign = page.sign(None if wrong is None else not wrong)
     state = "kept" if line["kept"] else "removed"
     return page.Picture(
-        f"pair-{line['uid']}", buffer.getvalue(), sample.text, f"{sign}{sample.text} ({line['score']:.3f}, {state})"
+        f"pair-{line['uid']}",
+        buffer.getvalue(),
+        sample.text,
+        f"{sign}{page.verbatim(sample.text)} ({line['score']:.3f}, {state})",
     )

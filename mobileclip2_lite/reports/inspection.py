@@ -6,16 +6,15 @@ writes at most one HTML file. Taught by notebooks/00_start_here.ipynb.
 
 from __future__ import annotations
 
-import base64
-import html as escaping
 import io
 import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from mobileclip2_lite.reports.page import Block, Code, Heading, Picture, Pictures, Table, Text, to_html, verbatim
 from mobileclip2_lite.shards import embeddings as storage
 from mobileclip2_lite.shards import samples as shards
 from mobileclip2_lite.shards.keys import IMAGE, TEXT, caption_key, captioner_of, embedding_key, teachers_of
@@ -27,15 +26,11 @@ from mobileclip2_lite.work.files import sha256_bytes, sha256_file, write_atomic
 from mobileclip2_lite.work.folder import read_manifest
 from mobileclip2_lite.work.place import place_of
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 OFFICIAL = {"npz", "pth.gz"}
 """Members that only the official layout has."""
-
-PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>
-body{{font:15px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}}
-pre{{background:#f4f4f4;padding:1em;overflow:auto}} section{{border-top:1px solid #ddd;padding:1em 0}}
-img{{height:120px;margin:0 6px 0 0;vertical-align:top}} figure{{display:inline-block;margin:0 8px 8px 0}}
-figcaption{{font-size:12px;color:#555;max-width:14em}} code{{font-size:12px;color:#555}}
-</style><h1>{title}</h1><pre>{text}</pre>{body}</html>"""
 
 
 def inspect(
@@ -218,29 +213,30 @@ def _page(folder: Path, names: Sequence[str], found: dict, count: int) -> str:
             items.append(item)
             if len(items) >= count:
                 break
-    body = "".join(_section(item, items) for item in items)
-    return PAGE.format(title=escaping.escape(Path(found["path"]).name), text=escaping.escape(found["text"]), body=body)
+    blocks: list[Block] = [Code(found["text"])]
+    for item in items:
+        blocks += _blocks(item, items)
+    return to_html(verbatim(Path(found["path"]).name), blocks)
 
 
-def _section(item: Sample, items: Sequence[Sample]) -> str:
-    """One sample: picture, views, texts, and what each teacher finds nearest among the texts shown."""
-    say = escaping.escape
-    parts = [f"<section><code>{say(item.uid)}</code><br>"]
+def _blocks(item: Sample, items: Sequence[Sample]) -> Iterator[Block]:
+    """One sample: image, views, texts, and what each teacher finds nearest among the texts shown."""
+    yield Heading(verbatim(item.uid))
     try:
         image = decoding.decode(item.image)
-        parts.append(_figure(image, f"{image.width} x {image.height}"))
+        shown = [_picture(image, f"{image.width} x {image.height}")]
         for number, view in enumerate(item.views[:6]):
             operations = ", ".join(f"{name} {value:.3g}" for name, value in view.operations)
-            parts.append(_figure(replay(image, view, 120, on_mismatch="ignore"), f"view {number}: {operations}"))
+            shown.append(_picture(replay(image, view, 120, on_mismatch="ignore"), f"view {number}: {operations}"))
+        yield Pictures(shown, small=True)
     except decoding.BadImage as error:
-        parts.append(f"<p>{say(str(error))}</p>")
-    parts.append(f"<p><b>{'<br>'.join(map(say, item.texts))}</b></p>")
-    for captioner, texts in item.syn_texts.items():
-        parts.append(f"<p><code>{say(captioner)}</code> {'<br>'.join(map(say, texts))}</p>")
+        yield Text(verbatim(str(error)))
+    rows = [["text", text] for text in item.texts]
+    rows += [[captioner, text] for captioner, texts in item.syn_texts.items() for text in texts]
     for teacher in teachers_of(item.embeddings):
-        found = "; ".join(f"{score:.2f} {say(text)}" for score, text in matches(item, items, teacher))
-        parts.append(f"<p><code>{say(teacher)} finds</code> {found}</p>")
-    return "".join(parts) + "</section>"
+        found = (f"{score:.2f} {text}" for score, text in matches(item, items, teacher))
+        rows.append([f"{teacher} finds", "; ".join(found)])
+    yield Table(["whose", "words"], [[verbatim(cell) for cell in row] for row in rows], prose=True)
 
 
 def matches(item: Sample, items: Sequence[Sample], teacher: str, count: int = 3) -> list[tuple[float, str]]:
@@ -255,11 +251,9 @@ def matches(item: Sample, items: Sequence[Sample], teacher: str, count: int = 3)
     return sorted(((score, text) for text, score in scored.items()), reverse=True)[:count]
 
 
-def _figure(image, caption: str) -> str:
+def _picture(image: Image.Image, caption: str) -> Picture:
     image = image.copy()
     image.thumbnail((240, 120))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=80)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    text = escaping.escape(caption)
-    return f'<figure><img alt="{text}" src="data:image/jpeg;base64,{data}"><figcaption>{text}</figcaption></figure>'
+    return Picture(caption, buffer.getvalue(), caption, caption)

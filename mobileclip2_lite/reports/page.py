@@ -13,6 +13,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from mobileclip2_lite.work.tables import markdown_table
+
 
 @dataclass
 class Heading:
@@ -28,6 +30,13 @@ class Text:
     text: str
     lead: bool = False
     """The one sentence that the page is about."""
+
+
+@dataclass
+class Code:
+    """Lines of text in columns, shown as they are."""
+
+    text: str
 
 
 @dataclass
@@ -81,7 +90,7 @@ class Gallery:
     caption: str = ""
 
 
-Block = Heading | Text | Cards | Table | Picture | Pictures | Gallery
+Block = Heading | Text | Code | Cards | Table | Picture | Pictures | Gallery
 
 
 def pictures(blocks: Sequence[Block]) -> Iterator[Picture]:
@@ -95,6 +104,15 @@ def pictures(blocks: Sequence[Block]) -> Iterator[Picture]:
             yield from (picture for picture, _ in block.items)
 
 
+ESCAPED = r"\\([\\`*\[\]])"
+"""A mark of bold, code or links that stands for itself, as in Markdown."""
+
+
+def verbatim(text: str) -> str:
+    """Text of a user for any block: what would be read as bold, code or a link stays what it is."""
+    return re.sub(r"([\\`*\[\]])", r"\\\1", text)
+
+
 def sign(right: bool | None) -> str:
     """A tick, a cross or nothing: right and wrong without colour."""
     return {True: "✓ ", False: "✗ ", None: ""}[right]
@@ -103,10 +121,6 @@ def sign(right: bool | None) -> str:
 def to_markdown(title: str, blocks: Sequence[Block], folder: str = "figures") -> str:
     """The page as Markdown that shows its pictures from `folder`."""
     return "\n\n".join([f"# {title}", *(_markdown(block, folder) for block in blocks)]) + "\n"
-
-
-def _cells(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 
 def _markdown(block: Block, folder: str) -> str:
@@ -118,44 +132,45 @@ def _markdown(block: Block, folder: str) -> str:
             return f"## {text}"
         case Text(text, lead):
             return f"**{text}**" if lead else text
+        case Code(text):
+            return f"```\n{text}\n```"
         case Cards(items):
             return "\n".join(f"- {label}: **{value}** ({remark})" for label, value, remark in items)
         case Table(header, rows, strong, prose):
             body = [[f"**{c}**" if i == strong else c for i, c in enumerate(row)] for row in rows]
-            return "\n".join(
-                [_cells(header), _cells(["---", *["---" if prose else "---:"] * (len(header) - 1)]), *map(_cells, body)]
-            )
+            return markdown_table(header, body, len(header) if prose else 1)
         case Picture():
             return f"{image(block)}\n\n*{block.caption}*" if block.caption else image(block)
         case Pictures(items, caption):
-            row = _cells([image(picture) for picture in items])
-            under = _cells([picture.caption for picture in items])
-            shown = "\n".join([row, _cells(["---"] * len(items)), under])
+            row, under = [image(picture) for picture in items], [picture.caption for picture in items]
+            shown = markdown_table(row, [under], len(items))
             return f"{shown}\n\n*{caption}*" if caption else shown
         case Gallery(items, caption):
             who = [name for name, _, _ in items[0][1]] if items else []
-            rows = [
-                _cells([image(p), p.caption, *(f"{sign(right)}{answer}" for _, answer, right in verdicts)])
+            rows = (
+                [image(p), p.caption, *(f"{sign(right)}{answer}" for _, answer, right in verdicts)]
                 for p, verdicts in items
-            ]
-            head = [_cells(["picture", "it shows", *who]), _cells(["---"] * (2 + len(who)))]
-            return "\n".join([*head, *rows]) + (f"\n\n*{caption}*" if caption else "")
+            )
+            shown = markdown_table(["picture", "it shows", *who], rows, 2 + len(who))
+            return f"{shown}\n\n*{caption}*" if caption else shown
     raise TypeError(f"not a block: {block!r}")
 
 
 def to_html(title: str, blocks: Sequence[Block]) -> str:
     """The page as one HTML file with its pictures inside."""
     body = "\n".join(_html(block) for block in blocks)
+    name = re.sub(ESCAPED, r"\1", title)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
+        f"<title>{html.escape(name)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
         f"<h1>{_inline(title)}</h1>\n{body}\n</main>\n</body>\n</html>\n"
     )
 
 
 def _inline(text: str) -> str:
     text = html.escape(text)
+    text = re.sub(ESCAPED, lambda found: f"&#{ord(found[1])};", text)
     text = re.sub(r"`([^`]+)`", r"<code>\1</code>", text)
     text = re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", text)
     return re.sub(r"\[([^\]]+)\]\((https?://[^)\s]+)\)", r'<a href="\2">\1</a>', text)
@@ -179,6 +194,8 @@ def _html(block: Block) -> str:
             return f"<h2>{_inline(text)}</h2>"
         case Text(text, lead):
             return f'<p class="lead">{_inline(text)}</p>' if lead else f"<p>{_inline(text)}</p>"
+        case Code(text):
+            return f"<pre>{html.escape(text)}</pre>"
         case Cards(items):
             cards = (
                 f'<div class="card"><div class="label">{_inline(label)}</div><div class="value">{_inline(value)}</div>'
@@ -237,6 +254,7 @@ p { max-width: 46rem; margin: .7rem 0; }
 .lead { font-size: 1.15rem; border-left: 4px solid var(--accent); padding-left: .9rem; }
 a { color: var(--accent); }
 code { background: var(--code); border-radius: 4px; padding: .08em .35em; font-size: .88em; overflow-wrap: anywhere; }
+pre { background: var(--code); border-radius: 12px; padding: .9rem 1rem; overflow-x: auto; font-size: .88em; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(10rem, 1fr)); gap: .8rem; margin: 1.2rem 0; }
 .card { background: var(--paper); border: 1px solid var(--line); border-radius: 12px; padding: .9rem 1rem; }
 .card .label, .card .remark { color: var(--soft); font-size: .88rem; }

@@ -134,6 +134,10 @@ def _stacked(samples: Sequence[Sample], scales: Mapping[str, float]) -> tuple[di
     return images, texts
 
 
+def _quoted(text: str) -> str:
+    return f"“{page.verbatim(text)}”"
+
+
 def _sample(
     sample: Sample, index: int, title: str, samples: Sequence[Sample], images: dict, texts: dict, scales: dict
 ) -> list[page.Block]:
@@ -149,12 +153,14 @@ def _sample(
         does = ", ".join(name for name, _ in view.operations if name != "Identity") or "crop only"
         name = f"stored-{kind}-view{number}"
         shown.append(page.Picture(name, as_png(replay(source, view, 128)), f"view {number + 1}: {does}", does))
-    rows = [["alt-text", f"“{sample.text}”"]]
-    rows += [[who, " · ".join(f"“{text}”" for text in said)] for who, said in sample.syn_texts.items()]
+    rows = [["alt-text", _quoted(sample.text)]]
+    rows += [[who, " · ".join(map(_quoted, said))] for who, said in sample.syn_texts.items()]
     for name, scale in scales.items():
         share = torch.softmax(scale * images[name][index] @ texts[name].T, dim=0)
         values, best = share.topk(min(3, len(samples)))
-        matches = (f"“{samples[i].text}” {100 * p:.0f} %" for i, p in zip(best.tolist(), values.tolist(), strict=True))
+        matches = (
+            f"{_quoted(samples[i].text)} {100 * p:.0f} %" for i, p in zip(best.tolist(), values.tolist(), strict=True)
+        )
         rows.append([f"{name}: its alt-text", f"{100 * float(share[index]):.1f} %"])
         rows.append([f"{name}: best of the shard", " · ".join(matches)])
     caption = f"The pair {title}: the source and its stored views. {ATTRIBUTION}."

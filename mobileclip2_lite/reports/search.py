@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from mobileclip2_lite.deployment.image_files import open_image
 from mobileclip2_lite.deployment.search import Hit, Index
-from mobileclip2_lite.reports.page import Block, Heading, Picture, Pictures, Table, Text, to_html
+from mobileclip2_lite.reports.page import Block, Heading, Picture, Pictures, Table, Text, to_html, verbatim
 from mobileclip2_lite.views.decoding import BadImage
 from mobileclip2_lite.work.files import write_atomic
 
@@ -42,9 +42,9 @@ def write_search_page(
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    blocks: list[Block] = [Text(f"{len(index.entries):,} images in `{shown(index.folder)}`.")]
+    blocks: list[Block] = [Text(f"{len(index.entries):,} images in `{verbatim(shown(index.folder))}`.")]
     if hits:
-        blocks += [Heading(question or "Found"), Pictures([_hit(hit, path) for hit in hits], small=True)]
+        blocks += [Heading(verbatim(question) or "Found"), Pictures([_hit(hit, path) for hit in hits], small=True)]
     if duplicates:
         blocks.append(Heading(f"{len(duplicates):,} groups of images that are the same"))
         blocks += [
@@ -55,7 +55,7 @@ def write_search_page(
     if index.dropped:
         rows = [[reason, f"{count:,}"] for reason, count in sorted(index.dropped.items())]
         blocks += [Heading("Not read"), Table(["reason", "files"], rows)]
-    write_atomic(path, to_html(question or "Search", blocks).encode("utf-8"))
+    write_atomic(path, to_html(verbatim(question) or "Search", blocks).encode("utf-8"))
     return path
 
 
@@ -82,7 +82,7 @@ def _thumbnail(file: Path, page: Path) -> Picture:
         image, name = Image.new("RGB", (SIDE, SIDE), "white"), f"{name} ({error.reason})"
     data = io.BytesIO()
     image.save(data, "JPEG", quality=85)
-    return Picture(name, data.getvalue(), name, name, link)
+    return Picture(name, data.getvalue(), name, verbatim(name), link)
 
 
 def _address(file: Path, page: Path) -> str:

@@ -28,6 +28,7 @@ from mobileclip2_lite.work.bad_sample import BadSample
 from mobileclip2_lite.work.crew import Spread
 from mobileclip2_lite.work.files import pretty, scan, sha256_file, write_atomic, write_note
 from mobileclip2_lite.work.folder import Work
+from mobileclip2_lite.work.json_lines import to_lines
 from mobileclip2_lite.work.place import StorePath, place_of
 from mobileclip2_lite.work.shardwise import listed, make_shards
 
@@ -171,7 +172,7 @@ def write_links(joined: str | os.PathLike, path: str | os.PathLike) -> int:
 def _summary(records: Sequence[dict], out: Path, teachers: Sequence[dict]) -> dict:
     """The manifest's content; writes `missing.jsonl`, too."""
     lost = [line for record in records for line in record["lost"]]
-    write_atomic(out / "missing.jsonl", b"".join(json.dumps(line).encode() + b"\n" for line in lost))
+    write_atomic(out / "missing.jsonl", to_lines(lost))
     total: Counter = sum((Counter(record["dropped"]) for record in records), Counter())
     return {
         "teachers": teachers,

@@ -20,6 +20,7 @@ from mobileclip2_lite.studies import intervals, recorded
 from mobileclip2_lite.studies.claims import CLAIMS, MEASURES, Claim, Entry, entries
 from mobileclip2_lite.studies.effects import GROUPS, hits_by_seed, law_of, rate
 from mobileclip2_lite.studies.rows import PRICE, ROWS, STUDIES
+from mobileclip2_lite.work.tables import markdown_table
 
 VERDICTS = ("agrees", "disagrees", "cannot tell", "not tested")
 
@@ -45,14 +46,21 @@ def ledger(lines: Sequence[Mapping[str, Any]]) -> str:
         "within a fifth of what it is compared with: two points of 2 % would be everything. An interval is its claim's",
         _chance(found),
         "",
-        "| claim | source | measure | effect | seeds | verdict |",
-        "|---|---|---|---|---|---|",
+        _table(
+            ("claim", "source", "measure", "effect", "seeds", "verdict"),
+            [
+                (
+                    claim.text,
+                    claim.source,
+                    measured(claim),
+                    shown_effect(effect),
+                    effect.seeds if effect else "",
+                    verdict,
+                )
+                for claim, effect, verdict, _ in found
+            ],
+        ),
     ]
-    for claim, effect, verdict, _ in found:
-        out.append(
-            f"| {claim.text} | {claim.source} | {measured(claim)} | {shown_effect(effect)} | "
-            f"{effect.seeds if effect else ''} | {verdict} |"
-        )
     out += ["", *_price(lines), *_laws(lines), *_row_table(lines), "", *_clean_data(), *_symptoms(lines)]
     return "\n".join(out) + "\n"
 
@@ -105,10 +113,9 @@ def _laws(lines: Sequence[Mapping[str, Any]]) -> list[str]:
         if found is not None:
             law = found.law
             rest = ", ".join(f"{100 * value:+.1f}" for value in law.residuals)
-            out.append(
-                f"| {of} | {law.floor:.2f} + {law.size:.3g} n^-{law.power:.2f} | {rest} | {found.n:,.0f} | "
-                f"{100 * (1 - found.said):.1f} | {100 * (1 - found.measured):.1f} |"
-            )
+            law_of_n = f"{law.floor:.2f} + {law.size:.3g} n^-{law.power:.2f}"
+            shares = (f"{100 * (1 - error):.1f}" for error in (found.said, found.measured))
+            out.append((of, law_of_n, rest, f"{found.n:,.0f}", *shares))
     if not out:
         return []
     return [
@@ -116,11 +123,13 @@ def _laws(lines: Sequence[Mapping[str, Any]]) -> list[str]:
         "",
         "The student's zero-shot error over n, fitted to the smaller runs' means; the largest run is held back.",
         "",
-        "| n | error | residuals (points) | tried at | said (% right) | measured (% right) |",
-        "|---|---|---|---|---|---|",
-        *out,
+        _table(("n", "error", "residuals (points)", "tried at", "said (% right)", "measured (% right)"), out),
         "",
     ]
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    return markdown_table(header, rows, text_columns=len(header))
 
 
 def _headline(lines: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -132,18 +141,17 @@ def _headline(lines: Sequence[Mapping[str, Any]]) -> list[str]:
         "% right with 95 % intervals. The student's captions and targets come from models that read clean captions, so",
         "plain training on pairs and on those same clean captions stands beside it, and the teachers themselves.",
         "",
-        "| | samples | " + " | ".join(MEASURES.values()) + " | seeds |",
-        "|---|" + "---|" * (len(MEASURES) + 2),
     ]
+    table: list[Sequence[object]] = []
     for label, row in STUDIES["baselines"].rows.items():
         some = rows.get(row, ())
         found = [_level(some, measure) for measure in MEASURES]
         samples = f"{some[0]['samples']:,}" if some else ""
-        out.append(f"| {label} | {samples} | {' | '.join(found)} | {len(some) or 'not recorded'} |")
+        table.append((label, samples, *found, len(some) or "not recorded"))
     for card in _cards("teachers"):
-        values = " | ".join(f"{100 * card['metrics'][measure]:.1f}" for measure in MEASURES)
-        out.append(f"| {card['name']}, a teacher | | {values} | |")
-    return out
+        values = (f"{100 * card['metrics'][measure]:.1f}" for measure in MEASURES)
+        table.append((f"{card['name']}, a teacher", "", *values, ""))
+    return [*out, _table(("", "samples", *MEASURES.values(), "seeds"), table)]
 
 
 def _level(lines: Sequence[Mapping[str, Any]], measure: str) -> str:
@@ -172,21 +180,15 @@ def _row_table(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     """Every recorded row with its means."""
     rows = recorded.by_row(lines)
     header = ["row", "samples", *MEASURES.values(), "seeds", "seconds", "command"]
-    out = [
-        "## The rows",
-        "",
-        "Seconds are of one thread on a machine that did other work besides.",
-        "",
-        "| " + " | ".join(header) + " |",
-        "|---" * len(header) + "|",
-    ]
+    table = []
     for row in [row for row in ROWS if row in rows]:
         some = rows[row]
         means = [np.mean([line["metrics"][measure] for line in some]) for measure in MEASURES]
         cells = [row, f"{some[0]['samples']:,}", *(f"{100 * mean:.1f}" for mean in means), str(len(some))]
         cells += [f"{np.mean([line['seconds'] for line in some]):.0f}", f"`{some[0]['command']}`"]
-        out.append("| " + " | ".join(cells) + " |")
-    return out
+        table.append(cells)
+    about = "Seconds are of one thread on a machine that did other work besides."
+    return ["## The rows", "", about, "", _table(header, table)]
 
 
 def _clean_data() -> list[str]:
@@ -196,12 +198,10 @@ def _clean_data() -> list[str]:
         "",
         "A student sees none of it, but its targets and synthetic captions come from models that did.",
         "",
-        "| model | clean captions that it was trained on | wording |",
-        "|---|---|---|",
     ]
-    for card in (card for kind in ("captioners", "scorers", "teachers") for card in _cards(kind)):
-        out.append(f"| {card['name']} | {_clean(card)} | {_wording(card)} |")
-    return out
+    cards = [card for kind in ("captioners", "scorers", "teachers") for card in _cards(kind)]
+    header = ("model", "clean captions that it was trained on", "wording")
+    return [*out, _table(header, [(card["name"], _clean(card), _wording(card)) for card in cards])]
 
 
 def _symptoms(lines: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -216,16 +216,24 @@ def _symptoms(lines: Sequence[Mapping[str, Any]]) -> list[str]:
         f"256 pairs, 25 passes (`{next(iter(found.values()))['command']}`); what they teach stands in",
         "[when_it_does_not_learn.md](when_it_does_not_learn.md).",
         "",
-        "| case | changed | loss at the end | guessing | logit scale | text cosine | zero-shot (%) | it shows |",
-        "|---|---|---|---|---|---|---|---|",
     ]
+    header = (
+        "case",
+        "changed",
+        "loss at the end",
+        "guessing",
+        "logit scale",
+        "text cosine",
+        "zero-shot (%)",
+        "it shows",
+    )
+    rows = []
     for name, line in found.items():
         changed = ", ".join(f"{key} {value:g}" for key, value in line["changes"].items())
-        out.append(
-            f"| {name} | {changed} | {line['loss']:.2f} | {line['guessing']:.2f} | {line['logit_scale']:.1f} | "
-            f"{line['same_text']:.2f} | {100 * line['zero_shot']:.1f} | {line['shows']} |"
-        )
-    return out
+        numbers = (f"{line['loss']:.2f}", f"{line['guessing']:.2f}", f"{line['logit_scale']:.1f}")
+        shares = f"{line['same_text']:.2f}", f"{100 * line['zero_shot']:.1f}"
+        rows.append((name, changed, *numbers, *shares, line["shows"]))
+    return [*out, _table(header, rows)]
 
 
 def _cards(kind: str) -> list[dict[str, Any]]:

@@ -14,7 +14,6 @@ import dataclasses
 import datetime
 import functools
 import hashlib
-import json
 import multiprocessing
 import os
 import platform
@@ -30,6 +29,7 @@ from mobileclip2_lite import recipes
 from mobileclip2_lite.studies import data, intervals, recorded
 from mobileclip2_lite.studies.rows import ROWS, STUDIES
 from mobileclip2_lite.work.files import canonical, to_json
+from mobileclip2_lite.work.json_lines import read_lines
 from mobileclip2_lite.work.processes import end_with_parent
 
 PACKAGES = ("torch", "timm", "open_clip_torch", "numpy")
@@ -201,7 +201,7 @@ def where() -> dict[str, Any]:
 
 def curve(log: Path, batch_size: int) -> dict[str, list[float]]:
     """The evaluations of a training's log as columns: seen samples, and each measure on the validation split."""
-    lines = [json.loads(text) for text in log.read_text("utf-8").splitlines()]
+    lines = read_lines(log)
     points = {line["step"] * batch_size: line["evaluation"] for line in lines if "evaluation" in line}
     columns = {k: [round(point[k], 5) for point in points.values()] for k in next(iter(points.values()), {})}
     return {"samples": list(points), **columns}

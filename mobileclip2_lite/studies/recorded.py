@@ -18,6 +18,7 @@ from mobileclip2_lite.studies.intervals import pack, unpack
 from mobileclip2_lite.studies.paper import WAYS
 from mobileclip2_lite.studies.rows import Study
 from mobileclip2_lite.studies.temperature import judge
+from mobileclip2_lite.work import json_lines
 
 MISSING = "not recorded"
 """Stands where a row has not been run."""
@@ -40,25 +41,7 @@ def read_lines(path: str | os.PathLike) -> list[dict[str, Any]]:
     Raises:
         ValueError: a line is not JSON; the message names file and line.
     """
-    path = Path(path)
-    lines = []
-    for number, text in enumerate(path.read_text("utf-8").splitlines() if path.is_file() else [], 1):
-        try:
-            lines.append(json.loads(text))
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number} is not JSON ({error}): remove the line") from error
-    return lines
-
-
-def append_lines(path: str | os.PathLike, lines: Sequence[Mapping[str, Any]]) -> None:
-    """Add lines to a JSON-lines file, which is made where there is none.
-
-    One write to the file's end: lines of several programs that record at a time stay whole.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "ab", buffering=0) as file:
-        file.write("".join(json.dumps(line) + "\n" for line in lines).encode("utf-8"))
+    return list(json_lines.read_lines(path)) if Path(path).is_file() else []
 
 
 def rows_file(folder: str | os.PathLike, row: str) -> Path:
@@ -69,7 +52,7 @@ def rows_file(folder: str | os.PathLike, row: str) -> Path:
 def append_rows(folder: str | os.PathLike, lines: Sequence[Mapping[str, Any]]) -> None:
     """Add recorded lines to the files of their rows."""
     for line in lines:
-        append_lines(rows_file(folder, line["row"]), [line])
+        json_lines.append_lines(rows_file(folder, line["row"]), [line])
 
 
 def compact(line: Mapping[str, Any]) -> dict[str, Any]:

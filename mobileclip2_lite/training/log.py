@@ -10,41 +10,40 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
-import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mobileclip2_lite.work.files import write_atomic
+from mobileclip2_lite.work.json_lines import read_lines, to_lines
+from mobileclip2_lite.work.stopwatch import Stopwatch
 
 
 class Meter:
     """Samples, seconds and seconds of waiting since the last look, without evaluations and checkpoints."""
 
     def __init__(self) -> None:
-        self.samples, self.waited, self.rested, self.start = 0, 0.0, 0.0, time.perf_counter()
+        self.samples, self.waited, self.rested, self.watch = 0, 0.0, 0.0, Stopwatch()
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
         """The loop waits for data."""
-        before = time.perf_counter()
+        watch = Stopwatch()
         yield
-        self.waited += time.perf_counter() - before
+        self.waited += watch.seconds
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """The loop does something other than training."""
-        before = time.perf_counter()
+        watch = Stopwatch()
         yield
-        self.rested += time.perf_counter() - before
+        self.rested += watch.seconds
 
     def read(self) -> tuple[float, float, float]:
         """(seconds, seconds waited for data, samples a second) since the last call."""
-        now = time.perf_counter()
-        seconds, waited = now - self.start - self.rested, self.waited
+        seconds, waited = self.watch.restart() - self.rested, self.waited
         rate = self.samples / seconds if seconds > 0 else 0.0
-        self.samples, self.waited, self.rested, self.start = 0, 0.0, 0.0, now
+        self.samples, self.waited, self.rested = 0, 0.0, 0.0
         return seconds, waited, rate
 
 
@@ -55,13 +54,13 @@ class Log:
         """Open `folder/log.jsonl`, keeping the lines up to `step`."""
         self.path = folder / "log.jsonl"
         kept = [line for line in read(self.path) if line["step"] <= step] if self.path.is_file() else []
-        write_atomic(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
-        self.file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (closed by `close`)
+        write_atomic(self.path, to_lines(kept))
+        self.file = open(self.path, "ab")  # noqa: SIM115 (closed by `close`)
         self.tracker = _tracker(tracker, name, folder, step, config)
 
     def write(self, line: dict[str, Any]) -> None:
         """Append a line; it must have a `step`."""
-        self.file.write(json.dumps(line) + "\n")
+        self.file.write(to_lines([line]))
         self.file.flush()
         if self.tracker is not None:
             self.tracker.log(dict(_numbers(line)), step=line["step"])
@@ -74,14 +73,12 @@ class Log:
 
 
 def read(path: str | Path) -> list[dict[str, Any]]:
-    """The lines of a `log.jsonl`; a last line that a kill cut short is left out."""
-    lines = []
-    for line in Path(path).read_text("utf-8").splitlines():
-        try:
-            lines.append(json.loads(line))
-        except ValueError:
-            break
-    return lines
+    """The lines of a `log.jsonl`; a last line that a kill cut short is left out.
+
+    Raises:
+        ValueError: a line before the last is not JSON; the message names file and line.
+    """
+    return list(read_lines(path, cut_short=True))
 
 
 def _numbers(line: dict[str, Any], prefix: str = ""):

@@ -18,6 +18,7 @@ from mobileclip2_lite.work.claims import Claims
 from mobileclip2_lite.work.crew import Crew, Failed, Run, Spread
 from mobileclip2_lite.work.files import pretty, sha256_file, write_atomic, write_note
 from mobileclip2_lite.work.folder import Work
+from mobileclip2_lite.work.json_lines import read_lines, to_lines
 from mobileclip2_lite.work.place import Place, StorePath, made_here, place_of
 from mobileclip2_lite.work.processes import Alone, Processes
 from mobileclip2_lite.work.randomness import pick
@@ -177,8 +178,7 @@ def read_failed(folder: Place) -> dict[str, dict[str, Any]]:
     path = folder / FAILED
     if not path.is_file():
         return {}
-    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    return {line["name"]: line for line in lines}
+    return {line["name"]: line for line in read_lines(path)}
 
 
 def _settle(folder: Place, before: dict, left_out: dict, failed: Sequence[Failed]) -> None:
@@ -186,7 +186,7 @@ def _settle(folder: Place, before: dict, left_out: dict, failed: Sequence[Failed
     now = {one.item: {"name": one.item, "reason": one.reason, "tries": one.tries} for one in failed}
     lines = {**left_out, **now}
     if lines != before:
-        write_note(folder / FAILED, b"".join(json.dumps(lines[name]).encode() + b"\n" for name in sorted(lines)))
+        write_note(folder / FAILED, to_lines(lines[name] for name in sorted(lines)))
     if not lines:
         if before and isinstance(folder, Path):
             (folder / FAILED).unlink(missing_ok=True)

@@ -11,7 +11,8 @@ import mobileclip2_lite
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "mobileclip2_lite"
 LAYERS = (
-    ("recipes", "work"),
+    ("work",),
+    ("recipes",),
     ("views",),
     ("shards",),
     ("emoji_world", "models"),

@@ -39,7 +39,7 @@ def test_report_and_page(folder, tmp_path):
     assert "caption 1 of 0" in page
     assert "small finds" in page
     assert "&lt;b&gt;&amp;" in page
-    assert "<b><b>" not in page
+    assert "<b>" not in page
 
 
 def test_damage_is_found(folder):

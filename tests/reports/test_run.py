@@ -1,6 +1,7 @@
 """The report of a run made by hand, whose numbers are known."""
 
 import dataclasses
+import html
 import io
 import json
 import re
@@ -185,6 +186,17 @@ def test_page_escapes_what_users_write():
     assert '<a href="https://a.org">site</a>' in html
     assert "<title>T &lt;1&gt;</title>" in html
     assert "| a\\|b | <i> |" in page.to_markdown("T", blocks)
+
+
+def test_a_users_words_are_no_markup():
+    words = "a **b** `c` [d](https://e.org) \\* <f>"
+    blocks = [page.Text(page.verbatim(words)), page.Code("two   columns\n<g> **h**")]
+    shown = page.to_html(page.verbatim(words), blocks)
+    assert not [mark for mark in ("<strong>", "<code>", "<a href") if mark in shown]
+    assert html.unescape(re.search("<p>(.*)</p>", shown)[1]) == words
+    assert html.unescape(re.search("<title>(.*)</title>", shown)[1]) == words
+    assert "<pre>two   columns\n&lt;g&gt; **h**</pre>" in shown
+    assert "```\ntwo   columns\n" in page.to_markdown("t", blocks)
 
 
 def test_gallery_marks_with_signs():
