@@ -12,14 +12,8 @@ Prints Markdown tables and adds lines to results/captioning.jsonl.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import statistics
-import time
-from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: spinning threads collapse beside other work
-
+import harness
 import numpy as np
 import torch
 
@@ -59,18 +53,7 @@ def ours(loaded: LoadedModel, images: torch.Tensor, length: int, seed: int, prec
     return [1 + len(caption.tokens) for row in captions for caption in row]
 
 
-def measure(ways: dict, repeats: int) -> dict[str, list[float]]:
-    """Process seconds of each way, in turns."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(repeats):
-        for name, way in ways.items():
-            start = time.process_time()
-            way(number)
-            seconds[name].append(time.process_time() - start)
-    return seconds
-
-
-def pictures(loaded: LoadedModel, count: int) -> torch.Tensor:
+def noise(loaded: LoadedModel, count: int) -> torch.Tensor:
     """Noise, uint8 (count, 3, S, S)."""
     side = loaded.preprocess.image_size
     return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (count, 3, side, side), dtype=np.uint8))
@@ -79,8 +62,8 @@ def pictures(loaded: LoadedModel, count: int) -> torch.Tensor:
 def lines_of(name: str, loaded: LoadedModel, args: argparse.Namespace) -> list[dict]:
     """All measurements of a model."""
     lite = name.startswith("lite-")
-    few = pictures(loaded, args.images or (16 if lite else 4))
-    many = pictures(loaded, args.many if lite else min(args.many, 16))
+    few = noise(loaded, args.images or (16 if lite else 4))
+    many = noise(loaded, args.many if lite else min(args.many, 16))
     out = []
     for length in args.lengths:
         ways = {"open_clip": lambda seed, n=length: official(loaded, few, n, seed)}
@@ -92,60 +75,43 @@ def lines_of(name: str, loaded: LoadedModel, args: argparse.Namespace) -> list[d
         lengths = ways["ours"](0)  # which also warms up
         if set(lengths) != {length}:
             raise RuntimeError(f"captions of {sorted(set(lengths))} tokens instead of {length}")
-        seconds = measure(ways, args.repeats)
-        for way, values in seconds.items():
-            captions = CAPTIONS * len(many if str(len(many)) in way else few)
-            rates = [captions / value for value in values]
-            base = [CAPTIONS * len(few) / value for value in seconds.get("open_clip", [])]
+        images = {way: len(many if str(len(many)) in way else few) for way in ways}
+        counts = {way: CAPTIONS * number for way, number in images.items()}
+        for way, timed in harness.compared(harness.in_turns(ways, args.repeats), counts, "open_clip").items():
             out.append(
                 {
                     "benchmark": "captioning",
                     "model": name,
                     "way": way,
                     "length": length,
-                    "images": captions // CAPTIONS,
-                    "captions_per_second": float(f"{statistics.median(rates):.4g}"),
-                    "lowest": float(f"{min(rates):.4g}"),
-                    "highest": float(f"{max(rates):.4g}"),
-                    "milliseconds_per_token": float(f"{1000 / statistics.median(rates) / length:.4g}"),
-                    "ratio": round(statistics.median(map(float.__truediv__, rates, base)), 1) if base else None,
-                    "repeats": len(values),
-                    "threads": torch.get_num_threads(),
-                    "torch": torch.__version__,
+                    "images": images[way],
+                    "captions_per_second": float(f"{timed.median:.4g}"),
+                    "lowest": float(f"{timed.lowest:.4g}"),
+                    "highest": float(f"{timed.highest:.4g}"),
+                    "milliseconds_per_token": float(f"{1000 / timed.median / length:.4g}"),
+                    "ratio": None if timed.ratio is None else round(timed.ratio, 1),
+                    "repeats": timed.rounds,
                 }
             )
     return out
 
 
-def table(lines: list[dict]) -> str:
-    """A Markdown table of some measurements."""
-    head = "| model | way | images | length | captions/s | ms a token | ratio |\n|---|---|---:|---:|---:|---:|---:|\n"
-    return head + "\n".join(
-        f"| {line['model']} | {line['way']} | {line['images']} | {line['length']} | {line['captions_per_second']} "
-        f"| {line['milliseconds_per_token']} | {line['ratio'] or '-'} |"
-        for line in lines
-    )
-
-
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = harness.parser(__doc__, "captioning")
     parser.add_argument("--models", nargs="+", default=["lite-coca", "coca_ViT-B-32"])
     parser.add_argument("--images", type=int, default=0, help="of the comparison; 0: 16 for lite models, 4 for others")
     parser.add_argument("--many", type=int, default=64, help="images that ours alone captions; 16 for others than lite")
     parser.add_argument("--lengths", nargs="+", type=int, default=[10, 20, 40, 60])
     parser.add_argument("--official-lengths", nargs="+", type=int, default=[40], help="at which open_clip runs, too")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "captioning.jsonl")
     args = parser.parse_args()
     torch.set_num_threads(1)
     for name in args.models:
         torch.manual_seed(0)
         lines = lines_of(name, create_model(name), args)
-        print(table(lines), flush=True)
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        with args.out.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(line) + "\n" for line in lines)
+        columns = ("model", "way", "images", "length", "captions_per_second", "milliseconds_per_token", "ratio")
+        harness.show(lines, columns, text_columns=2)
+        harness.keep(args.out, lines, add=True)
 
 
 if __name__ == "__main__":

@@ -11,24 +11,19 @@ machine disturbs all of them alike.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import json
-import os
 import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: spinning threads collapse beside other work
-
+import harness
 import torch
 
 from mobileclip2_lite.costs.latency import Row, TextTower, compare, picture, table
 from mobileclip2_lite.models.family import FAMILY
 from mobileclip2_lite.models.zoo import create_model
 
-RESULTS = Path(__file__).parent / "results"
 MODELS = ("MobileCLIP2-S0", "MobileCLIP2-S2", "MobileCLIP2-B", "MobileCLIP2-S3", "MobileCLIP2-S4", "MobileCLIP2-L-14")
 
 
@@ -107,30 +102,25 @@ def claims(rows: list[Row]) -> list[dict]:
 
 def keep(rows: list[Row], output: Path) -> None:
     """Write what is known so far: rows, claims, picture."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(dataclasses.asdict(row)) for row in rows] + [json.dumps(ratio) for ratio in claims(rows)]
-    output.write_text("\n".join(lines) + "\n", "utf-8")
+    harness.keep(output, [*map(dataclasses.asdict, rows), *claims(rows)])
     picture(rows, output.with_suffix(".png"))
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = harness.parser(__doc__, "latency", rounds=7)
     parser.add_argument("--models", nargs="*", default=MODELS)
     parser.add_argument("--sizes", nargs="*", type=int, default=[256, 384, 512, 768, 1024])
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--output", type=Path, default=RESULTS / "latency.jsonl")
     arguments = parser.parse_args()
-    rows = family(arguments.models, arguments.threads, arguments.rounds)
+    rows = family(arguments.models, arguments.threads, arguments.repeats)
     print(table(rows), flush=True)
-    keep(rows, arguments.output)
-    for found in large_pictures(arguments.sizes, arguments.threads, arguments.rounds):
+    keep(rows, arguments.out)
+    for found in large_pictures(arguments.sizes, arguments.threads, arguments.repeats):
         rows += found
         print("\n".join(table(found).splitlines()[2:]), flush=True)
-        keep(rows, arguments.output)
-    print("\n| claim | paper (phone) | here (CPU) |\n|---|---:|---:|")
-    for ratio in claims(rows):
-        print(f"| {ratio['claim']} | {ratio['paper'] or '-'} | {ratio['here']} |")
+        keep(rows, arguments.out)
+    print("\nThe paper's ratios are a phone's, those here this CPU's.\n")
+    harness.show(claims(rows))
     return 0
 
 

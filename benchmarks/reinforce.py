@@ -10,18 +10,15 @@ teachers (the embedded pair), pictures and numbers of views and captions both wa
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import io
 import json
-import os
-import statistics
-import sys
 import tempfile
-import time
 import warnings
 from pathlib import Path
 
+import harness
+import inputs
 import numpy as np
 import torch
 
@@ -39,15 +36,12 @@ from mobileclip2_lite.work.files import sha256_bytes
 from mobileclip2_lite.work.folder import Work
 from mobileclip2_lite.work.randomness import rng
 
-sys.path.insert(0, str(Path(__file__).parent))
-import loader as loader_benchmark
-
 VIEWS, CAPTIONS = 5, 5
 
 
 def write_pairs(folder: Path, images: list[bytes]) -> list[shards.Sample]:
     """One shard of captioned pairs."""
-    items = loader_benchmark.samples(images, views=1, captions=CAPTIONS)
+    items = inputs.samples(images, views=1, captions=CAPTIONS)
     items = [dataclasses.replace(item, views=[], embeddings={}) for item in items]
     info = shards.write_shard(folder / "shard-000000.tar", items)
     Work(folder, "pairs", 1, {"count": len(items)}).commit(
@@ -102,36 +96,33 @@ def official_way(items: list[shards.Sample], teachers, out: Path, batch_size: in
 
 def speed(images: list[bytes], teachers, repeats: int, folder: Path) -> list[dict]:
     """Samples a second of process time, both ways."""
-    items, rates = write_pairs(folder / "pairs", images), {"official": [], "ours": []}
-    settings = Reinforce(teachers=teachers.names, views=VIEWS)
-    for number in range(repeats):
-        start = time.process_time()
-        official_way(items, teachers, folder / "official.tar")
-        rates["official"].append(len(items) / (time.process_time() - start))
-        start = time.process_time()
+    items, settings = write_pairs(folder / "pairs", images), Reinforce(teachers=teachers.names, views=VIEWS)
+
+    def ours(number: int) -> None:
         reinforce(settings, folder / "pairs", folder / f"ours-{number}", ensemble=teachers)
-        rates["ours"].append(len(items) / (time.process_time() - start))
-    base = statistics.median(rates["official"])
+
+    ways = {"official": lambda number: official_way(items, teachers, folder / "official.tar"), "ours": ours}
+    found = harness.compared(harness.in_turns(ways, repeats), dict.fromkeys(ways, len(items)), "official")
     return [
         {
             "benchmark": "reinforce",
             "way": way,
-            "samples_per_second": round(statistics.median(values), 2),
-            "views_per_second": round(VIEWS * statistics.median(values), 1),
-            "ratio_to_official": round(statistics.median(values) / base, 3),
-            "repeats": repeats,
+            "samples_per_second": round(timed.median, 2),
+            "views_per_second": round(VIEWS * timed.median, 1),
+            "ratio_to_official": round(timed.ratio, 3),
+            "repeats": timed.rounds,
             "count": len(items),
         }
-        for way, values in rates.items()
+        for way, timed in found.items()
     ]
 
 
 def bytes_a_sample(images: list[bytes], folder: Path) -> list[dict]:
     """Bytes a sample without its picture: 5 views, 6 texts, two teachers of dimension 768."""
-    items = [dataclasses.replace(item, image=b"") for item in loader_benchmark.samples(images, VIEWS, CAPTIONS)]
+    items = [dataclasses.replace(item, image=b"") for item in inputs.samples(images, VIEWS, CAPTIONS)]
     sizes = {}
     for dtype, name in (("bf16", "official, pth.gz bf16"), ("fp32", "official, npz fp32")):
-        sizes[name] = write_official(folder / "official.tar", items, list(loader_benchmark.TEACHERS), dtype=dtype).bytes
+        sizes[name] = write_official(folder / "official.tar", items, list(inputs.TEACHERS), dtype=dtype).bytes
     for storage in STORAGE:
         sizes[f"ours, {storage}"] = shards.write_shard(folder / "ours.tar", items, storage).bytes
     base = sizes["official, pth.gz bf16"]
@@ -219,20 +210,17 @@ def students(samples: int, seeds: range, pairs: int, storages: list[str], folder
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--photos", default=os.environ.get("MOBILECLIP2_LITE_PHOTOS"))
-    parser.add_argument("--count", type=int, default=100, help="pictures")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser = harness.parser(__doc__, "reinforce")
+    inputs.add_photos(parser, count=100)
     parser.add_argument("--student", type=int, default=0, help="seen samples of each student; 0 trains none")
     parser.add_argument("--pairs", type=int, default=2000, help="pairs for the students")
     parser.add_argument("--storages", nargs="+", default=list(STORAGE), help="for the students")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "reinforce.jsonl")
     args = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    images, teachers = loader_benchmark.pictures(args.photos, args.count), load_teachers(Reinforce().teachers)
+    images, teachers = inputs.images(args.photos, args.count), load_teachers(Reinforce().teachers)
     with tempfile.TemporaryDirectory() as folder:
         lines = speed(images, teachers, args.repeats, Path(folder))
         lines += bytes_a_sample(images, Path(folder)) + fidelity(images, teachers)
@@ -240,10 +228,11 @@ def main() -> None:
             seeds = range(args.first_seed, args.first_seed + args.seeds)
             lines += students(args.student, seeds, args.pairs, args.storages, Path(folder))
     for line in lines:
-        line["pictures"] = "photographs" if args.photos else "scenes"
-        print("  ".join(f"{key} {value}" for key, value in line.items() if key != "pictures"))
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        line["images"] = "photographs" if args.photos else "scenes"
+    for kind in dict.fromkeys(line["benchmark"] for line in lines):
+        harness.show([line for line in lines if line["benchmark"] == kind], text_columns=2)
+        print()
+    harness.keep(args.out, lines)
 
 
 if __name__ == "__main__":

@@ -15,11 +15,8 @@ disturb them; on two they are seconds of the clock, for a quiet machine. Writes 
 
 from __future__ import annotations
 
-import argparse
 import copy
 import dataclasses
-import io
-import json
 import logging
 import statistics
 import tempfile
@@ -28,22 +25,20 @@ import types
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
+import harness
+import inputs
 import torch
 
-from mobileclip2_lite import emoji_world, recipes
+from mobileclip2_lite import recipes
 from mobileclip2_lite.captioning.generation import generate
 from mobileclip2_lite.models.embedded import load_captioner
 from mobileclip2_lite.models.teachers import load_teachers
 from mobileclip2_lite.models.zoo import create_model
-from mobileclip2_lite.shards import samples as shards
 from mobileclip2_lite.training.distributed import Processes
 from mobileclip2_lite.training.feeding import CAPTIONS, PreparedBatch, TextGroup, Tokens, prepare
 from mobileclip2_lite.training.loop import Run
-from mobileclip2_lite.views.drawing import draw
-from mobileclip2_lite.work.files import sha256_bytes
-from mobileclip2_lite.work.folder import Work
-from mobileclip2_lite.work.randomness import rng, stable_uid
+from mobileclip2_lite.work.randomness import rng
+from mobileclip2_lite.work.stopwatch import Stopwatch
 
 TEACHERS = ("lite-teacher-conv", "lite-teacher-se")
 CPU = torch.device("cpu")
@@ -54,39 +49,18 @@ PAPER = "MobileCLIP2-S0"
 
 def write_folder(folder: Path, count: int, world: recipes.World) -> Path:
     """`count` scenes with five views and the embedded teachers' cards; the embeddings are random unit rows."""
-    from PIL import Image
-
     ensemble = load_teachers(TEACHERS)
     sizes = {name: ensemble.embed_texts(name, ["a"]).shape[1] for name in TEACHERS}
-    items = []
-    for index in range(count):
-        scene = emoji_world.scene(world, "train", index)
-        file = io.BytesIO()
-        Image.fromarray(emoji_world.render(scene, world.image_size)).save(file, "PNG")
-        data, uid = file.getvalue(), stable_uid(f"scene-{index}")
-        side, digest, chance = world.image_size, sha256_bytes(file.getvalue()), rng(0, "benchmark", uid)
-        rows = {}
-        for name, size in sizes.items():
-            for kind, number in (("image", 5), ("text", 1), ("syn_text_c", 5)):
-                unit = torch.from_numpy(chance.normal(size=(number, size)).astype(np.float32))
-                rows[f"{kind}/{name}"] = torch.nn.functional.normalize(unit, dim=-1)
-        views = [draw(chance, side, side, recipes.Augment(), digest) for _ in range(5)]
-        meta = {"source": uid, "width": side, "height": side, "sha256": digest}
-        text, captions = emoji_world.alt_text(scene, world), {"c": emoji_world.captions(scene)}
-        items.append(shards.Sample(uid, data, "png", text, meta, captions, views, rows))
-    info = shards.write_shard(folder / "shard-000000.tar", items)
     cards = [
         {
-            "name": n,
-            "logit_scale": ensemble.logit_scales[n],
-            "dimension": sizes[n],
-            "image_size": ensemble.image_size(n),
+            "name": name,
+            "logit_scale": ensemble.logit_scales[name],
+            "dimension": sizes[name],
+            "image_size": ensemble.image_size(name),
         }
-        for n in TEACHERS
+        for name in TEACHERS
     ]
-    record = {"name": "shard-000000.tar", **info._asdict(), "dropped": {}}
-    Work(folder, "benchmark", 1, {}).commit(teachers=cards, captioners=["c"], shards=[record], samples=count)
-    return folder
+    return inputs.write_folder(folder, inputs.scenes(world, count, sizes, views=5), cards)
 
 
 class LiveCaptioner:
@@ -125,14 +99,14 @@ def prices(data: Path, student: recipes.Train, steps: int, captioner: str, clock
         runs[name] = (run, run.stream(), tokens, write)
     for step in range(steps + 1):
         for name, (run, stream, tokens, write) in runs.items():
-            start = clock()
+            watch = Stopwatch(clock)
             batch = prepare(stream[step % len(stream)], tokens, CPU)
-            loaded = clock()
+            loading = watch.restart()
             batch = write(step, batch) if write else batch
-            written = clock()
+            writing = watch.restart()
             run.stepper(step, [batch])
             if step:  # the first is warm-up
-                times[name].append((loaded - start, written - loaded, clock() - written))
+                times[name].append((loading, writing, watch.seconds))
     totals = {name: statistics.median(map(sum, rows)) for name, rows in times.items()}
     found = []
     for name, rows in times.items():
@@ -202,14 +176,14 @@ def against_open_clip(
         facts = types.SimpleNamespace(num_batches=1, num_samples=len(whole))
         feed = {"train": types.SimpleNamespace(set_epoch=lambda epoch: None, dataloader=_One(facts, (pixels, whole)))}
         exact = exact_gradients(theirs, pixels, whole) if step == 0 else {}
-        start = clock()
+        watch = Stopwatch(clock)
         ours, _ = run.stepper(step, [batch])
-        middle = clock()
+        own = watch.restart()
         train_one_epoch(theirs, feed, criterion, 0, optimizer, None, None, None, arguments)
-        end = clock()
+        other = watch.seconds
         losses.append((float(ours["loss"]), criterion.found))
         if step:
-            seconds.append((middle - start, end - middle))
+            seconds.append((own, other))
         else:
             apart = gradients_apart(run.stepper.model, theirs, exact)
     return {
@@ -285,20 +259,15 @@ def show(rows: list[dict]) -> None:
     """Print rows of one part as a table."""
     for part in dict.fromkeys(row["part"] for row in rows):
         chosen = [row for row in rows if row["part"] == part]
-        columns = [key for key in chosen[0] if key not in ("part", "torch", "steps", "against")]
-        print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
-        for row in chosen:
-            cells = [f"{v:.3g}" if isinstance(v, float) else str(v) for v in (row[key] for key in columns)]
-            print("| " + " | ".join(cells) + " |")
+        harness.show(chosen, [key for key in chosen[0] if key not in ("part", "repeats", "against")])
         print()
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = harness.parser(__doc__, "training")
     parser.add_argument("--model", default="lite-mci-s", help="of the parts prices and open_clip")
     parser.add_argument("--batch-size", type=int, default=256, help="of the parts prices and open_clip")
-    parser.add_argument("--steps", type=int, default=5, help="measured steps of each variant, after one of warm-up")
     parser.add_argument("--only", choices=("prices", "open_clip", "paper"))
     parser.add_argument("--precision", nargs="+", default=["fp32", "bf16"])
     parser.add_argument("--threads", type=int, default=1, help="of the parts prices and open_clip")
@@ -308,22 +277,19 @@ def main() -> None:
     parser.add_argument("--paper-model", default=PAPER)
     parser.add_argument("--paper-batch-size", type=int, default=8)
     parser.add_argument("--paper-threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "training.jsonl")
     args = parser.parse_args()
     lite = (args.model, args.batch_size, args.threads)
     jobs = [("prices", *lite, None), *(("open_clip", *lite, precision) for precision in args.precision)]
     for threads in args.paper_threads:
         jobs += [("paper", args.paper_model, args.paper_batch_size, threads, one) for one in args.precision]
-    args.out.parent.mkdir(exist_ok=True)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         data = write_folder(Path(folder), max(2 * args.batch_size, 64), recipes.World())
         for part, *job in jobs:
             if args.only in (None, part):
-                found = measure(part, data, *job, steps=args.steps, captioner=args.captioner)
+                found = measure(part, data, *job, steps=args.repeats, captioner=args.captioner)
                 rows += found
-                with open(args.out, "a", encoding="utf-8") as file:  # each when it is there: the paper's takes minutes
-                    file.writelines(json.dumps(row) + "\n" for row in found)
+                harness.keep(args.out, found, add=True)  # each when it is there: the paper's takes minutes
     show(rows)
 
 
@@ -338,7 +304,7 @@ def measure(
         found = prices(data, student, steps, captioner, clock)
     else:
         found = [against_open_clip(data, student, steps, precision, clock, part)]
-    facts = {"model": model, "batch_size": batch, "steps": steps, "threads": threads, "torch": torch.__version__}
+    facts = {"model": model, "batch_size": batch, "repeats": steps, "threads": threads}
     return [{**facts, **row} for row in found]
 
 

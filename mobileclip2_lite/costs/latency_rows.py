@@ -65,7 +65,8 @@ def write_jsonl(rows: Iterable[Row], path: str | os.PathLike) -> Path:
 
 def read_jsonl(path: str | os.PathLike) -> list[Row]:
     """Rows that `write_jsonl` wrote; lines of another kind (ratios) are left out."""
-    return [Row(**line) for line in read_lines(path) if "milliseconds" in line]
+    names = [field.name for field in dataclasses.fields(Row)]
+    return [Row(**{name: line[name] for name in names}) for line in read_lines(path) if "milliseconds" in line]
 
 
 def table(rows: Sequence[Row]) -> str:
