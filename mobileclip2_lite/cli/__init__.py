@@ -3,7 +3,7 @@
 Every stage of the way is a command that reads a folder and writes a folder; `run` goes the whole way. Settings start
 from the recipe named by `--recipe` (default lite) and any of them can be changed by its own option. Wrong input ends
 in one line that says what to do, and exit status 2; shards that failed while all others were made, in exit status 3.
-Commands that are not stages (measuring and using models) are in `cli_models`.
+Commands about texts, shards, models, photographs and studies are in the modules of those names.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from mobileclip2_lite import recipes
 from mobileclip2_lite.cli import data as cli_captions
 from mobileclip2_lite.cli import models as cli_models
 from mobileclip2_lite.cli import photos as cli_photos
+from mobileclip2_lite.cli import shards as cli_shards
 from mobileclip2_lite.cli import studies as cli_studies
 from mobileclip2_lite.cli.drawn import refuse_drawn, refuse_for_source
 from mobileclip2_lite.cli.summary import print_summary
@@ -146,25 +147,9 @@ def _add_stages(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         chosen = {"precision": compute.precision, "device": compute.device, "threads": compute.threads}
         print_summary(reinforce_folder(settings, pairs, out, spread=spread, **chosen), out)
 
-    @app.command
-    def inspect(path: tyro.conf.Positional[Path], html: Path | None = None, verify: bool = False) -> None:
-        """Show what a folder of shards holds.
 
-        Args:
-            path: a folder of pairs or reinforced shards, or one shard.
-            html: also write a page with sample pictures, views, captions and the teachers' matches.
-            verify: read every byte and compare all hashes with the manifest; exit status 1 if anything disagrees.
-        """
-        from mobileclip2_lite.reports.inspection import inspect as inspect_path
-
-        found = inspect_path(path, html=html, verify=verify)
-        print(found["text"])
-        if verify and found["problems"]:
-            raise SystemExit(1)
-
-
-def _add_training(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
-    """What is trained from a reinforced folder."""
+def _add_train(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
+    """The training."""
 
     @app.command
     def train(
@@ -175,6 +160,7 @@ def _add_training(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> Non
         held_out: Path | None = None,
         dry_run: bool = False,
         processes: int = 1,
+        device: str = "auto",
     ) -> None:
         """Train a student on a folder of reinforced shards (`--distill 0 --views weak` for the control).
 
@@ -189,6 +175,7 @@ def _add_training(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> Non
             dry_run: train nothing: build the model at its real size without its numbers, open the first and the last
                 shard, and print steps, memory and bytes.
             processes: of the dry run: how many shall train together (`torchrun` sets it in a training).
+            device: `cpu`, `cuda`, `cuda:N`, `mps`; `auto` takes a GPU, if there is one, each process its own.
         """
         if dry_run:
             from mobileclip2_lite.costs.rehearsal import rehearse
@@ -196,11 +183,17 @@ def _add_training(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> Non
 
             print(to_markdown(f"{settings.model} on {data}", rehearse(settings, data, processes)))
             return
+        from mobileclip2_lite.models.embedded import pick_device
         from mobileclip2_lite.training.captioner_step import HeldOut
         from mobileclip2_lite.training.loop import train as train_model
 
         evaluate = HeldOut(held_out) if held_out else None
-        print(f"model saved in {train_model(settings, data, out, seed=seed, evaluate=evaluate)}")
+        where = None if device == "auto" else pick_device(device)
+        print(f"model saved in {train_model(settings, data, out, seed=seed, evaluate=evaluate, device=where)}")
+
+
+def _add_temperature(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
+    """The search that comes before it."""
 
     @app.command
     def temperature(
@@ -211,6 +204,7 @@ def _add_training(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> Non
         use: bool = False,
         cards: tuple[Path, ...] = (),
         record: Path | None = None,
+        device: str = "auto",
     ) -> None:
         """Find each teacher's logit scale by short trainings of the student.
 
@@ -222,15 +216,18 @@ def _add_training(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> Non
             use: let later trainings on `data` use what was found.
             cards: teachers' `card.json` files to write the found scale to, for all that is reinforced from now on.
             record: file to append each teacher's curve to, a JSON line each.
+            device: of the trainings, as `train` has it.
         """
         from mobileclip2_lite.evaluation.suite import evaluate
+        from mobileclip2_lite.models.embedded import pick_device
         from mobileclip2_lite.studies import temperature as search
         from mobileclip2_lite.work.json_lines import append_lines
 
         def measure(loaded):
             return evaluate(loaded, recipe.world, recipe.evaluate, only=("zero_shot", "retrieval"), split="val")
 
-        results = search.search(settings, student, data, out, measure)
+        where = None if device == "auto" else str(pick_device(device))
+        results = search.search(settings, student, data, out, measure, device=where)
         for name, result in results.items():
             print(f"{name}: best logit scale {result['best']:g}, its own {result['own']:g}")
         search.use(results, data if use else None, cards)
@@ -253,8 +250,10 @@ def main(arguments: list[str] | None = None) -> None:
         app = tyro.extras.SubcommandApp()
         _add_way(app, recipe)
         _add_stages(app, recipe)
-        _add_training(app, recipe)
+        _add_train(app, recipe)
+        _add_temperature(app, recipe)
         cli_captions.add(app, recipe)
+        cli_shards.add(app)
         cli_models.add(app, recipe)
         cli_photos.add(app, recipe)
         cli_studies.add(app, recipe)

@@ -22,6 +22,13 @@ COMPUTE, ALONE = recipes.Compute(), Spread()
 
 def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
     """Register the commands."""
+    _add_filter(app, recipe)
+    _add_caption(app, recipe)
+    _add_captions(app, recipe)
+
+
+def _add_filter(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
+    """Fewer pairs."""
 
     @app.command
     def filter(
@@ -57,6 +64,10 @@ def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         if html is not None:
             filter_report(out, html, world if is_drawn(pairs) else None, pairs)
 
+
+def _add_caption(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
+    """More texts."""
+
     @app.command
     def caption(
         pairs: Positional[Path],
@@ -85,6 +96,10 @@ def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         print_summary(manifest, out)
         for name, count in manifest["captions"].items():
             print(f"  {name}: {count:,} captions")
+
+
+def _add_captions(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
+    """How good they are."""
 
     @app.command
     def join(
@@ -124,6 +139,7 @@ def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         world: recipes.World = recipe.world,
         output: Path | None = None,
         allow_drawn: bool = False,
+        device: str = "auto",
     ) -> None:
         """Measure a folder's captions: truth, agreement with references, CLIP score, diversity.
 
@@ -135,12 +151,13 @@ def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
             world: the embedded world, if the pairs come from it.
             output: JSON file to write, too.
             allow_drawn: let models of the embedded world judge other images all the same.
+            device: of the teachers: `cpu`, `cuda`, `cuda:N`, `mps`; `auto` takes the GPU, if there is one.
         """
         from mobileclip2_lite.reports.captions import caption_report, report_table
         from mobileclip2_lite.work.files import pretty, write_atomic
 
         refuse_drawn(teachers, path, "--teachers", allow_drawn)
-        report = caption_report(path, world if is_drawn(path) else None, teachers, most, references)
+        report = caption_report(path, world if is_drawn(path) else None, teachers, most, references, device)
         print(report_table(report))
         if output is not None:
             write_atomic(output, pretty(report))

@@ -16,13 +16,16 @@ Positional = tyro.conf.Positional
 
 def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
     """Register the commands."""
-    _add_measuring(app, recipe)
-    _add_using(app, recipe)
-    _add_searching(app)
+    _add_evaluate(app, recipe)
+    _add_latency(app)
+    _add_plan(app, recipe)
+    _add_export(app, recipe)
+    _add_playground(app, recipe)
+    _add_search(app)
 
 
-def _add_measuring(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
-    """What a model can do, and what it costs."""
+def _add_evaluate(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
+    """What a model can do."""
 
     @app.command
     def evaluate(
@@ -67,6 +70,10 @@ def _add_measuring(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> No
         for metric, value in evaluate_model(load(model, device=device), world, settings).items():
             print(f"{metric:32} {value:.4f}")
 
+
+def _add_latency(app: tyro.extras.SubcommandApp) -> None:
+    """What a pass costs."""
+
     @app.command
     def latency(
         models: Positional[tuple[str, ...]],
@@ -96,6 +103,10 @@ def _add_measuring(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> No
             threads=threads,
             backends=backends,
         )
+
+
+def _add_plan(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
+    """What the whole way costs."""
 
     @app.command
     def plan(
@@ -140,8 +151,8 @@ def _add_measuring(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> No
         print(to_markdown(f"Recipe {settings.name}", plan_module.plan(settings, found, price, image_bytes)))
 
 
-def _add_using(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
-    """What a finished model is good for."""
+def _add_export(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
+    """The model for other programs."""
 
     @app.command
     def export(
@@ -181,6 +192,10 @@ def _add_using(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
             from mobileclip2_lite.deployment.mobile import export_litert
 
             print(table(export_litert(loaded, out, name=model)))
+
+
+def _add_playground(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
+    """The model in a browser."""
 
     @app.command
     def playground(
@@ -225,7 +240,7 @@ def _add_using(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
                 running.serve_forever()
 
 
-def _add_searching(app: tyro.extras.SubcommandApp) -> None:
+def _add_search(app: tyro.extras.SubcommandApp) -> None:
     """Images found again."""
 
     @app.command

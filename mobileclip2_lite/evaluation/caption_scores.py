@@ -197,11 +197,12 @@ def _entropy(count: Counter) -> float | None:
     return math.fsum(-n / total * math.log2(n / total) for n in count.values()) + 0.0 if total else None
 
 
-def load_ensemble(teachers: Teachers) -> TeacherEnsemble:
-    """The ensemble of those names, or the one given."""
+def load_ensemble(teachers: Teachers, device: str | None = None) -> TeacherEnsemble:
+    """The ensemble of those names, on `device` (None: the GPU, if there is one), or the one given, where it is."""
+    from mobileclip2_lite.models.embedded import pick_device
     from mobileclip2_lite.models.teachers import TeacherEnsemble, load_teachers
 
-    return teachers if isinstance(teachers, TeacherEnsemble) else load_teachers(teachers)
+    return teachers if isinstance(teachers, TeacherEnsemble) else load_teachers(teachers).to(pick_device(device))
 
 
 def image_features(ensemble: TeacherEnsemble, images: Callable[[], Iterable[Any]]) -> dict[str, Tensor]:

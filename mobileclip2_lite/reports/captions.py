@@ -119,6 +119,7 @@ def caption_report(
     teachers: Teachers = (),
     most: int = 1_000,
     references: str = "",
+    device: str | None = None,
 ) -> dict[str, Any]:
     """Every measure of the captions of a folder of shards: one row a captioner, for all together, and to compare with.
 
@@ -132,6 +133,7 @@ def caption_report(
         teachers: for the CLIP score: what `load_teachers` takes, or an ensemble.
         references: for CIDEr and BLEU: `clean` (default with a world), `text` (each pair's own texts; the row
             `alt-text` then has no such scores) or `none` (default without a world).
+        device: of teachers that are given by name; None for the GPU, if there is one. An ensemble stays where it is.
 
     Returns:
         `path`, `samples`, `dropped` (by reason), `references`, `teachers` (names), and `rows`: measures by row, as
@@ -144,7 +146,7 @@ def caption_report(
     references = references or ("clean" if world else "none")
     if references not in REFERENCES or (references == "clean" and world is None):
         raise ValueError(f"caption_report: references = {references!r}: one of {REFERENCES}; 'clean' needs a world")
-    ensemble = load_ensemble(teachers) if teachers else None
+    ensemble = load_ensemble(teachers, device) if teachers else None
     samples, dropped = _read(folder, most, images=ensemble is not None)
     scenes = [_scene(world, sample, folder) for sample in samples] if world else None
     compared = None

@@ -17,6 +17,7 @@ from mobileclip2_lite.evaluation.suite import evaluate
 from mobileclip2_lite.filtering.stage import filter_pairs
 from mobileclip2_lite.models.embedded import Travelling, load, pick_device
 from mobileclip2_lite.reinforcement.stage import reinforce
+from mobileclip2_lite.reports.captions import caption_report
 from mobileclip2_lite.work.files import sha256_file
 
 
@@ -62,6 +63,15 @@ def test_a_model_that_is_evaluated_is_on_the_device(models, monkeypatch):
     with accelerator(monkeypatch) as gpu:
         evaluate(load(models["clip"], device="cuda"), world, settings, only=("retrieval",))
     assert gpu.operations > 50
+
+
+@pytest.mark.parametrize("device", [None, "cuda", "cpu"])
+def test_teachers_that_judge_captions_are_on_the_device(device, models, tmp_path, monkeypatch):
+    captioned = write_pairs(tmp_path / "captioned", [[sample(i, captions=2) for i in range(3)]])
+    with accelerator(monkeypatch) as gpu:
+        report = caption_report(captioned, teachers=(str(models["clip"]),), device=device)
+    assert all(row[f"clip_{report['teachers'][0]}"] is not None for row in report["rows"].values())
+    assert (gpu.operations > 50) == (device != "cpu")
 
 
 def test_no_tensor_of_a_gpu_is_sent_to_another_process(models, monkeypatch):

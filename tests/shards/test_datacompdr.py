@@ -376,3 +376,18 @@ def test_a_later_join_takes_other_scales_and_facts_and_joins_nothing_again(tmp_p
     assert third["second"]["logit_bias"] == -10.0
     with pytest.raises(ValueError, match=r"logit_scales names \['third'\]"):
         join(*places, {"third": 1.0})
+
+
+def test_commands_join_and_shrink(tmp_path, capsys):
+    made = {f"uid{i}": official_sample(i)[0] for i in range(3)}
+    write_tar(tmp_path / "published" / "00000000.tar", made)
+    words = ["--teachers", "first", "6", "second", "4", "--logit-scales", "second", "50"]
+    main(["join", str(tmp_path / "published"), str(tmp_path / "joined"), *words])
+    assert "3 samples in 1 shards" in capsys.readouterr().out
+    manifest = read_manifest(tmp_path / "joined")
+    assert [(card["name"], card["logit_scale"]) for card in manifest["teachers"]] == [("first", None), ("second", 50.0)]
+    assert manifest == join(tmp_path / "published", tmp_path / "joined", TEACHERS, logit_scales={"second": 50.0})
+    main(["shrink", str(tmp_path / "joined"), str(tmp_path / "small"), "--side", "16"])
+    assert "3 samples in 1 shards" in capsys.readouterr().out
+    [small] = (tmp_path / "small").glob("*.tar")
+    assert {min(decoding.decode(item.image).size) for item in shards.read_samples(small)} == {16}
