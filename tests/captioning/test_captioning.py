@@ -7,11 +7,8 @@ import io
 import json
 import os
 import pickle
-import random
 import shutil
-import signal
 import tarfile
-import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +17,7 @@ import pytest
 import torch
 import tyro
 from doubles.fake_teachers import FakeTeachers, files, picture, sample, write_pairs
+from doubles.kills import survive_kills
 from PIL import Image
 
 from mobileclip2_lite import recipes
@@ -340,28 +338,7 @@ def test_two_processes_on_one_target(pairs, fake, tmp_path):
 def test_killed_at_thirty_moments_the_result_is_the_same(fake, tmp_path):
     groups = [[sample(10 * g + i, captions=1, image=picture(g, 24, 20)) for i in range(4)] for g in range(6)]
     pairs = write_pairs(tmp_path / "pairs", groups)
-    start = time.perf_counter()
-    caption(SETTINGS, pairs, tmp_path / "undisturbed", captioners=fake)
-    whole = time.perf_counter() - start
-    expected, moments, kills, finished = hashes(tmp_path / "undisturbed"), random.Random(0), 0, 0
-    out = tmp_path / "out-0"
-    while kills < 30:
-        child = os.fork()
-        if not child:
-            try:
-                caption(SETTINGS, pairs, out, captioners=fake)
-            finally:
-                os._exit(0)
-        time.sleep(moments.uniform(0, 0.6 * whole))
-        os.kill(child, signal.SIGKILL)
-        kills += os.WIFSIGNALED(os.waitpid(child, 0)[1])
-        if (out / "manifest.json").exists():  # done in spite of the kills: check, and take a new folder
-            caption(SETTINGS, pairs, out, captioners=fake)
-            assert hashes(out).items() - {".lock": sha256_bytes(b"")}.items() >= expected.items()
-            finished += 1
-            out = tmp_path / f"out-{finished}"
-    caption(SETTINGS, pairs, out, captioners=fake)
-    assert hashes(out) == expected
+    survive_kills(lambda out: caption(SETTINGS, pairs, out, captioners=fake), tmp_path, kills=30, share=0.6)
 
 
 # --- with a captioner that really writes, of random weights ----------------------------------------------------------

@@ -16,6 +16,10 @@ from mobileclip2_lite.models.preprocess import Preprocess
 from mobileclip2_lite.models.tokenizer import prefix_tokenizer
 from mobileclip2_lite.models.zoo import build, save_model
 from mobileclip2_lite.shards import samples as shards
+from mobileclip2_lite.training.distributed import Processes
+from mobileclip2_lite.training.feeding import PreparedBatch, Tokens, feed
+from mobileclip2_lite.training.loop import Run, train
+from mobileclip2_lite.training.step import Stepper
 from mobileclip2_lite.views.drawing import draw
 from mobileclip2_lite.work.files import sha256_bytes
 from mobileclip2_lite.work.folder import Work
@@ -112,3 +116,17 @@ def settings(model: Path, **changes) -> recipes.Train:
         checkpoint_every=0,
     )  # fmt: skip
     return dataclasses.replace(base, **changes)
+
+
+def go(chosen: recipes.Train, data: Path, out: Path, **keywords) -> Path:
+    """Train on the CPU with seed 0."""
+    return train(chosen, data, out, **{"seed": 0, "device": "cpu", "progress": False, **keywords})
+
+
+def first_batches(chosen: recipes.Train, data: Path, count: int = 1) -> tuple[Stepper, list[PreparedBatch]]:
+    """A stepper and its first batches."""
+    run = Run(chosen, data, Path("unused"), 0, Processes())
+    fed = feed(run.stream(), Tokens(run.stepper.loaded.tokenizer, run.stepper.cut), torch.device("cpu"))
+    found = [next(fed) for _ in range(count)]
+    fed.close()
+    return run.stepper, found

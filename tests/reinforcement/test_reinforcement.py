@@ -5,16 +5,14 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
-import random
 import shutil
-import signal
 import tarfile
-import time
 
 import numpy as np
 import pytest
 import torch
 from doubles.fake_teachers import FakeTeachers, files, picture, sample, write_pairs
+from doubles.kills import survive_kills
 
 from mobileclip2_lite.recipes import Reinforce, Train
 from mobileclip2_lite.reinforcement.stage import reinforce
@@ -224,28 +222,7 @@ def test_killed_at_fifty_moments_the_result_is_the_same(teachers, tmp_path):
     groups = [[sample(10 * g + i, captions=1, image=picture(g, 24, 20)) for i in range(4)] for g in range(6)]
     pairs = write_pairs(tmp_path / "pairs", groups)
     settings = dataclasses.replace(SETTINGS, views=2)
-    start = time.perf_counter()
-    reinforce(settings, pairs, tmp_path / "undisturbed", ensemble=teachers)
-    whole = time.perf_counter() - start
-    expected, moments, kills, finished = files(tmp_path / "undisturbed"), random.Random(0), 0, 0
-    out = tmp_path / "out-0"
-    while kills < 50:
-        child = os.fork()
-        if not child:
-            try:
-                reinforce(settings, pairs, out, ensemble=teachers)
-            finally:
-                os._exit(0)
-        time.sleep(moments.uniform(0, 0.5 * whole))
-        os.kill(child, signal.SIGKILL)
-        kills += os.WIFSIGNALED(os.waitpid(child, 0)[1])
-        if (out / "manifest.json").exists():  # done in spite of the kills: check, and take a new folder
-            reinforce(settings, pairs, out, ensemble=teachers)
-            assert files(out).items() - {".lock": b""}.items() >= expected.items()
-            finished += 1
-            out = tmp_path / f"out-{finished}"
-    reinforce(settings, pairs, out, ensemble=teachers)
-    assert files(out) == expected
+    survive_kills(lambda out: reinforce(settings, pairs, out, ensemble=teachers), tmp_path, kills=50, share=0.5)
 
 
 def test_another_seed_draws_other_views(reinforced, pairs, teachers, tmp_path):

@@ -19,10 +19,7 @@ from mobileclip2_lite.models.tokenizer import prefix_tokenizer
 from mobileclip2_lite.models.zoo import build, create_model, save_model
 from mobileclip2_lite.training import checkpoints
 from mobileclip2_lite.training.captioner_step import HeldOut
-from mobileclip2_lite.training.distributed import Processes
-from mobileclip2_lite.training.feeding import Tokens, feed
 from mobileclip2_lite.training.log import read
-from mobileclip2_lite.training.loop import Run, train
 from mobileclip2_lite.work.folder import StageMismatch, read_manifest
 
 TEXTS = ["a fox", "an apple and a cat", "x", "word " * 40]
@@ -37,7 +34,7 @@ def folder(tmp_path_factory):
 
 
 def go(chosen, folder, out, **keywords):
-    return train(chosen, folder / "data", out, **{"seed": 0, "device": "cpu", "progress": False, **keywords})
+    return tiny_training.go(chosen, folder / "data", out, **keywords)
 
 
 def chosen(folder, **changes):
@@ -47,11 +44,8 @@ def chosen(folder, **changes):
 
 def step(folder, **changes):
     """A stepper and a batch for it."""
-    run = Run(chosen(folder, **changes), folder / "data", folder / "unused", 0, Processes())
-    fed = feed(run.stream(), Tokens(run.stepper.loaded.tokenizer, run.stepper.cut), torch.device("cpu"))
-    batch = next(fed)
-    fed.close()
-    return run.stepper, batch
+    stepper, [batch] = tiny_training.first_batches(chosen(folder, **changes), folder / "data")
+    return stepper, batch
 
 
 @pytest.mark.parametrize("correct", [False, True])

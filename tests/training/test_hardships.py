@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from doubles.tiny_training import settings, write_captioner, write_data, write_model
+from doubles.tiny_training import first_batches, go, settings, write_captioner, write_data, write_model
 from doubles.train_processes import come_through, hard, start
 
 from mobileclip2_lite import recipes
@@ -18,35 +18,17 @@ from mobileclip2_lite.models.zoo import create_model
 from mobileclip2_lite.training import checkpoints
 from mobileclip2_lite.training import step as step_module
 from mobileclip2_lite.training.distributed import Processes
-from mobileclip2_lite.training.feeding import Tokens, feed
 from mobileclip2_lite.training.log import read
-from mobileclip2_lite.training.loop import Diverged, Run, train
+from mobileclip2_lite.training.loop import Diverged, Run
 from mobileclip2_lite.training.optimizer import Ema, learning_rate
 from mobileclip2_lite.training.stopping import Stopped
 from mobileclip2_lite.work.folder import StageMismatch, read_manifest
 from mobileclip2_lite.work.place import place_of
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    return write_data(tmp_path_factory.mktemp("data") / "reinforced")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return write_model(tmp_path_factory.mktemp("model") / "tiny")
-
-
-def go(*arguments, **keywords) -> Path:
-    return train(*arguments, **{"seed": 0, "device": "cpu", "progress": False, **keywords})
-
-
 def stepper_and_batch(data, model, **changes):
-    run = Run(settings(model, **changes), data, Path("unused"), 0, Processes())
-    fed = feed(run.stream(), Tokens(run.stepper.loaded.tokenizer, run.stepper.cut), torch.device("cpu"))
-    batch = next(fed)
-    fed.close()
-    return run.stepper, batch
+    stepper, [batch] = first_batches(settings(model, **changes), data)
+    return stepper, batch
 
 
 def break_images(data: Path, shard: int, samples: slice = slice(None)) -> None:

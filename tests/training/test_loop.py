@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from doubles import tiny_training
-from doubles.tiny_training import TEACHERS, settings, write_data, write_model
+from doubles.tiny_training import TEACHERS, first_batches, go, settings, write_data, write_model
 from doubles.train_processes import train_slowly
 
 from mobileclip2_lite.models import loaded as loaded_module
@@ -25,22 +25,12 @@ from mobileclip2_lite.training.cpu import strided_pointwise_by_slicing
 from mobileclip2_lite.training.distributed import Processes
 from mobileclip2_lite.training.feeding import CAPTIONS, REAL, Tokens, feed
 from mobileclip2_lite.training.log import read
-from mobileclip2_lite.training.loop import Diverged, Run, train
+from mobileclip2_lite.training.loop import Diverged, Run
 from mobileclip2_lite.training.losses import PairLoss, Rows
 from mobileclip2_lite.training.optimizer import OPTIMIZERS, decay_groups, learning_rate, optimizer
 from mobileclip2_lite.training.step import Stepper
 from mobileclip2_lite.training.teachers import LiveTeachers, teacher_cards
 from mobileclip2_lite.work.folder import StageMismatch, read_manifest
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    return write_data(tmp_path_factory.mktemp("data") / "reinforced")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return write_model(tmp_path_factory.mktemp("model") / "tiny")
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -51,18 +41,9 @@ def same(one: dict, other: dict) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def go(*arguments, **keywords) -> Path:
-    return train(*arguments, **{"seed": 0, "device": "cpu", "progress": False, **keywords})
-
-
 def batches(data: Path, model: Path, count: int = 1, **changes):
     """A stepper and its first batches."""
-    chosen = settings(model, **changes)
-    run = Run(chosen, data, Path("unused"), 0, Processes())
-    fed = feed(run.stream(), Tokens(run.stepper.loaded.tokenizer, run.stepper.cut), torch.device("cpu"))
-    found = [next(fed) for _ in range(count)]
-    fed.close()
-    return run.stepper, found
+    return first_batches(settings(model, **changes), data, count)
 
 
 def gradients(stepper: Stepper, fed) -> dict[str, torch.Tensor]:

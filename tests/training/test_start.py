@@ -6,23 +6,13 @@ import json
 
 import pytest
 import torch
-from doubles.tiny_training import settings, write_data, write_model
+from doubles.tiny_training import settings, write_model
 from safetensors.torch import load_file, save_file
 
 from mobileclip2_lite.models.zoo import create_model
 from mobileclip2_lite.recipes import Train
 from mobileclip2_lite.training.loop import train, weights_hash
 from mobileclip2_lite.training.start import lock, new_model, training_mode
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("model") / "tiny-vit")
 
 
 def weights(folder) -> dict[str, torch.Tensor]:
