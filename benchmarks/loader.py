@@ -79,7 +79,7 @@ def stock_batches(tar: Path, dataset: ReinforcedDataset, size: int, batch_size: 
 
     def prepare(sample: dict) -> dict:
         views = sample["paug.json"]["param_aug"]
-        row = dataset._turn(sample["json"]["uid"], len(views))
+        row = dataset._turn(sample["json"]["uid"], len(views), "turns")
         image = stock_replay(sample["jpg"].convert("RGB"), views[row], size)
         caption = len(views) % len(sample["syn.json"]["syn_text"])
         emb = sample["pth.gz"]
