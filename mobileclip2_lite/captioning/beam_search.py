@@ -50,15 +50,15 @@ def beam_search(
     totals[:, 0] = 0  # all beams are equal at first: only one of them counts
     own = torch.zeros_like(totals)
     for time in range(1, length):
-        log_chances = steps.step(tokens[:, :, time - 1].flatten()).log_softmax(-1)
-        scores = allowed(log_chances, tokens[:, :, :time].flatten(0, 1), settings, end, pad)
+        log_probs = steps.step(tokens[:, :, time - 1].flatten()).log_softmax(-1)
+        scores = allowed(log_probs, tokens[:, :, :time].flatten(0, 1), settings, end, pad)
         if time == length - 1:
             scores = torch.full_like(scores, -torch.inf).index_copy_(1, _one(end, device), scores[:, end, None])
         ranked, parents, chosen = _best(totals, scores)
         rows = (base + parents).flatten()
         tokens = tokens.flatten(0, 1)[rows].view(*chosen.shape, length)
         tokens[:, :, time] = chosen
-        own = own.flatten()[rows] + log_chances[rows, chosen.flatten()]
+        own = own.flatten()[rows] + log_probs[rows, chosen.flatten()]
         own = own.view_as(chosen)
         _put_aside(ended, open_, tokens[:, :beams, 1 : time + 1], ranked[:, :beams], own[:, :beams], end)
         going = (chosen == end).int().argsort(dim=1, stable=True)[:, :beams]

@@ -29,9 +29,9 @@ from mobileclip2_lite.recipes import Generate
 if TYPE_CHECKING:
     from mobileclip2_lite.models.loaded import LoadedModel
 
-PICTURES = {"cpu": 32}
+IMAGES = {"cpu": 32}
 """Images in one pass of the image tower, always filled up to this number (see `embedder`)."""
-GPU_PICTURES = 64
+GPU_IMAGES = 64
 KEPT = {"cpu": 1 << 30}
 """Most bytes of keys and values of the images whose captions are written side by side; more side by side are faster."""
 GPU_KEPT = 8 << 30
@@ -141,7 +141,7 @@ def check(settings: Generate, model: torch.nn.Module) -> int:
 def image_tokens(loaded: LoadedModel, images: Tensor) -> Tensor:
     """Image tokens (B, Q, W) of uint8 images (B, 3, S, S), which do not depend on the batch they come in."""
     device, out = loaded.model.logit_scale.device, []
-    size = PICTURES.get(device.type, GPU_PICTURES)
+    size = IMAGES.get(device.type, GPU_IMAGES)
     for part in images.split(size):
         full = torch.cat([part, part[-1:].expand(size - len(part), -1, -1, -1)])
         pixels = loaded.preprocess.normalize(full.to(device))
@@ -184,8 +184,8 @@ def _write(
         elif uniforms is None:
             tokens = choice.argmax(-1)
         else:
-            chances = probabilities(choice, settings.temperature, settings.top_k)
-            tokens = sample(chances, settings.top_p, uniforms, rows)
+            probs = probabilities(choice, settings.temperature, settings.top_k)
+            tokens = sample(probs, settings.top_p, uniforms, rows)
         written[rows, time] = tokens
         sizes[rows] += open_[rows]
         score[rows] += open_[rows] * logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0]

@@ -1,9 +1,9 @@
-"""Synthetic captions: every captioner writes about every picture of a folder of pairs, once.
+"""Synthetic captions: every captioner writes about every image of a folder of pairs, once.
 
-Paper: MobileCLIP2 (arXiv 2508.20691) section 3, captions by CoCa with top-p sampling, five a picture. Reads a folder of
+Paper: MobileCLIP2 (arXiv 2508.20691) section 3, captions by CoCa with top-p sampling, five an image. Reads a folder of
 pair shards, writes a folder of the same shards whose samples have `syn.json` {"syn_text_<captioner>": [..]} beside what
 was there, each with a small `.json` of its counts, and a manifest. Differs from the official generator: several
-captioners in one go, each with its own preprocess of the full-size picture; a bad picture is counted and leaves its
+captioners in one go, each with its own preprocess of the full-size image; a bad image is counted and leaves its
 neighbours' captions as they are; the result depends neither on the batch size nor on interruptions.
 Taught by notebooks/20_captioner_finetuning.ipynb.
 """
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 VERSION = 1
 """Raise it when this stage, or what a captioner writes with the same settings, changes."""
 PIECE = 128
-"""Pictures given to a captioner at a time, counted from the start of the shard: a group that depended on the settings
+"""Images given to a captioner at a time, counted from the start of the shard: a group that depended on the settings
 could, by the last bits of its sums, make captions depend on them."""
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@-]*")
 _NOT_KEPT = {"schema", "key", "stage", "version", "settings", "inputs"}
@@ -144,13 +144,13 @@ def caption_pictures(
     uids: Sequence[str] | None = None,
     name: str = "",
 ) -> list[list[generation.Caption]]:
-    """Captions of N pictures in memory: N lists of `generation.Caption`.
+    """Captions of N images in memory: N lists of `generation.Caption`.
 
     Args:
         loaded: the captioner.
         pictures: of any size, PIL images or uint8 (H, W, 3).
         settings: decoding (`recipes.Generate`).
-        seed, uids, name: as the stage has them, for the captions that it would write; without uids a picture's place
+        seed, uids, name: as the stage has them, for the captions that it would write; without uids an image's index
             stands for its own.
     """
     import torch
@@ -160,8 +160,8 @@ def caption_pictures(
 
     pixels = np.stack([np.asarray(loaded.preprocess.resize(read_image(one))) for one in pictures])
     uids = [str(place) for place in range(len(pixels))] if uids is None else uids
-    chances = [rng(seed, "caption", name, uid) for uid in uids]
-    return generation.generate(loaded, torch.from_numpy(pixels).permute(0, 3, 1, 2), settings, rngs=chances)
+    rngs = [rng(seed, "caption", name, uid) for uid in uids]
+    return generation.generate(loaded, torch.from_numpy(pixels).permute(0, 3, 1, 2), settings, rngs=rngs)
 
 
 def describe(name: str, loaded: LoadedModel) -> dict:
@@ -272,7 +272,7 @@ class ShardCaptioner:
                 yield item.uid, {**item.members, "syn.json": content.encode()}
 
     def _write(self, name: str, piece: Sequence[Waiting]) -> list[list[str]]:
-        """One captioner's captions of each picture, empty ones left out."""
+        """One captioner's captions of each image, empty ones left out."""
         import torch
 
         from mobileclip2_lite.captioning import generation
@@ -283,7 +283,7 @@ class ShardCaptioner:
             self.captioners[name], images, self.settings.generate, rngs=rngs, precision=self.precision
         )
         if len(written) != len(piece):
-            raise ValueError(f"captioner {name} gave captions of {len(written)} pictures for {len(piece)}")
+            raise ValueError(f"captioner {name} gave captions of {len(written)} images for {len(piece)}")
         return [[text for one in captions if (text := one.text.strip())] for captions in written]
 
 

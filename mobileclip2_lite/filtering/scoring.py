@@ -1,8 +1,8 @@
-"""Scores of pairs: the cosine of picture and text in the eyes of one CLIP, shard by shard, the same for any batch size.
+"""Scores of pairs: the cosine of image and text of one CLIP model, shard by shard, the same for any batch size.
 
-Paper: so Data Filtering Networks (arXiv 2309.17425), on whose data MobileCLIP2 (arXiv 2508.20691) is trained, judge
-the web. Reads pair shards; writes one record a shard, from which a killed run goes on. Differs from embedding for
-reinforcement in that a picture is seen once, whole, by the scorer's own preprocess. Several texts score their mean.
+Paper: Data Filtering Networks (arXiv 2309.17425) judge the web like this, and MobileCLIP2 (arXiv 2508.20691) is trained
+on what they kept. Reads pair shards; writes one record a shard, from which a killed run goes on. Differs from embedding
+for reinforcement in that an image is seen once, whole, by the scorer's own preprocess. Several texts score their mean.
 Taught by notebooks/20_captioner_finetuning.ipynb.
 """
 
@@ -75,10 +75,10 @@ class ShardScorer:
         piece = PIECE.get(self.device.type, GPU_PIECE)
         self.images, self.texts = (Queue(embed, piece, batch_size) for embed in (self._images, self._texts))
 
-    def _images(self, pictures: list[np.ndarray]) -> Tensor:
+    def _images(self, images: list[np.ndarray]) -> Tensor:
         import torch
 
-        pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).to(self.device)
+        pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(self.device)
         return self._normal(self.loaded.model.encode_image, self.loaded.preprocess.normalize(pixels))
 
     def _texts(self, texts: list[str]) -> Tensor:

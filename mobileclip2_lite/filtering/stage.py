@@ -1,7 +1,7 @@
 """DFN-style filtering: a small CLIP that learned from few clean pairs scores the web's pairs, and the best are kept.
 
 Paper: MobileCLIP2 (arXiv 2508.20691) trains on DFN's data, with DFN's teachers and captioners (+1.5 % ImageNet for the
-data alone); the filter itself is Data Filtering Networks (arXiv 2309.17425): the cosine of picture and text of a CLIP
+data alone); the filter itself is Data Filtering Networks (arXiv 2309.17425): the cosine of image and text of a CLIP
 trained on high-quality pairs decides. Reads a folder of pair shards, captioned or not; writes the same shards with only
 the kept pairs, every member's bytes as they were, `scores.jsonl` and a manifest. Differs from DFN: a share of this very
 folder is kept, to the pair, with ties broken by uid, and the result depends neither on the batch size nor on

@@ -2,9 +2,8 @@
 
 Paper: MobileCLIP2 (arXiv 2508.20691) captions with CoCa ViT-L/14 (arXiv 2205.01917): an image tower that gives tokens,
 a causal text tower, and a decoder whose every layer also looks at the image. All are open_clip's classes; the lite one
-has a convolutional image tower in place of the transformer. Reads model folders, writes nothing. Differs from
-open_clip's forward pass in work, not in result: token rows may be cut to the longest text. Taught by
-notebooks/20_captioner_finetuning.ipynb.
+has a convolutional image tower in place of the transformer. Differs from open_clip's forward pass in work, not in
+result: token rows may be cut to the longest text. Taught by notebooks/20_captioner_finetuning.ipynb.
 
 Shapes: B images or texts, E embedding dimension, Q image tokens, T text tokens, W the decoder's width, V vocabulary.
 """

@@ -4,8 +4,7 @@ Numbers are the paper's (MobileCLIP2, arXiv 2508.20691, table of models; MobileC
 Parameter counts are those after re-parameterisation. One entry differs from the authors' code repository: its README
 gives MobileCLIP2-S0 a text tower of 42.4 M parameters and 1.6 ms, which is that of MobileCLIP-S0 (v1, a hybrid of
 convolutions and attention); the released MobileCLIP2-S0 has twelve plain layers, 63.4 M (as its config says and as
-counted here), and takes the 3.3 ms of the others. Reads and writes nothing.
-Taught by notebooks/50_architecture_and_latency.ipynb.
+counted here), and takes the 3.3 ms of the others. Taught by notebooks/50_architecture_and_latency.ipynb.
 """
 
 from __future__ import annotations

@@ -3,8 +3,7 @@
 Ours; the numbers are those of `model.encode_text`. Everything in a text tower but attention works on single tokens, so
 the tokens of all texts are laid one after another, and only attention sees texts: those of about one length together.
 Texts are cut where they end, because in a causal tower no token sees a later one; and of the last block only the end
-token is computed, because the feature is read from there. Reads and writes nothing.
-Taught by notebooks/50_architecture_and_latency.ipynb.
+token is computed, because the feature is read from there. Taught by notebooks/50_architecture_and_latency.ipynb.
 """
 
 from __future__ import annotations

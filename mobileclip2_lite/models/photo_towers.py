@@ -3,7 +3,7 @@
 ConSE (Norouzi et al. 2013, arXiv 1312.5650): a classifier that knows a thousand names says how probable each is, and
 the image's embedding is the mean of the names' text embeddings, so weighted. No image is needed to make it. Registered
 with timm, so that open_clip configs can name the towers; the plain `tf_efficientnet_lite0` to `lite2` are timm's own.
-Reads and writes nothing. Taught by notebooks/10_teacher_ensemble.ipynb.
+Taught by notebooks/10_teacher_ensemble.ipynb.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""What a model does to a picture before it sees it, as one value that travels with the model.
+"""What a model does to an image before it sees it, as one value that travels with the model.
 
-DESIGN: a model can't be used with another's normalisation. The MobileCLIP2 family mixes two: S0, S2 and B take pixels
-from 0 to 1 as they are (mean 0, std 1), S3, S4 and L-14 OpenAI's mean and std. Reads and writes nothing; the same
-arithmetic as torchvision's Resize, CenterCrop, ToTensor, Normalize (tested). Taught by
-notebooks/50_architecture_and_latency.ipynb.
+A model cannot be used with another's normalisation. The MobileCLIP2 family mixes two: S0, S2 and B take pixels from 0
+to 1 as they are (mean 0, std 1), S3, S4 and L-14 OpenAI's mean and std. The arithmetic is that of torchvision's Resize,
+CenterCrop, ToTensor, Normalize (tested). Taught by notebooks/50_architecture_and_latency.ipynb.
 """
 
 from __future__ import annotations

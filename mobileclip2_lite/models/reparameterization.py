@@ -4,7 +4,7 @@ In training a block is a sum of a k x k convolution, a 1 x 1 convolution and an 
 inference all are linear, so one k x k convolution gives the same output (paper: MobileCLIP's and MobileCLIP2's towers,
 after MobileOne and FastViT). The folding itself is timm's; ours is to force eval (in training mode batch norm uses the
 batch's statistics, and a fold would silently change the model), never to touch the original, and to check the result.
-Reads and writes nothing. Taught by notebooks/50_architecture_and_latency.ipynb.
+Taught by notebooks/50_architecture_and_latency.ipynb.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def tokenizer_of(
 ) -> Callable[[list[str]], torch.LongTensor]:
     """The tokenizer of a model config: CLIP's, its prefix for a smaller vocabulary, or the one its text tower names.
 
-    A tokenizer from the hub that is not to be had is an error only when it is used: images need none.
+    A tokenizer that cannot be downloaded from the hub raises only when it is used: images need none.
 
     Args:
         architecture: open_clip's name, which alone says that a model is SigLIP's.

@@ -3,8 +3,8 @@
 MobileCLIP2's MCi towers (paper: section on architecture; arXiv 2508.20691) are FastViT hybrids: a MobileOne stem,
 stages of RepMixer blocks, attention in the last stage or two, every convolution re-parameterisable. The lite ones keep
 that plan at 64 pixels and a few million parameters. They differ from the paper in width and depth and in a layer scale
-that starts at 0.5 instead of 1e-5: the lite students see too few steps to grow it. Reads and writes nothing.
-Taught by notebooks/50_architecture_and_latency.ipynb.
+that starts at 0.5 instead of 1e-5: the lite students see too few steps to grow it. Taught by
+notebooks/50_architecture_and_latency.ipynb.
 
 Weights are laid out channels-last: on a CPU depthwise convolutions train more than twice as fast that way.
 """
@@ -90,7 +90,7 @@ def lite_mci4_attention(pretrained: bool = False, **overrides: Any) -> nn.Module
 def lite_mci5(pretrained: bool = False, **overrides: Any) -> nn.Module:
     """Five stages like MCi3 and MCi4: three of RepMixer, two of attention, strides 4 to 64; (N, 3, S, S) to (N, D).
 
-    The paper's reason for the fifth stage: at stride 32 attention over the tokens of a large picture is dear, and at
+    The paper's reason for the fifth stage: at stride 32 attention over the tokens of a large image is expensive, and at
     stride 64 there are four times fewer; most parameters sit there, where a pixel costs least.
     """
     position = partial(RepConditionalPosEnc, spatial_shape=(3, 3))

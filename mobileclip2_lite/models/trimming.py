@@ -2,9 +2,9 @@
 
 A causal text tower never looks past the end token, and one that masks padding not at it, so that the padding is work
 for nothing: at lite it is four fifths of the text. MobileCLIP2's other towers attend to padding, and cutting it would
-change their output; they are left as they are. `text_lengths` is the one definition of a text's length: id 0 is
-padding behind a text, but in CLIP's BPE also the token `!` inside one (`"cute dog!:)"`), so that counting the tokens
-that are not 0 would lose the end token. Reads and writes nothing. Taught by notebooks/40_reinforced_training.ipynb.
+change their output; they are left as they are. `text_lengths` is the one definition of a text's length: id 0 is padding
+behind a text, but in CLIP's BPE also the token `!` inside one (`"cute dog!:)"`), so that counting the tokens that are
+not 0 would lose the end token. Taught by notebooks/40_reinforced_training.ipynb.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def encode_text(model: nn.Module, tokens: torch.Tensor, normalize: bool = False,
     """Text features (N, D) as from `model.encode_text`, for less work where the tower is causal.
 
     The batch is sorted by length and encoded in `parts`, each cut to its own longest text, because one long caption
-    would make all others as dear as itself.
+    would make all others as expensive as itself.
     """
     if not is_trimmable(model):
         return model.encode_text(tokens, normalize=normalize)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Embedder:
     """All teachers' rows of a stream of samples, from forward passes of one fixed shape.
 
-    Pictures and texts queue up per teacher, and leave in pieces of `PIECE` and `TEXT_PIECE`, counted from the start of
+    Images and texts queue up per teacher, and leave in pieces of `PIECE` and `TEXT_PIECE`, counted from the start of
     the shard; only the last is padded. So a row's neighbours in its pass, and with them its bits, do not depend on the
     batch size.
     """
@@ -55,10 +55,10 @@ class Embedder:
         """Teacher -> dimension, of the teachers that have embedded something."""
         return {name: queue.width for (kind, name), queue in self.queues.items() if kind == "image" and queue.width}
 
-    def _images(self, embed: Callable, name: str, pictures: list[np.ndarray]) -> Tensor:
+    def _images(self, embed: Callable, name: str, images: list[np.ndarray]) -> Tensor:
         import torch
 
-        return self._pass(embed, name, torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2))
+        return self._pass(embed, name, torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2))
 
     def _texts(self, name: str, texts: list[str]) -> Tensor:
         return self._pass(self.ensemble.embed_texts, name, texts)
@@ -76,11 +76,11 @@ class Embedder:
             queue.rows.clear()
             queue.width = 0
 
-    def push(self, sample: Sample, pictures: dict[str, list[np.ndarray]]) -> None:
-        """Queue a sample's pictures and texts."""
+    def push(self, sample: Sample, images: dict[str, list[np.ndarray]]) -> None:
+        """Queue a sample's images and texts."""
         texts = [*sample.texts, *(text for name in sorted(sample.syn_texts) for text in sample.syn_texts[name])]
         for (kind, name), queue in self.queues.items():
-            queue.push(pictures[name] if kind == "image" else texts)
+            queue.push(images[name] if kind == "image" else texts)
 
     def ready(self, sample: Sample) -> bool:
         """Whether all rows of the sample, the oldest in the queues, are there."""

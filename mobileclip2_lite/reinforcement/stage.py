@@ -2,7 +2,7 @@
 
 Paper: MobileCLIP (arXiv 2311.17049) section 4; MobileCLIP2 (arXiv 2508.20691) section 3. Reads a folder of pair shards
 (captioned or not), writes a folder of reinforced shards, each with a small `.json` of its counts, and a manifest.
-Differs from the official generator: every teacher sees its own replay of the full-size picture, never another teacher's
+Differs from the official generator: every teacher sees its own replay of the full-size image, never another teacher's
 resized pixels; a bad sample is counted and leaves its neighbours' rows where they are; the result depends neither on
 the batch size nor on interruptions. Taught by notebooks/00_start_here.ipynb.
 """
@@ -203,10 +203,10 @@ class ShardReinforcer:
     def views(self, item: Usable) -> tuple[Sample, dict[str, list[np.ndarray]]]:
         """A sample with its views drawn, and every teacher's pixels of them."""
         settings, image = self.settings, item.pixels
-        chances = rng(settings.seed, "views", item.sample.uid)
-        views = [draw(chances, *image.shape[1::-1], settings.augment, item.sha256) for _ in range(settings.views)]
+        generator = rng(settings.seed, "views", item.sample.uid)
+        views = [draw(generator, *image.shape[1::-1], settings.augment, item.sha256) for _ in range(settings.views)]
         kinds = {(self.ensemble.image_size(name), self.ensemble.interpolation(name)) for name in self.ensemble.names}
-        # teachers that take the same size share their pixels; others have their own replay of the whole picture
+        # teachers that take the same size share their pixels; others have their own replay of the whole image
         replayed = {kind: [np.asarray(replay(image, view, *kind)) for view in views] for kind in kinds}
         images = {
             name: replayed[self.ensemble.image_size(name), self.ensemble.interpolation(name)]

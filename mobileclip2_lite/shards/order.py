@@ -1,6 +1,6 @@
 """The order of samples in an epoch, known from (seed, epoch) alone and computed a part at a time.
 
-Paper: none; the official trainer shuffles as WebDataset does, differently in every run. Takes numbers, gives numbers.
+The official trainer shuffles as WebDataset does, differently in every run.
 Taught by notebooks/40_reinforced_training.ipynb.
 """
 

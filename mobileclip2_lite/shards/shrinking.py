@@ -1,8 +1,8 @@
-"""A smaller copy of reinforced shards: pictures stored near the training size, so that decoding them costs less.
+"""A smaller copy of reinforced shards: images stored near the training size, so that decoding them costs less.
 
-Paper: none; ours. The teachers have seen the full pictures, the student then sees views cut from the smaller ones, so
-pixels differ (docs/lab_log.md has by how much a teacher's embedding moves). Reads and writes a folder of reinforced
-shards; views and embeddings are kept as they are.
+The paper stores full images. Here the teachers have seen those, and the student then sees views cut from the smaller
+ones, so pixels differ (docs/lab_log.md has by how much a teacher's embedding moves). Views and embeddings are kept as
+they are.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ def shrink(
     quality: int = 85,
     spread: Spread | None = None,
 ) -> dict:
-    """Copy reinforced shards with pictures whose shorter side is at most `side` pixels; a killed run goes on.
+    """Copy reinforced shards with images whose shorter side is at most `side` pixels; a killed run goes on.
 
     Args:
-        side: shorter side in pixels; smaller pictures are kept untouched.
+        side: shorter side in pixels; smaller images are kept untouched.
         quality: of the new JPEGs, 1 to 95.
         spread: over which workers (`crew.Spread`); None for this process.
 
@@ -85,7 +85,7 @@ TUNED = "temperature.json"
 
 
 class ShardShrinker:
-    """Copies one shard after another with smaller pictures."""
+    """Copies one shard after another with smaller images."""
 
     def __init__(self, folder: Path, storage: str, side: int, quality: int) -> None:
         self.folder, self.storage, self.side, self.quality = folder, storage, side, quality
@@ -98,7 +98,7 @@ class ShardShrinker:
 
 
 def shrunk(sample: Sample, side: int, quality: int) -> Sample:
-    """One sample with a smaller picture; `meta["stored"]` then has its size and hash."""
+    """One sample with a smaller image; `meta["stored"]` then has its size and hash."""
     image = decode(sample.image)
     if min(image.size) <= side:
         return sample

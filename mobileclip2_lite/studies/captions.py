@@ -1,7 +1,7 @@
-"""What is shown about captions: texts below their picture, the next word's chances, our results beside the paper's.
+"""What is shown about captions: texts below their image, the next word's probabilities, our results beside the paper's.
 
 Paper: MobileCLIP2 (arXiv 2508.20691) judges captioners by their students (`recorded.PAPER`).
-Reads and writes nothing. Used by notebooks/20_captioner_finetuning.ipynb.
+Used by notebooks/20_captioner_finetuning.ipynb.
 """
 
 from __future__ import annotations

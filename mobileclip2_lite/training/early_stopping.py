@@ -1,7 +1,7 @@
-"""How a training goes: its speed, and whether it still gets better.
+"""Early stopping: keep the best weights, and end a training that gets no better.
 
-Ours. Early stopping is what captioners are fine-tuned with: a small clean set is learned by heart soon. Reads and
-writes nothing. Taught by notebooks/20_captioner_finetuning.ipynb.
+Captioners are fine-tuned with it, because a small clean set is soon overfitted. Taught by
+notebooks/20_captioner_finetuning.ipynb.
 """
 
 from __future__ import annotations

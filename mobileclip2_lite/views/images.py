@@ -1,8 +1,7 @@
-"""Images in every form in which users have them: bytes, files, base64, rows of `datasets`, PIL pictures, arrays.
+"""Images in every form in which users have them: bytes, files, base64, rows of `datasets`, PIL images, arrays.
 
-Paper: none; ours. Every command that takes a user's image takes it through here, so that the same image is used by all,
-or counted by all under the same word. Reads the files that it is given the names of; writes nothing. docs/faults.md
-has the forms and the words. Taught by notebooks/00_start_here.ipynb.
+Every command that takes a user's image takes it through here, so that the same image is used by all, or counted by all
+under the same word. docs/faults.md has the forms and the words. Taught by notebooks/00_start_here.ipynb.
 """
 
 from __future__ import annotations
@@ -35,15 +34,15 @@ _TURNED = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What turns a picture upright, by the orientation in its EXIF."""
+"""What turns an image upright, by the orientation in its EXIF."""
 
 
 def read_image(image: Any, folder: str | os.PathLike | None = None, upright: bool = False) -> Image.Image:
-    """An image in any of a user's forms as an RGB picture.
+    """An image in any of a user's forms as an RGB image.
 
     Args:
         image: encoded bytes, a file's name, `file://` or `data:` URL, base64, a row of `datasets.Image` (`bytes`,
-            `path`), a list with one of these, a PIL picture of any mode, or an array (H, W), (H, W, 1), (H, W, 3) or
+            `path`), a list with one of these, a PIL image of any mode, or an array (H, W), (H, W, 1), (H, W, 3) or
             (H, W, 4), uint8 or deeper.
         folder: what file names are relative to.
         upright: turn it as its EXIF says (for people; training takes pixels as stored). An EXIF that cannot be read
@@ -57,17 +56,17 @@ def read_image(image: Any, folder: str | os.PathLike | None = None, upright: boo
     if isinstance(image, np.ndarray):
         return as_rgb(_from_array(image))
     if isinstance(image, Image.Image):
-        return _of_picture(image)
+        return _as_rgb(image)
     data = image_bytes(image, folder)
     return _upright(decode(data), data) if upright else decode(data)
 
 
 def image_bytes(image: Any, folder: str | os.PathLike | None = None) -> bytes:
-    """An image in any of a user's forms as encoded bytes; PIL pictures and arrays become PNG.
+    """An image in any of a user's forms as encoded bytes; PIL images and arrays become PNG.
 
     Raises:
         BadImage: `no_image` (missing, or a file that does not exist), `several_images`, `image_is_url`,
-            `unreadable_file`, `unknown_image_form`, or a PIL picture that cannot be read.
+            `unreadable_file`, `unknown_image_form`, or a PIL image that cannot be read.
     """
     image = _single(image)
     if image is None or (isinstance(image, str) and not image.strip()):
@@ -85,7 +84,7 @@ def image_bytes(image: Any, folder: str | os.PathLike | None = None) -> bytes:
     if isinstance(image, np.ndarray):
         image = _from_array(image)
     if isinstance(image, Image.Image):
-        return to_png(image if image.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else _of_picture(image))
+        return to_png(image if image.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else _as_rgb(image))
     raise BadImage("unknown_image_form", f"a {type(image).__name__}; bytes, a file name or a PIL.Image is expected")
 
 
@@ -138,7 +137,7 @@ def from_base64(text: str | bytes) -> bytes | None:
 
 
 def to_png(image: Image.Image) -> bytes:
-    """A PIL picture as PNG, always the same bytes for the same picture."""
+    """A PIL image as PNG, always the same bytes for the same image."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=3)
     return buffer.getvalue()
@@ -177,8 +176,8 @@ def _file_bytes(path: Path) -> bytes:
         raise BadImage("unreadable_file", f"{getattr(error, 'strerror', None) or error}") from error
 
 
-def _of_picture(image: Image.Image) -> Image.Image:
-    """A PIL picture as RGB; one that was opened and not yet read may turn out to be broken."""
+def _as_rgb(image: Image.Image) -> Image.Image:
+    """A PIL image as RGB; one that was opened and not yet read may turn out to be broken."""
     try:
         return as_rgb(image)
     except BadImage:
@@ -188,7 +187,7 @@ def _of_picture(image: Image.Image) -> Image.Image:
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
-    """An array as a PIL picture of the mode that holds it."""
+    """An array as a PIL image of the mode that holds it."""
     array = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
     if array.dtype in (np.float64, np.float16):
         array = array.astype(np.float32)

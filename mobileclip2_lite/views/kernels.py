@@ -1,9 +1,9 @@
 """PIL's resize and RandAugment's operations compiled by numba: PIL's very pixels, three to four times as fast.
 
-Paper: none; ours. MobileCLIP's stored views are replayed once a sample and epoch, and after decoding PIL's resize is
-what costs most. Takes and gives uint8 pixels (H, W, 3), reads and writes no files; needs the extra `fast`. Nothing is
-taken on trust: `trusted` runs every kernel beside the installed PIL once a process, and what differs by one level is
-left to PIL. Differs from PIL in nothing but time; benchmarks/loader.py measures it.
+MobileCLIP's stored views are replayed once a sample and epoch, and after decoding PIL's resize is what costs most.
+Takes and gives uint8 pixels (H, W, 3), reads and writes no files; needs the extra `fast`. Nothing is taken on trust:
+`trusted` runs every kernel beside the installed PIL once a process, and what differs by one level is left to PIL.
+Differs from PIL in nothing but time; benchmarks/loader.py measures it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def resize(pixels: np.ndarray, box: tuple[int, int, int, int], size: int, interp
 
 @functools.cache
 def _tall_first() -> bool:
-    """Whether the installed PIL resizes a tall picture vertically first."""
+    """Whether the installed PIL resizes a tall image vertically first."""
     tall = np.random.default_rng(0).integers(0, 256, (90, 30, 3), dtype=np.uint8)
     down = _down(tall.reshape(90, -1), 0, 0, 90, *_weights(90, 20, True))
     ours = _across(down, 0, 0, 20, 30, *_weights(30, 20, True)).reshape(20, 20, 3)
@@ -173,7 +173,7 @@ def apply(pixels: np.ndarray, name: str, magnitude: float) -> np.ndarray:
 
 
 def _table(pixels: np.ndarray, name: str, magnitude: float) -> np.ndarray:
-    """An operation's levels, uint8 (768,): what PIL makes of a picture with every level once."""
+    """An operation's levels, uint8 (768,): what PIL makes of an image with every level once."""
     if name in ("AutoContrast", "Equalize"):
         counts = _histogram(pixels.reshape(-1))
         return _stretched(counts) if name == "AutoContrast" else _equalized(counts)
@@ -299,7 +299,7 @@ def _smooth(pixels):
 
 @compiled()
 def _blended(first, second, share):
-    """PIL's blend of two pictures: in float32, cut off and not rounded."""
+    """PIL's blend of two images: in float32, cut off and not rounded."""
     out = np.empty_like(first)
     for x in range(len(first)):
         value = np.float32(first[x]) + share * np.float32(np.int32(second[x]) - np.int32(first[x]))
@@ -335,24 +335,24 @@ def trusted() -> frozenset[str]:
     chance, found = np.random.default_rng(1), set()
     for name, mode in (("bilinear", Image.Resampling.BILINEAR), ("bicubic", Image.Resampling.BICUBIC)):
         shapes = ((90, 31), (31, 90), (70, 70), (9, 8), (48, 20), (1, 1), (300, 40))
-        pictures = [chance.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in shapes]
+        images = [chance.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in shapes]
         if all(
             np.array_equal(
                 resize(pixels, (0, 0, *pixels.shape[1::-1]), 20, name),
                 np.asarray(Image.fromarray(pixels).resize((20, 20), mode)),
             )
-            for pixels in pictures
+            for pixels in images
         ):
             found.add(name)
     smooth = np.add.outer(np.arange(40), np.arange(3) * 20)[None] + np.arange(40)[:, None, None]
-    pictures = [smooth.astype(np.uint8), *chance.integers(0, 256, (3, 40, 40, 3), dtype=np.uint8)]
+    images = [smooth.astype(np.uint8), *chance.integers(0, 256, (3, 40, 40, 3), dtype=np.uint8)]
     for name in operations.OPERATIONS:
         magnitudes = (7, 6) if name == "Posterize" else (178.5, 3.0) if name == "Solarize" else (-9.0, 4.0, 0.0)
         if name not in ("Rotate", "Posterize", "Solarize"):
             magnitudes = (-0.27, 0.27, 0.09, 0.9, -0.9, 0.0)
         if all(
             np.array_equal(apply(p, name, m), np.asarray(operations.apply(Image.fromarray(p), name, m)))
-            for p in pictures
+            for p in images
             for m in magnitudes
         ):
             found.add(name)

@@ -65,7 +65,7 @@ def matrix(name: str, magnitude: float, width: int, height: int) -> tuple[float,
 
 
 def shift(share: float, side: int) -> int:
-    """A share of the side in whole pixels, towards zero as torchvision does; a hair is added against float32's."""
+    """A share of the side in whole pixels, towards zero as torchvision does; an epsilon is added against rounding."""
     return int(math.copysign(abs(share) * side + 1e-3, share))
 
 

@@ -1,7 +1,4 @@
-"""The one kind of error for a sample that cannot be used: every stage counts such samples by their reason and goes on.
-
-Paper: none; ours.
-"""
+"""The one kind of error for a sample that cannot be used: every stage counts such samples by reason and goes on."""
 
 from __future__ import annotations
 
