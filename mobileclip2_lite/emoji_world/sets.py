@@ -1,7 +1,7 @@
 """Data sets of the embedded world: the web's pairs, the endless stream that teachers learn from, and the test sets.
 
 Test sets are drawn from generators of their own, so that no scene, background seed or render of them occurs in
-training (tests/test_emoji_world.py proves it). Images are rendered on demand: what is returned is cheap to make.
+training (tests/emoji_world/test_world.py proves it). Images are rendered on demand: what is returned is cheap to make.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from mobileclip2_lite.emoji_world.rendering import render
 from mobileclip2_lite.emoji_world.scenes import (
     BACKGROUNDS,
     TINTS,
     UNSEEN_BACKGROUNDS,
     Scene,
-    _name_table,
     draw_background,
     draw_things,
-    render,
+    name_table,
     scene,
 )
 from mobileclip2_lite.emoji_world.texts import STYLES, alt_text, article, caption, phrase, relation
@@ -188,7 +188,7 @@ def _shifted(picture: Scene, world: World, shift: str | None, draw: np.random.Ge
         case "unseen_backgrounds":
             return dataclasses.replace(picture, background=draw_background(draw, UNSEEN_BACKGROUNDS))
         case "cluttered":
-            table = _name_table(0)
+            table = name_table(0)
             small = []
             for k in draw.choice(len(table), 8, replace=False):
                 (thing,) = draw_things(draw, [table[k]])
@@ -214,7 +214,7 @@ def zero_shot_set(
         ValueError: there is no such shift or split.
     """
     seed = _seed("zero-shot", split)
-    table = _name_table(world.names)
+    table = name_table(world.names)
     scenes, labels = [], []
     for label, name in enumerate(table):
         for k in range(renders):
@@ -243,7 +243,7 @@ def retrieval_set(world: World, scenes: int, side: int | None = None, *, split: 
 
 def two_objects(world: World, split: str, index: int, tint: float) -> Scene:
     """Scene number `index` of a split: two objects, each tinted (in unlike colours) with probability `tint`."""
-    table = _name_table(world.names)
+    table = name_table(world.names)
     draw = rng(split, world.names, index)
     plain = [name for name in table if not set(TINTS) & set(name.name.split())]
     chosen = [plain[k] for k in draw.choice(len(plain), 2, replace=False)]
