@@ -20,6 +20,7 @@ from mobileclip2_lite.reports.run import mean_and_deviation, percent, read_json
 from mobileclip2_lite.studies.record import generation, where
 from mobileclip2_lite.work.files import pretty, write_atomic
 from mobileclip2_lite.work.folder import read_manifest
+from mobileclip2_lite.work.tables import markdown_table
 
 FILE = "run_{recipe}.json"
 """Below the folder of results."""
@@ -89,17 +90,14 @@ def table(line: Mapping[str, Any]) -> str:
     recipe = recipes.named(line["recipe"])
     guess, evaluation = chance(recipe.world, recipe.evaluate), line["evaluation"]
     teachers = [name.removeprefix("lite-teacher-") for name in evaluation["teachers"]]
-    lines = [
-        "| | control | reinforced student | chance | " + " | ".join(f"teacher {name}" for name in teachers) + " |",
-        "|---|" + "---:|" * (3 + len(teachers)),
-    ]
+    header = ["", "control", "reinforced student", "chance", *(f"teacher {name}" for name in teachers)]
+    rows = []
     for measure, label in ROWS.items():
         control, student = (percent(*mean_and_deviation(evaluation[kind], measure)) for kind in ("control", "student"))
         others = [percent(values[measure]) for values in evaluation["teachers"].values()]
         name = label.format(names=recipe.world.names, scenes=recipe.evaluate.scenes)
-        cells = [name, control, f"**{student}**", f"{100 * guess[measure]:.2g}", *others]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        rows.append([name, control, f"**{student}**", f"{100 * guess[measure]:.2g}", *others])
+    return markdown_table(header, rows)
 
 
 def written(text: str, line: Mapping[str, Any]) -> str:

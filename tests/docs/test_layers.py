@@ -66,6 +66,20 @@ def test_no_module_imports_in_a_circle():
     assert len(order) > 80
 
 
+def test_tables_and_clocks_are_made_in_one_place():
+    wrong = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        tree, where = ast.parse(path.read_text("utf-8")), path.relative_to(PACKAGE).as_posix()
+        statements = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # docstrings
+        for node in ast.walk(tree):
+            text = node.value if isinstance(node, ast.Constant) and id(node) not in statements else ""
+            if where != "work/tables.py" and isinstance(text, str) and "|---" in text:
+                wrong.append(f"{where}:{node.lineno}: `work.tables.markdown_table` writes tables")
+            if where != "work/stopwatch.py" and isinstance(node, ast.Attribute) and node.attr == "perf_counter":
+                wrong.append(f"{where}:{node.lineno}: `work.stopwatch` has the clock")
+    assert not wrong, "\n".join(wrong)
+
+
 def test_every_room_is_on_a_floor():
     rooms = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in PACKAGE.rglob("*.py")}
     assert rooms - {"__init__"} == set(FLOOR)
