@@ -27,7 +27,7 @@ def inspect(path: Positional[Path], html: Path | None = None, verify: bool = Fal
 
     Args:
         path: a folder of pairs or reinforced shards, or one shard.
-        html: also write a page with sample pictures, views, captions and the teachers' matches.
+        html: also write a page with sample images, views, captions and the teachers' matches.
         verify: read every byte and compare all hashes with the manifest; exit status 1 if anything disagrees.
     """
     from mobileclip2_lite.reports.inspection import inspect as inspect_path

@@ -72,7 +72,7 @@ class _Watcher(TorchDispatchMode):
 
 @dataclass(frozen=True)
 class Stage:
-    """What one part of a tower is and costs, for one picture."""
+    """What one part of a tower is and costs, for one image."""
 
     name: str
     """`stem`, `stage 1`, ..., `head`."""
@@ -85,7 +85,7 @@ class Stage:
     parameters: int
     """Number of parameters."""
     flops: int
-    """For one picture; a multiply-add is two."""
+    """For one image; a multiply-add is two."""
 
 
 @torch.no_grad()
@@ -94,7 +94,7 @@ def stage_costs(tower: str, image_size: int, outputs: int = 512) -> list[Stage]:
 
     Args:
         tower: timm's name, e.g. `fastvit_mci3` or `lite_mci5`.
-        image_size: side of the picture in pixels.
+        image_size: side of the image in pixels.
         outputs: width of the embedding.
     """
     import timm

@@ -1,7 +1,7 @@
 """What is written about a scene: alt-text as the web writes it, and clean captions as a person would.
 
 Alt-text names one of the objects or only a word of it, is a file name or a sales talk, and in about three of ten cases
-belongs to another picture (`recipes.AltText` holds the rates). Clean captions come in the styles `short` (like COCO),
+belongs to another image (`recipes.AltText` holds the rates). Clean captions come in the styles `short` (like COCO),
 `relational` and `detailed` (like DOCCI). Names carry the captions: background and place are the exception, or they
 alone would solve the contrast and zero-shot would learn nothing.
 """
@@ -68,7 +68,7 @@ def alt_text(picture: Scene, world: World, split: str = "train") -> str:
     """The text that the embedded web gives to `picture`, with the noise of `world.alt_text`."""
     noise = world.alt_text
     draw = rng("alt-text", world.seed, picture.uid)
-    if draw.random() < noise.mismatch:  # the text of another picture of the same web
+    if draw.random() < noise.mismatch:  # the text of another image of the same web
         picture = scene(world, f"{split}-elsewhere", int(draw.integers(2**40)))
     sizes = np.array([thing.size for thing in picture.things])
     main = picture.things[draw.choice(len(sizes), p=sizes / sizes.sum())]
@@ -96,7 +96,7 @@ def alt_text(picture: Scene, world: World, split: str = "train") -> str:
 
 
 def fits(text: str, picture: Scene) -> bool:
-    """Whether `text` names something that is in the picture, whole or by the last word of its name."""
+    """Whether `text` names something that is in the image, whole or by the last word of its name."""
     words = re.findall(r"[\w'-]+", text.lower().replace("_", " "))
     return any(thing.name.split()[-1] in words for thing in picture.things)
 
@@ -110,7 +110,7 @@ def relation(first: Thing, second: Thing) -> str:
 
 
 def place(thing: Thing) -> str:
-    """Where an object is in the picture, in ninths: `at the top left`, `in the middle`."""
+    """Where an object is in the image, in ninths: `at the top left`, `in the middle`."""
     column = "left" if thing.x < 0.4 else "right" if thing.x > 0.6 else ""
     row = "top" if thing.y < 0.4 else "bottom" if thing.y > 0.6 else ""
     return f"at the {row} {column}".replace("  ", " ").strip() if row or column else "in the middle"

@@ -86,7 +86,7 @@ def diversity(captions_by_image: Sequence[Sequence[str]], world: World | None = 
 def clip_scores(
     captions_by_image: Sequence[Sequence[str]], images: Sequence[Any], teachers: Teachers
 ) -> dict[str, float | None]:
-    """The mean cosine of picture and caption (-1 to 1), each caption with its image, for each teacher by name.
+    """The mean cosine of image and caption (-1 to 1), each caption with its image, for each teacher by name.
 
     Hessel et al. (arXiv 2104.08718) multiply it by 2.5 and cut at 0.
 
@@ -206,7 +206,7 @@ def load_ensemble(teachers: Teachers, device: str | None = None) -> TeacherEnsem
 
 
 def image_features(ensemble: TeacherEnsemble, images: Callable[[], Iterable[Any]]) -> dict[str, Tensor]:
-    """Image features (N, D) by teacher; `images()` gives the pictures, once a teacher."""
+    """Image features (N, D) by teacher; `images()` gives the images, once a teacher."""
     from mobileclip2_lite.models.loaded import encode_images
 
     return {name: encode_images(ensemble.loaded(name), images()) for name in ensemble.names}

@@ -1,4 +1,4 @@
-"""What a caption says about a picture of the embedded world, and how much of it is true.
+"""What a caption says about an image of the embedded world, and how much of it is true.
 
 Paper: none (MobileCLIP2, arXiv 2508.20691, judges captioners by the students trained on them); ours, possible because
 every scene is known. Reads captions and `emoji_world` scenes, writes nothing. A caption is taken apart into objects,
@@ -39,7 +39,7 @@ _IRREGULAR = {"mouse": "mice", "goose": "geese", "ox": "oxen", "leaf": "leaves",
 
 
 class Account(NamedTuple):
-    """What is said of a picture, or what is true of it."""
+    """What is said of an image, or what is true of it."""
 
     objects: frozenset[str]
     """Names of the world."""

@@ -23,9 +23,9 @@ OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _MODES = ("shortest", "longest", "squash")
 _LONG = 4
-"""Longer sides a shorter one beyond which a picture is cut before it is resized."""
+"""Longer sides a shorter one beyond which an image is cut before it is resized."""
 _TALL_FIRST = int(PIL.__version__.split(".")[0]) >= 13
-"""Whether PIL resizes a tall picture vertically first, where that leaves less to do."""
+"""Whether PIL resizes a tall image vertically first, where that leaves less to do."""
 
 
 @dataclass(frozen=True)
@@ -125,9 +125,9 @@ class Preprocess:
 
 
 def _centre(image: Image.Image, side: int, scaled: int, resample: Image.Resampling) -> Image.Image:
-    """The centre of a long picture, as if it had been resized to `side` x `scaled` as a whole and cropped then.
+    """The centre of a long image, as if it had been resized to `side` x `scaled` as a whole and cropped then.
 
-    A picture of 1 x 65,500 pixels, 100 bytes as PNG, would take 10 GB as a whole. What is cut off lies beyond the
+    An image of 1 x 65,500 pixels, 100 bytes as PNG, would take 10 GB as a whole. What is cut off lies beyond the
     filter's reach. PIL resizes one side after the other and cuts levels off in between: the order is the whole's.
     """
     tall = image.height > image.width

@@ -31,7 +31,7 @@ class Reparameterization:
     modules: tuple[int, int]
     """Modules of the image tower, before and after."""
     milliseconds: tuple[float, float]
-    """Image tower, one picture, median, before and after."""
+    """Image tower, one image, median, before and after."""
     difference: float
     """Largest absolute difference of the image features on random input, relative to the largest feature."""
 
@@ -64,10 +64,10 @@ def reparameterize(
     """Fold `model` (anything with `encode_image`) and prove that the folded copy is the same function.
 
     Args:
-        image_size: side of the random pictures; None takes the model's own.
+        image_size: side of the random images; None takes the model's own.
         tolerance: largest allowed difference, relative to the largest feature.
-        repeats: timed passes of one picture.
-        seed: of the random pictures.
+        repeats: timed passes of one image.
+        seed: of the random images.
 
     Raises:
         ValueError: nothing in the model can be folded, or the folded model differs by more than `tolerance`.

@@ -113,12 +113,12 @@ class TeacherEnsemble(nn.Module):
         return LoadedModel(self._model(name), self.preprocesses[name], self.tokenizers[name])
 
     def image_size(self, name: str) -> int:
-        """Side of the pictures that `embed_images` takes, in pixels."""
+        """Side of the images that `embed_images` takes, in pixels."""
         self._model(name)
         return self.preprocesses[name].image_size
 
     def interpolation(self, name: str) -> str:
-        """How pictures should be resized to that side."""
+        """How images should be resized to that side."""
         self._model(name)
         return self.preprocesses[name].interpolation
 
@@ -128,7 +128,7 @@ class TeacherEnsemble(nn.Module):
 
         Raises:
             KeyError: no teacher of that name.
-            ValueError: the pictures are not uint8 or of another size.
+            ValueError: the images are not uint8 or of another size.
         """
         model, size = self._model(name), self.image_size(name)
         if images.dtype != torch.uint8 or images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size):

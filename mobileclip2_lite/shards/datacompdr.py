@@ -284,10 +284,10 @@ def _split(
 
 
 def with_image(sample: Sample, image: bytes, ext: str, size: int = SIZE) -> Sample:
-    """The sample with its picture, and its views made relative to it.
+    """The sample with its image, and its views made relative to it.
 
     Raises:
-        ValueError: the picture does not decode, or a crop box lies outside it: it is not the one that was reinforced.
+        ValueError: the image does not decode, or a crop box lies outside it: it is not the one that was reinforced.
     """
     from mobileclip2_lite.views.decoding import pixels
 

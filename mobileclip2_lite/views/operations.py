@@ -1,6 +1,6 @@
-"""RandAugment's operations on PIL pictures, pixel for pixel torchvision's.
+"""RandAugment's operations on PIL images, pixel for pixel torchvision's.
 
-Paper: MobileCLIP (arXiv 2311.17049) section 4.1 uses torchvision's RandAugment. Takes and gives pictures, reads and
+Paper: MobileCLIP (arXiv 2311.17049) section 4.1 uses torchvision's RandAugment. Takes and gives images, reads and
 writes no files. Differs from torchvision: shifts are shares of the side, and what PIL does in Python loops is done in
 numpy, with equal results (tested). Taught by notebooks/00_start_here.ipynb.
 """

@@ -35,7 +35,7 @@ def replay(
     """The pixels of `view`: RGB, `size` x `size`. Used by the teachers and by the student's loader alike.
 
     Args:
-        image: the whole source, a picture of any mode (`decode`) or uint8 pixels (H, W, 3) (`decoding.pixels`).
+        image: the whole source, an image of any mode (`decode`) or uint8 pixels (H, W, 3) (`decoding.pixels`).
         size: side of the result in pixels.
         interpolation: `bilinear`, `bicubic`, `lanczos` or `nearest`, always antialiased.
         on_mismatch: `error`, or `ignore` to take the view relative to an image of another size.
@@ -111,7 +111,7 @@ def _kernels() -> tuple[Any, frozenset[str]]:
 def _resize_pil(
     image: Image.Image | np.ndarray, box: tuple[int, int, int, int], size: int, interpolation: str
 ) -> np.ndarray:
-    """A box of a picture at `size` x `size` by PIL."""
+    """A box of an image at `size` x `size` by PIL."""
     if isinstance(image, np.ndarray):  # only the crop is copied
         crop = Image.fromarray(np.ascontiguousarray(image[box[1] : box[3], box[0] : box[2]]))
     else:
