@@ -14,7 +14,6 @@ import argparse
 import dataclasses
 import json
 import os
-import time
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -28,6 +27,7 @@ from mobileclip2_lite.training.captioner_step import HeldOut
 from mobileclip2_lite.training.log import read
 from mobileclip2_lite.training.loop import train
 from mobileclip2_lite.work.files import to_json
+from mobileclip2_lite.work.stopwatch import Stopwatch
 
 WEB = recipes.AltText(mismatch=0.05)
 """The web that `web` reads: what a good filter leaves of three mismatches in ten."""
@@ -82,7 +82,7 @@ def clean_pairs(out: Path, style: str, start: int, count: int) -> Path:
 
 def make(name: str, args: argparse.Namespace) -> Path:
     """Train one captioner and store it with its card."""
-    work, began = args.work, time.time()
+    work, watch = args.work, Stopwatch()
     if name == "web":
         settings = dataclasses.replace(PRETRAIN, samples=args.samples)
         data, held = web_pairs(work / "web", args.pairs), web_pairs(work / "web-held", HELD_OUT, seed=SEED + 1)
@@ -102,7 +102,7 @@ def make(name: str, args: argparse.Namespace) -> Path:
         for line in read(folder / "log.jsonl")
         if "evaluation" in line
     ]
-    facts |= {"held_out_loss": losses, "seed": 0, "seconds": round(time.time() - began), "settings": settings}
+    facts |= {"held_out_loss": losses, "seed": 0, "seconds": round(watch.seconds), "settings": settings}
     facts["settings"] = {**to_json(settings), "start": facts.get("start", "")}
     facts["command"] = f"python data/train_captioners.py {name}"
     card = {**to_json(facts), "attribution": emoji_world.ATTRIBUTION}

@@ -20,7 +20,6 @@ import dataclasses
 import json
 import math
 import os
-import time
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -42,6 +41,7 @@ from mobileclip2_lite.views import drawing
 from mobileclip2_lite.views.replay import replay
 from mobileclip2_lite.work.files import to_json
 from mobileclip2_lite.work.randomness import rng
+from mobileclip2_lite.work.stopwatch import Stopwatch
 
 WEBS = {
     "lite-teacher-conv": (recipes.AltText(mismatch=0.02, filename=0.05, fragment=0.05), 0.5, 101),
@@ -101,7 +101,7 @@ def train(name: str, args: argparse.Namespace) -> tuple[LoadedModel, dict]:
     loaded = create_model(args.start or name)
     model = loaded.model.to(device, memory_format=torch.channels_last).train()
     world = dataclasses.replace(recipes.lite().world, image_size=80, seed=seed, alt_text=noise)
-    steps, start = args.samples // args.batch, time.time()
+    steps, watch = args.samples // args.batch, Stopwatch()
     small_steps = 0 if before else int(steps * SMALL[1])
     facts = {"seed": seed, "samples": steps * args.batch, "batch_size": args.batch, "learning_rate": args.learning_rate}
     shares = (captions, WORDED if before else 0.0)
@@ -135,11 +135,11 @@ def train(name: str, args: argparse.Namespace) -> tuple[LoadedModel, dict]:
         with torch.no_grad():
             model.logit_scale.clamp_(0, math.log(100))
         if step % 50 == 0 or step == steps - 1:
-            rate, scale = (step + 1) * args.batch / (time.time() - start), model.logit_scale.exp().item()
+            rate, scale = (step + 1) * args.batch / watch.seconds, model.logit_scale.exp().item()
             print(f"{name} step {step}/{steps} loss {loss.item():.4f} scale {scale:.1f} {rate:.0f}/s", flush=True)
         if (step + 1) % 300 == 0 and step + 1 < steps:
-            keep(loaded, args.out, name, {**facts, "steps": step + 1, "seconds": round(time.time() - start)})
-    return loaded._replace(model=model.eval()), {**facts, "seconds": round(time.time() - start)}
+            keep(loaded, args.out, name, {**facts, "steps": step + 1, "seconds": round(watch.seconds)})
+    return loaded._replace(model=model.eval()), {**facts, "seconds": round(watch.seconds)}
 
 
 def batches(
