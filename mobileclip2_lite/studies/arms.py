@@ -17,6 +17,7 @@ import numpy as np
 from mobileclip2_lite.reports.page import Table
 from mobileclip2_lite.studies import intervals, recorded
 from mobileclip2_lite.studies.ledger import shown_effect
+from mobileclip2_lite.work.json_lines import append_lines
 
 Line = Mapping[str, Any]
 Arm = Mapping[int | None, Line]
@@ -31,7 +32,7 @@ def packed(values: np.ndarray, together: int = 1) -> dict[str, Any]:
 def append(path: Path, line: Line, same: Sequence[str] = ("study", "arm", "seed", "settings", "data")) -> None:
     """Add a line to a JSON-lines file, unless one with the same values of `same` stands there."""
     if not any(all(one.get(key) == line.get(key) for key in same) for one in recorded.read_lines(path)):
-        recorded.append_lines(path, [line])
+        append_lines(path, [line])
 
 
 def by_arm(lines: Sequence[Line]) -> dict[str, Arm]:
