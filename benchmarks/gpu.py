@@ -18,12 +18,11 @@ from __future__ import annotations
 import argparse
 import copy
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
+import harness
 import torch
 import torch.nn.functional as F
 
@@ -34,6 +33,7 @@ from mobileclip2_lite.costs.latency import TextTower, device_name
 from mobileclip2_lite.models.loaded import LoadedModel, autocast, usable_precision
 from mobileclip2_lite.models.resolve import resolve
 from mobileclip2_lite.models.zoo import build, create_model
+from mobileclip2_lite.work.stopwatch import Stopwatch
 
 PEAKS = {"H200": 989, "H100 PCIe": 756, "H100": 989, "A100": 312, "A10G": 70, "A10": 125, "L40S": 362, "L4": 121}
 """Dense bf16 TFLOP/s by the makers' data sheets; the first name that the device's holds."""
@@ -51,17 +51,15 @@ def main() -> None:
     peak = arguments.peak or next((value for key, value in PEAKS.items() if key in name), 0)
     facts = {"device": name, "peak_tflops": peak or None, "precision": usable_precision(PRECISION, device)}
     facts |= {"batch_size": arguments.batch_size, "torch": torch.__version__, "date": time.strftime("%Y-%m-%d")}
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     fastest = {"views": 0.0, "samples": 0.0}
     for row in measured(arguments, device, peak * 1e12, fastest):
         print(*(f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in row.items()))
-        with open(arguments.out, "a", encoding="utf-8") as file:  # each when it is there
-            file.write(json.dumps({**facts, **row}) + "\n")
+        harness.keep(arguments.out, [{**facts, **row}], add=True)  # each when it is there
 
 
 def parsed() -> argparse.Namespace:
     """What was asked for."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = harness.parser(__doc__, "gpu", rounds=0)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--teachers", nargs="+", default=["ViT-L-14"], help="architectures")
     parser.add_argument("--captioner", default="coca_ViT-L-14")
@@ -70,13 +68,12 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=5.0, help="at least so long for each number")
     parser.add_argument("--limit", type=float, default=460.0, help="seconds after which no part is begun")
     parser.add_argument("--peak", type=float, default=0.0, help="TFLOP/s of the chip, if it is not known here")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "gpu.jsonl")
     return parser.parse_args()
 
 
 def measured(arguments: argparse.Namespace, device: torch.device, peak: float, fastest: dict) -> Iterator[dict]:
     """The rows of all parts, as they are measured; `fastest` takes the best rates for the loader's part."""
-    began = time.monotonic()
+    began = Stopwatch()
     parts: list[tuple[str, str, Callable[[], Iterator[dict]]]] = []
     for name in arguments.teachers:
         parts.append(("agreement", name, lambda name=name: agreement(name, device)))
@@ -86,7 +83,7 @@ def measured(arguments: argparse.Namespace, device: torch.device, peak: float, f
     parts.append(("caption", arguments.captioner, lambda: captioning(arguments, device)))
     parts.append(("loader", "one core", lambda: loading(arguments, fastest)))
     for part, name, run in parts:
-        if time.monotonic() - began > arguments.limit:
+        if began.seconds > arguments.limit:
             yield {"part": part, "name": name, "left_out": "no time was left"}
             continue
         for row in run():

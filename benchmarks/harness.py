@@ -50,11 +50,12 @@ def parser(doc: str, name: str, rounds: int = 5) -> argparse.ArgumentParser:
     Args:
         doc: the program's docstring.
         name: of the program, for its file of results.
-        rounds: how often each way runs unless `--repeats` says otherwise.
+        rounds: how often each way runs unless `--repeats` says otherwise; 0 for a program without ways to compare.
     """
     found = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    help = "rounds, in each of which every way runs once"
-    found.add_argument("--repeats", "--rounds", "--steps", type=int, default=rounds, help=help)
+    if rounds:
+        help = "rounds, in each of which every way runs once"
+        found.add_argument("--repeats", "--rounds", "--steps", type=int, default=rounds, help=help)
     found.add_argument("--out", "--output", type=Path, default=RESULTS / f"{name}.jsonl", help="file of JSON lines")
     return found
 

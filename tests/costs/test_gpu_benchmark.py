@@ -12,6 +12,7 @@ import torch
 
 def run(repository, monkeypatch, *words) -> None:
     monkeypatch.setattr(sys, "argv", ["gpu.py", *map(str, words)])
+    monkeypatch.syspath_prepend(repository / "benchmarks")  # as for a program that is started there
     runpy.run_path(str(repository / "benchmarks" / "gpu.py"), run_name="__main__")
 
 
