@@ -1,4 +1,4 @@
-"""The commands about data: `filter` pairs, write a `caption` for each, measure `captions`, `join` a published set."""
+"""The commands about data: `filter` pairs, write a `caption` for each, measure `captions`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from mobileclip2_lite.work.crew import Spread
 Positional = tyro.conf.Positional
 Flat = tyro.conf.arg(name="")
 FILTER, CAPTION = recipes.Filter(), recipes.Caption()
-PUBLISHED_TEACHERS = tuple((name, 768) for name in recipes.paper_12m().reinforce.teachers)
-"""Those of DFNDR."""
 COMPUTE, ALONE = recipes.Compute(), Spread()
 
 
@@ -100,35 +98,6 @@ def _add_caption(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None
 
 def _add_captions(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
     """How good they are."""
-
-    @app.command
-    def join(
-        official: Positional[Path],
-        out: Positional[Path],
-        images: tuple[Path, ...] = (),
-        teachers: tuple[tuple[str, int], ...] = PUBLISHED_TEACHERS,
-        logit_scales: tuple[tuple[str, float], ...] = (),
-        links: Path | None = None,
-        spread: Annotated[Spread, Flat] = ALONE,
-    ) -> None:
-        """Join a published reinforced set (DataCompDR, DFNDR), which holds no images, with images by uid.
-
-        Args:
-            official: folder of the published tars, `hf://datasets/OWNER/NAME` for one.
-            out: folder to write; `train` takes it.
-            images: folders with images or tars of them, as img2dataset writes; none if the published tars hold them.
-            teachers: name and dimension of each, in the order in which they stand in the stored vectors.
-            logit_scales: name and logit scale of each teacher, for training.
-            links: CSV to write, of the links of images that were missing, for img2dataset to try again.
-            spread: over which workers.
-        """
-        from mobileclip2_lite.shards.joining import join as join_folder
-        from mobileclip2_lite.shards.joining import write_links
-
-        manifest = join_folder(official, out, dict(teachers), images or None, dict(logit_scales), spread=spread)
-        print_summary(manifest, out)
-        if links is not None:
-            print(f"  {write_links(out, links):,} links to try again in {links}")
 
     @app.command
     def captions(

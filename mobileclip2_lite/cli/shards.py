@@ -7,12 +7,15 @@ from typing import Annotated
 
 import tyro
 
+from mobileclip2_lite import recipes
 from mobileclip2_lite.cli.summary import print_summary
 from mobileclip2_lite.work.crew import Spread
 
 Positional = tyro.conf.Positional
 Flat = tyro.conf.arg(name="")
 ALONE = Spread()
+PUBLISHED_TEACHERS = tuple((name, 768) for name in recipes.paper_12m().reinforce.teachers)
+"""Those of DFNDR, with their dimension."""
 
 
 def add(app: tyro.extras.SubcommandApp) -> None:
@@ -41,29 +44,35 @@ def inspect(path: Positional[Path], html: Path | None = None, verify: bool = Fal
 def join(
     official: Positional[Path],
     out: Positional[Path],
-    teachers: dict[str, int],
-    images: Path | None = None,
-    logit_scales: dict[str, float] = {},  # noqa: B006 (tyro's default; never changed)
+    images: tuple[Path, ...] = (),
+    teachers: tuple[tuple[str, int], ...] = PUBLISHED_TEACHERS,
+    logit_scales: tuple[tuple[str, float], ...] = (),
     storage: str = "bf16",
     size: int = 224,
+    links: Path | None = None,
     spread: Annotated[Spread, Flat] = ALONE,
 ) -> None:
-    """Turn shards of DataCompDR's layout, and the images that they leave out, into shards that `train` reads.
+    """Join a published reinforced set (DataCompDR, DFNDR), which holds no images, with images by uid.
 
     Args:
-        official: folder of official tars.
-        out: folder to write.
+        official: folder of the published tars, `hf://datasets/OWNER/NAME` for one.
+        out: folder to write; `train` takes it.
+        images: folders with images or tars of them, as img2dataset writes; none if the published tars hold them.
         teachers: each teacher's name and dimension, in the order of the stored vectors: `first 768 second 768`.
-        images: folder with images or tars of them, if the official tars hold none.
-        logit_scales: each teacher's name and logit scale, which the official layout does not have.
+        logit_scales: each teacher's name and logit scale, which the published layout does not have.
         storage: of embeddings: `bf16`, `fp32`, `int8` or `int6`.
-        size: side in pixels that the official views were recorded at.
+        size: side in pixels that the published views were recorded at.
+        links: CSV to write, of the links of images that were missing, for img2dataset to try again.
         spread: over which workers.
     """
     from mobileclip2_lite.shards.joining import join as join_folder
+    from mobileclip2_lite.shards.joining import write_links
 
-    manifest = join_folder(official, out, teachers, images, logit_scales, storage, size, spread=spread)
+    scales = dict(logit_scales)
+    manifest = join_folder(official, out, dict(teachers), images or None, scales, storage, size, spread=spread)
     print_summary(manifest, out)
+    if links is not None:
+        print(f"  {write_links(out, links):,} links to try again in {links}")
 
 
 def shrink(

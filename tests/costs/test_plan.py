@@ -88,7 +88,7 @@ def test_hours_and_money_follow_from_counts_and_rates():
     assert hours(items[-1:], found) == pytest.approx(lite.student.samples / 100 / 3600)
     text = to_markdown("plan", plan(lite, found, price=2.0))
     total = hours(items, found)
-    assert f"| all |  |  |  | {total:,.4g} | {2 * total:,.0f} |" in text
+    assert f"| all | | | | {total:,.4g} | {2 * total:,.0f} |" in text
     assert "one test device" in text
     seconds = 3600 * hours([item for item in items if item.stage == "reinforce"], found)
     assert f"| reinforce | views replayed | 10 | {8_000 * 5 / seconds / 10:.2g} |" in text
