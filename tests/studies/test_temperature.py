@@ -150,15 +150,27 @@ def test_the_command_writes_cards_and_a_record(tmp_path, monkeypatch):
     row = {"scale": 8.0, "samples": 16, "values": [0.5], "mean": 0.5, "std": None}
     found = {"teacher": "t", "metric": "zero_shot", "best": 8.0, "own": 20.0, "curve": [row], "judged": {}}
     asked = []
-    monkeypatch.setattr(temperature, "search", lambda *given: asked.append(given) or {"t": found})
+    monkeypatch.setattr(temperature, "search", lambda *given, device: asked.append((*given, device)) or {"t": found})
     card, record = tmp_path / "card.json", tmp_path / "results" / "temperature.jsonl"
     card.write_text('{"name": "t", "logit_scale": 20.0}', "utf-8")
-    words = ["temperature", "data", "out", "--seeds", "4", "--cards", str(card), "--record", str(record)]
+    words = [
+        "temperature",
+        "data",
+        "out",
+        "--seeds",
+        "4",
+        "--device",
+        "cpu",
+        "--cards",
+        str(card),
+        "--record",
+        str(record),
+    ]
     for _ in range(2):
         monkeypatch.setattr("sys.argv", ["/somewhere/mobileclip2-lite", *words])
         cli.main()
-    settings, _, data, out, _ = asked[0]
-    assert (settings.seeds, data.name, out.name) == ((4,), "data", "out")
+    settings, _, data, out, _, device = asked[0]
+    assert (settings.seeds, data.name, out.name, str(device)) == ((4,), "data", "out", "cpu")
     written = json.loads(card.read_text("utf-8"))
     assert (written["logit_scale"], written["logit_scale_before"]) == (8.0, 20.0)
     lines = read_lines(record)
