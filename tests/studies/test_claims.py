@@ -151,3 +151,18 @@ def test_what_the_guide_says_of_control_and_student_is_recorded(repository):
     control, student = (recorded.mean(rows, row) for row in ("control", "+ ensemble"))
     text = (repository / "docs" / "when_it_does_not_learn.md").read_text("utf-8")
     assert f"control {100 * control:.1f} %, student {100 * student:.1f} % zero-shot" in text
+
+
+def test_what_the_readme_says_in_short_is_what_the_ledger_says(repository):
+    """Its four statements, each by the verdicts that it stands on."""
+    all_entries = entries(recorded.all_lines(recorded.results_folder()))
+    text = " ".join((repository / "README.md").read_text("utf-8").split())
+    found = {(entry.claim.first, entry.claim.second, entry.claim.measure): entry.verdict for entry in all_entries}
+    opponents = ("control", "control, full", "control + annotated pairs", "+ captions")
+    assert "at naming images the student beats every opponent" in text
+    assert {found["+ ensemble", opponent, claims.ZERO] for opponent in opponents} == {"agrees"}
+    assert "plain training that may also read the captioners' clean pairs **beats the student**" in text
+    assert found["+ ensemble", "control + annotated pairs", claims.I2T] == "disagrees"
+    assert "captions and distillation each add, a second teacher does not show" in text
+    assert found["+ captions", "control", claims.ZERO] == found["+ distillation", "+ captions", claims.ZERO] == "agrees"
+    assert found["+ ensemble", "+ distillation", claims.ZERO] == "cannot tell"
