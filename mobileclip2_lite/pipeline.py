@@ -200,8 +200,7 @@ def measure(recipe: Recipe, folder: Path, name: str, teacher: bool = False) -> d
     from mobileclip2_lite.models.embedded import load, pick_device
     from mobileclip2_lite.models.teachers import load_teachers
 
-    cards = {card["name"]: card["sha256"] for card in read_manifest(folder / "reinforced")["teachers"]}
-    inputs = {"teacher": {name: cards[name]}} if teacher else {name: folder / name}
+    inputs = {"teacher": {name: _teachers(folder)[name]}} if teacher else {name: folder / name}
     place = folder / "measured" / name.replace("/", "_")
     work = Work(place, "evaluate", 1, {"world": recipe.world, "evaluate": recipe.evaluate}, inputs)
     done = work.done()
@@ -212,13 +211,18 @@ def measure(recipe: Recipe, folder: Path, name: str, teacher: bool = False) -> d
     return done["results"]
 
 
+def _teachers(folder: Path) -> dict[str, str]:
+    """Name -> hash of the weights of each teacher that reinforced a run's data."""
+    return {card["name"]: card["sha256"] for card in read_manifest(folder / "reinforced")["teachers"]}
+
+
 def evaluate_all(recipe: Recipe, folder: Path) -> dict:
     """Evaluate every trained model and every teacher on every test set; a stage like the others."""
     from tqdm.auto import tqdm
 
     trained = {kind: [f"{kind}-seed{seed}" for seed in recipe.seeds] for kind in ("control", "student")}
     inputs = {name: folder / name for names in trained.values() for name in names}
-    inputs["teachers"] = {card["name"]: card["sha256"] for card in read_manifest(folder / "reinforced")["teachers"]}
+    inputs["teachers"] = _teachers(folder)
     work = Work(folder / "evaluation", "evaluate", 1, {"world": recipe.world, "evaluate": recipe.evaluate}, inputs)
     done = work.done()
     if done is None:

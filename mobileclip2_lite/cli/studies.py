@@ -1,4 +1,4 @@
-"""The commands of the evidence: `study` trains and shows recorded rows, `claims` writes the ledger made from them."""
+"""The commands of the evidence: `study` trains recorded rows, `claims` writes the ledger, `headline` README's table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ Positional = tyro.conf.Positional
 
 def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
     """Register the commands."""
+    _add_study(app, recipe)
+    _add_claims(app)
+    _add_headline(app, recipe)
 
+
+def _add_study(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
     @app.command
     def study(
         names: Positional[tuple[str, ...]] = (),
@@ -60,6 +65,8 @@ def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         if failed:
             raise SystemExit(1)
 
+
+def _add_claims(app: tyro.extras.SubcommandApp) -> None:
     @app.command
     def claims(out: Path = Path("docs/claims.md"), results: Path | None = None) -> None:
         """Write the ledger: each claim of the papers with its effect, interval and verdict; beside it, photographs.md.
@@ -77,6 +84,8 @@ def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         print(out)
         print(out.with_name("photographs.md"))
 
+
+def _add_headline(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
     @app.command
     def headline(run: Positional[Path], readme: Path | None = None, results: Path | None = None) -> None:
         """Record what a finished run measured, and write README's table from it.

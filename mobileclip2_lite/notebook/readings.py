@@ -45,13 +45,12 @@ def verdicts(*words: str, results: str | os.PathLike | None = None) -> dict[str,
     from mobileclip2_lite.studies import claims, recorded  # these import torch, which waits for `setup`
     from mobileclip2_lite.studies.ledger import shown_effect
 
-    found = [
-        entry
-        for entry in claims.entries(recorded.all_lines(recorded.results_folder(results)))
-        if not words or any(word.lower() in entry.claim.text.lower() for word in words)
+    wanted = [
+        claim for claim in claims.CLAIMS if not words or any(word.lower() in claim.text.lower() for word in words)
     ]
-    if not found:
+    if not wanted:
         raise ValueError(f"no claim of the ledger holds {' or '.join(words)}: see docs/claims.md")
+    found = claims.entries(recorded.all_lines(recorded.results_folder(results)), wanted)
     rows = []
     for claim, effect, verdict, *_ in found:
         measure, seeds = claims.MEASURES[claim.measure], effect.seeds if effect else ""

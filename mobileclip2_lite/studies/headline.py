@@ -9,7 +9,6 @@ printed when the run says something else.
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 from mobileclip2_lite import recipes
 from mobileclip2_lite.reports.run import mean_and_deviation, percent, read_json
 from mobileclip2_lite.studies.record import generation, where
-from mobileclip2_lite.work.files import pretty, write_atomic
+from mobileclip2_lite.work.files import pretty, read_object, write_atomic
 from mobileclip2_lite.work.folder import read_manifest
 from mobileclip2_lite.work.tables import markdown_table
 
@@ -53,8 +52,9 @@ def record(run: str | Path, recipe: recipes.Recipe, results: Path) -> Path:
     """
     run = Path(run)
     evaluation = read_json(run / "evaluation.json")
-    seeds = list(range(len(evaluation["student"])))
-    trained = {kind: read_manifest(run / f"{kind}-seed0")["seconds"] for kind in ("control", "student")}
+    measured = read_manifest(run / "evaluation")["inputs"]
+    seeds = sorted(int(name.removeprefix("student-seed")) for name in measured if name.startswith("student-seed"))
+    trained = {kind: read_manifest(run / f"{kind}-seed{seeds[0]}")["seconds"] for kind in ("control", "student")}
     arguments = ["mobileclip2-lite", "run", "--recipe", recipe.name, "--seeds", *map(str, seeds)]
     line = {
         "command": shlex.join(arguments),
@@ -75,12 +75,12 @@ def recorded(recipe: str, results: Path) -> dict[str, Any]:
     """The recorded run of a recipe.
 
     Raises:
-        FileNotFoundError: none is recorded.
+        FileNotFoundError: none is recorded. ValueError: the file is damaged.
     """
     path = results / FILE.format(recipe=recipe)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: `mobileclip2-lite headline runs/{recipe}` records a run")
-    return json.loads(path.read_text("utf-8"))
+    return read_object(path)
 
 
 def table(line: Mapping[str, Any]) -> str:

@@ -20,14 +20,15 @@ from mobileclip2_lite.studies import intervals, recorded
 from mobileclip2_lite.studies.claims import CLAIMS, MEASURES, Claim, Entry, entries
 from mobileclip2_lite.studies.effects import GROUPS, hits_by_seed, law_of, rate
 from mobileclip2_lite.studies.rows import PRICE, ROWS, STUDIES
+from mobileclip2_lite.work.files import write_atomic
 from mobileclip2_lite.work.tables import markdown_table
 
 VERDICTS = ("agrees", "disagrees", "cannot tell", "not tested")
 
 
-def ledger(lines: Sequence[Mapping[str, Any]]) -> str:
-    """The text of docs/claims.md."""
-    found = entries(lines)
+def ledger(lines: Sequence[Mapping[str, Any]], found: Sequence[Entry] | None = None) -> str:
+    """The text of docs/claims.md; `found` are the entries of `lines`, where they are known already."""
+    found = entries(lines) if found is None else found
     counts = {verdict: sum(entry.verdict == verdict for entry in found) for verdict in VERDICTS}
     summary = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
     out = [
@@ -263,5 +264,6 @@ def _wording(card: Mapping[str, Any]) -> str:
 def write(path: Path, results: Path) -> list[Entry]:
     """Write the ledger and return its entries."""
     lines = recorded.all_lines(results)
-    path.write_text(ledger(lines), "utf-8")
-    return entries(lines)
+    found = entries(lines)
+    write_atomic(path, ledger(lines, found).encode())
+    return found

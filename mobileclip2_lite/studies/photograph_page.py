@@ -13,6 +13,7 @@ from pathlib import Path
 from mobileclip2_lite.reports.page import Block, Heading, Text, to_markdown
 from mobileclip2_lite.studies import arms, forgetting, photographs, recorded
 from mobileclip2_lite.studies.arms import Line
+from mobileclip2_lite.work.files import write_atomic
 
 TITLE = "What was measured on photographs"
 ABOUT = """\
@@ -50,7 +51,7 @@ def page(photographs_lines: Sequence[Line], forgetting_lines: Sequence[Line]) ->
 def write(path: Path, results: Path) -> None:
     """Write the page."""
     lines = [recorded.read_lines(results / study.FILE) for study in (photographs, forgetting)]
-    path.write_text(page(*lines), "utf-8")
+    write_atomic(path, page(*lines).encode())
 
 
 def _photographs(lines: Sequence[Line]) -> list[Block]:
