@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mobileclip2_lite.studies import effects, intervals, recorded
-from mobileclip2_lite.studies.rows import CONV, PRICE, SE
+from mobileclip2_lite.studies.rows import CONV, HILLS, PRICE, SE
 
 ZERO, I2T, T2I = "zero_shot", "retrieval_i2t_r1", "retrieval_t2i_r1"
 BINDING, RELATIONS = "binding", "relations"
@@ -142,6 +142,20 @@ CLAIMS: tuple[Claim, ...] = (
         )
         for name in (CONV, SE)
         for better, worse in ((20, 1), (20, 5), (20, 80), (20, 160))
+    ),
+    *(
+        Claim(
+            f"{said}: logit scale 20 still teaches better than {worse}",
+            OURS,
+            HILLS[label][20],
+            HILLS[label][worse],
+        )
+        for label, said in (
+            ("conv, batch 32", "A batch of 32 instead of 128"),
+            ("conv, filtered pairs", "Fewer wrong texts"),
+            ("weak teacher", "A weaker teacher"),
+        )
+        for worse in (5, 80)
     ),
     *_both("Orthogonalised updates (nmuon) beat AdamW for the student", OURS, "+ ensemble", "student, AdamW"),
     *_both("Orthogonalised updates (nmuon) beat AdamW for the control", OURS, "control", "control, AdamW"),

@@ -11,18 +11,18 @@ import time
 from pathlib import Path
 
 from mobileclip2_lite.recipes import Augment, Pairs, Recipe
-from mobileclip2_lite.studies.rows import WEB
+from mobileclip2_lite.studies.rows import DFN, WEB
 from mobileclip2_lite.work.folder import FolderLocked, Work, read_manifest
 
 FIRST = 1_000
 """Added to a study's seed wherever something is drawn: no search has drawn the same."""
 ANNOTATED = 4_000
 """Annotated scenes that the captioners were fine-tuned on, in each style (data/train_captioners.py)."""
-KINDS = ("reinforced", "annotated", "filtered", "strong", "proxy", "int8", "int6", "first N")
+KINDS = ("reinforced", "annotated", "filtered", "strong", "proxy", "weak", "int8", "int6", "first N")
 """`reinforced`: the recipe's. `annotated`: its pairs and those that its captioners were fine-tuned on. `filtered`: as
 many pairs, the best half of twice as many. `strong`: its captioned pairs with the paper's augmentation, crops from 8 %
-and RandAugment. `proxy`: its captioned pairs with one teacher, a larger student of the ensemble. `int8`, `int6`: stored
-smaller. `first N`: only so many pairs, or more of the same web."""
+and RandAugment. `proxy`: its captioned pairs with one teacher, a larger student of the ensemble. `weak`: with one
+teacher, the filter's scorer. `int8`, `int6`: stored smaller. `first N`: only so many pairs, or more of the same web."""
 LARGER = "lite-mci-m"
 """Model of the proxy teacher."""
 LOOK = 2.0
@@ -64,12 +64,12 @@ def _make(recipe: Recipe, seed: int, kind: str, out: Path) -> Path:
         return _annotated(seeded(recipe, seed), folder / "annotated")
     if kind in ("int8", "int6"):
         return stored(prepare(recipe, seed, "reinforced", out), folder / f"stored-{kind}", kind)
-    if kind == "strong":
+    if kind in ("strong", "weak"):
         from mobileclip2_lite.reinforcement.stage import reinforce
 
         prepare(recipe, seed, "reinforced", out)  # whose captions it shares
-        strong = dataclasses.replace(seeded(recipe, seed).reinforce, augment=Augment())
-        reinforce(strong, folder / "captioned", folder / kind)
+        changes = {"augment": Augment()} if kind == "strong" else {"teachers": (DFN,)}
+        reinforce(dataclasses.replace(seeded(recipe, seed).reinforce, **changes), folder / "captioned", folder / kind)
         return folder / kind
     if kind == "proxy":
         return _proxy(seeded(recipe, seed), seed, folder, prepare(recipe, seed, "reinforced", out))

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from mobileclip2_lite.studies import intervals, recorded
+from mobileclip2_lite.studies import hills, intervals, recorded
 from mobileclip2_lite.studies.claims import CLAIMS, MEASURES, Claim, Entry, entries
 from mobileclip2_lite.studies.effects import GROUPS, hits_by_seed, law_of, rate
-from mobileclip2_lite.studies.rows import PRICE, ROWS, STUDIES
+from mobileclip2_lite.studies.rows import PRICE, ROWS, STUDIES, SWEEP
 from mobileclip2_lite.work.files import write_atomic
 from mobileclip2_lite.work.tables import markdown_table
 
@@ -62,7 +62,16 @@ def ledger(lines: Sequence[Mapping[str, Any]], found: Sequence[Entry] | None = N
             ],
         ),
     ]
-    out += ["", *_price(lines), *_laws(lines), *_row_table(lines), "", *_clean_data(), *_symptoms(lines)]
+    out += [
+        "",
+        *_price(lines),
+        *_laws(lines),
+        *_hills(lines),
+        *_row_table(lines),
+        "",
+        *_clean_data(),
+        *_symptoms(lines),
+    ]
     return "\n".join(out) + "\n"
 
 
@@ -125,6 +134,22 @@ def _laws(lines: Sequence[Mapping[str, Any]]) -> list[str]:
         "The student's zero-shot error over n, fitted to the smaller runs' means; the largest run is held back.",
         "",
         _table(("n", "error", "residuals (points)", "tried at", "said (% right)", "measured (% right)"), out),
+        "",
+    ]
+
+
+def _hills(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Each teacher's accuracy over its logit scale, and where the top lies."""
+    found = hills.section(lines)
+    if found is None:
+        return []
+    return [
+        "## Where each hill's top lies",
+        "",
+        f"Zero-shot (% right) of the student of one teacher, {SWEEP:,} samples, over its logit scale. A scale",
+        "is not told from the best where the interval of their difference, paired by seed, holds zero.",
+        "",
+        _table(*found),
         "",
     ]
 

@@ -19,6 +19,10 @@ SWEEP = 12_800
 """Seen samples of a point of the temperature study, which is to be off the plateau and no more."""
 SCALES = (1, 2, 5, 10, 20, 40, 80, 160)
 """Logit scales of the temperature study."""
+DFN = "lite-dfn"
+"""The filter's scorer, a CLIP weaker than the teachers."""
+ELSEWHERE = (5, 20, 80)
+"""Logit scales at which the hill is looked at in other circumstances."""
 
 
 PRICE = "price of the data"
@@ -36,6 +40,11 @@ class Row(NamedTuple):
     """Seen samples; 0 for the recipe's own."""
     data: str = "reinforced"
     """A kind of `studies.data.KINDS`."""
+
+
+def _one_teacher(teacher: str, scale: int, **changes: Any) -> Row:
+    """A point of a hill: the student of one teacher at one logit scale."""
+    return _student(SWEEP, teachers=(teacher,), logit_scales=((teacher, float(scale)),), **changes)
 
 
 def _student(samples: int = SAMPLES, data: str = "reinforced", **changes: Any) -> Row:
@@ -113,13 +122,22 @@ ROWS: dict[str, Row] = {
     "student, lite-mci-m": _student(model="lite-mci-m"),
     "control, lite-mci-m": _control(model="lite-mci-m"),
     # the temperature's hill
-    **{
-        f"{teacher} at {scale}": _student(SWEEP, teachers=(teacher,), logit_scales=((teacher, float(scale)),))
-        for teacher in (CONV, SE)
-        for scale in SCALES
-    },
+    **{f"{teacher} at {scale}": _one_teacher(teacher, scale) for teacher in (CONV, SE) for scale in SCALES},
+    # does its top move: with the batch, with fewer wrong texts, with a weaker teacher
+    **{f"conv, batch 32, scale {scale}": _one_teacher(CONV, scale, batch_size=32) for scale in ELSEWHERE},
+    **{f"conv, filtered pairs, scale {scale}": _one_teacher(CONV, scale, data="filtered") for scale in ELSEWHERE},
+    **{f"weak teacher, scale {scale}": _one_teacher(DFN, scale, data="weak") for scale in ELSEWHERE},
 }
 """Row -> what is trained."""
+
+HILLS: dict[str, dict[int, str]] = {
+    **{teacher.removeprefix("lite-teacher-"): {s: f"{teacher} at {s}" for s in SCALES} for teacher in (CONV, SE)},
+    **{
+        label: {scale: f"{label}, scale {scale}" for scale in ELSEWHERE}
+        for label in ("conv, batch 32", "conv, filtered pairs", "weak teacher")
+    },
+}
+"""Circumstances -> logit scale -> row."""
 
 
 class Study(NamedTuple):
@@ -288,6 +306,11 @@ STUDIES: dict[str, Study] = {
         "At which logit scale does each teacher teach best?",
         _same(*(row for row in ROWS if " at " in row)),
         f"{CONV} at 20",
+    ),
+    "moving hill": Study(
+        "Does the best logit scale move with the batch, the noise, the teacher's strength?",
+        {row: row for label in HILLS if label not in ("conv", "se") for row in HILLS[label].values()},
+        "conv, batch 32, scale 20",
     ),
 }
 """Studies by name, the most important first."""

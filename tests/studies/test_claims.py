@@ -5,9 +5,10 @@ import pytest
 
 from mobileclip2_lite.studies import claims, intervals, recorded
 from mobileclip2_lite.studies.claims import CLAIMS, KINDS, Claim, entries, judge, margin_of
-from mobileclip2_lite.studies.intervals import Interval
+from mobileclip2_lite.studies.hills import hill, section
+from mobileclip2_lite.studies.intervals import Interval, pack
 from mobileclip2_lite.studies.ledger import ledger, shown_effect
-from mobileclip2_lite.studies.rows import PRICE, ROWS, STUDIES
+from mobileclip2_lite.studies.rows import HILLS, PRICE, ROWS, STUDIES
 
 BETTER, WORSE, SAME, NO_BETTER = (
     Claim("c", "ours", "a", "b", says=says) for says in ("better", "worse", "same", "no better")
@@ -167,3 +168,22 @@ def test_what_the_readme_says_in_short_is_what_the_ledger_says(repository):
     assert "captions and distillation each add, a second teacher does not show" in text
     assert found["+ captions", "control", claims.ZERO] == found["+ distillation", "+ captions", claims.ZERO] == "agrees"
     assert found["+ ensemble", "+ distillation", claims.ZERO] == "cannot tell"
+
+
+def test_a_hill_names_its_top_and_what_cannot_be_told_from_it():
+    named = HILLS["conv"]
+    sure = np.tile([1.0] * 3 + [0.0], 100)  # 75 % right, alike for every seed
+    lines = [
+        {**line, "seed": seed, "generation": "g", "metrics": {"zero_shot": float(hits.mean())}}
+        for seed in range(3)
+        for scale, hits in ((5, np.zeros(400)), (20, sure), (80, np.roll(sure, 1)))
+        for line in [{"row": named[scale], "hits": {"zero_shot": pack(hits)}, "items": {"zero_shot": 400}}]
+    ]
+    made = hill(recorded.by_row(lines), named)
+    assert (made.best, made.near, made.seeds) == (20, (80,), 3)
+    assert made.means == {5: 0.0, 20: 0.75, 80: 0.75}
+    header, table = section(lines)
+    assert table == [["conv", "", "", "0.0", "", "75.0", "", "75.0", "", "20", "80", "3"]]
+    assert len(header) == len(table[0])
+    assert hill(recorded.by_row(lines[:1]), named) is None, "one scale is no hill"
+    assert section([]) is None

@@ -176,6 +176,10 @@ def test_filtered_pairs_are_as_many_and_strong_views_share_their_captions(monkey
     ((settings, source, _),) = views
     assert (settings.augment, source) == (recipes.Augment(), tmp_path / "data-seed2" / "captioned")
     assert settings.seed == data.seeded(LITE, 2).reinforce.seed
+    assert data.prepare(LITE, 2, "weak", tmp_path) == tmp_path / "data-seed2" / "weak"
+    settings, source, _ = views[-1]
+    assert (settings.teachers, settings.augment) == (("lite-dfn",), LITE.reinforce.augment), "another teacher alone"
+    assert source == tmp_path / "data-seed2" / "captioned"
 
 
 def test_a_proxy_teacher_is_a_larger_student_of_the_same_data(monkeypatch, tmp_path):
