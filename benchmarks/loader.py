@@ -27,6 +27,7 @@ from mobileclip2_lite.models.preprocess import Preprocess
 from mobileclip2_lite.shards import datacompdr
 from mobileclip2_lite.shards import samples as shards
 from mobileclip2_lite.shards.dataset import ReinforcedDataset
+from mobileclip2_lite.shards.sample_reader import turn
 from mobileclip2_lite.shards.shrinking import shrink
 from mobileclip2_lite.views import decoding
 from mobileclip2_lite.views.operations import OPERATIONS
@@ -79,7 +80,7 @@ def stock_batches(tar: Path, dataset: ReinforcedDataset, size: int, batch_size: 
 
     def prepare(sample: dict) -> dict:
         views = sample["paug.json"]["param_aug"]
-        row = dataset._turn(sample["json"]["uid"], len(views), "turns")
+        row = turn(dataset.seed, dataset.epoch, sample["json"]["uid"], len(views), "turns")
         image = stock_replay(sample["jpg"].convert("RGB"), views[row], size)
         caption = len(views) % len(sample["syn.json"]["syn_text"])
         emb = sample["pth.gz"]
@@ -111,7 +112,7 @@ def _stack(batch: list[dict]) -> dict:
 
 def our_batches(dataset: ReinforcedDataset):
     """Ours, with the normalisation that the training step does on its device."""
-    normalize = Preprocess(dataset.image_size, MEAN, STD).normalize
+    normalize = Preprocess(dataset.reader.image_size, MEAN, STD).normalize
     for batch in dataset:
         yield batch, normalize(batch.images)
 

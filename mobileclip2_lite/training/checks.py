@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mobileclip2_lite.models.loaded import DTYPES
 from mobileclip2_lite.recipes import Train
-from mobileclip2_lite.shards.dataset import check_texts
+from mobileclip2_lite.shards.sample_reader import check_texts
 from mobileclip2_lite.training.optimizer import OPTIMIZERS
 
 

@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mobileclip2_lite.models.trimming import text_lengths
-from mobileclip2_lite.shards.dataset import Batch, ReinforcedDataset, start_method
+from mobileclip2_lite.shards.batch import Batch
+from mobileclip2_lite.shards.dataset import ReinforcedDataset, start_method
 from mobileclip2_lite.training.hard_negatives import negatives
 from mobileclip2_lite.work.processes import serve_loader
 
