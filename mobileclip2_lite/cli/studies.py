@@ -45,7 +45,7 @@ def _add_study(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         from mobileclip2_lite.reports.page import Table, to_markdown
         from mobileclip2_lite.studies import price, recorded
         from mobileclip2_lite.studies import record as recording
-        from mobileclip2_lite.studies.rows import STUDIES
+        from mobileclip2_lite.studies.questions import STUDIES
 
         out = on_disk(out, "a study keeps many trainings side by side: name a folder of a disk")
         folder = recorded.results_folder(results)

@@ -165,6 +165,39 @@ class LoadedModel(NamedTuple):
     """N strings to int64 (N, context length)."""
 
 
+class FirstDimensions(nn.Module):
+    """A model whose embeddings keep their first dimensions alone (Matryoshka, arXiv 2205.13147).
+
+    Args:
+        model: with `encode_image`, `encode_text`, `logit_scale` and `logit_bias`.
+        dimensions: how many are kept.
+    """
+
+    def __init__(self, model: nn.Module, dimensions: int) -> None:
+        super().__init__()
+        self.model, self.dimensions = model, dimensions
+
+    def _cut(self, features: Tensor, normalize: bool) -> Tensor:
+        if not 0 < self.dimensions <= features.shape[1]:
+            raise ValueError(f"{self.dimensions} dimensions of embeddings that have {features.shape[1]}")
+        features = features[:, : self.dimensions]
+        return nn.functional.normalize(features, dim=-1) if normalize else features
+
+    def encode_image(self, images: Tensor, normalize: bool = False) -> Tensor:
+        """The model's image features, cut: (B, dimensions).
+
+        Raises:
+            ValueError: the embeddings do not have so many.
+        """
+        return self._cut(self.model.encode_image(images, normalize=normalize), normalize)
+
+    def encode_text(self, tokens: Tensor, normalize: bool = False) -> Tensor:
+        """The model's text features, cut: (B, dimensions); raises as `encode_image`."""
+        from mobileclip2_lite.models.packing import encode_text
+
+        return self._cut(encode_text(self.model, tokens, normalize), normalize)
+
+
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Autocast type of each precision."""
 

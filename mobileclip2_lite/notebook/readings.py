@@ -97,7 +97,7 @@ def study(name: str, measures: Sequence[str] = MEASURES, results: str | os.PathL
     """Show the recorded rows of a study as a table, and read it: what is highest, and whether by more than the seeds.
 
     Args:
-        name: of `studies.rows.STUDIES`.
+        name: of `studies.questions.STUDIES`.
         measures: columns.
         results: folder of recorded lines; None for the package's own.
 
@@ -109,7 +109,7 @@ def study(name: str, measures: Sequence[str] = MEASURES, results: str | os.PathL
     """
     from mobileclip2_lite.reports.run import LABELS
     from mobileclip2_lite.studies import recorded
-    from mobileclip2_lite.studies.rows import STUDIES
+    from mobileclip2_lite.studies.questions import STUDIES
 
     if name not in STUDIES:
         raise KeyError(f"{name!r} is no study: one of {', '.join(STUDIES)}")

@@ -63,6 +63,7 @@ def _both(text: str, source: str, first: str, second: str, says: str = BETTER) -
     return [Claim(text, source, first, second, measure, says) for measure in (ZERO, I2T)]
 
 
+PLAIN_16 = "student, full, 16 dimensions"
 SUM, ALONE, ACID = "+ ensemble", "synthetic alone", "control, ACID"
 """The student of the rows, which has all that is compared: both teachers, three captioners, the sum of both losses."""
 
@@ -217,6 +218,11 @@ CLAIMS: tuple[Claim, ...] = (
     *_both("Selecting by learnability (ACID) helps the student, at equal trained samples", OURS, "ACID", SUM),
     *_both("Selecting by learnability (ACID) helps the student, at equal candidates", OURS, "ACID, half", SUM),
     *_both("A larger student of the ensemble teaches better than the ensemble (EUPE)", OURS, "proxy teacher", SUM),
+    Claim(
+        "Without a loss on them, the first 16 of 128 dimensions find less", OURS, PLAIN_16, "student, full", T2I, WORSE
+    ),
+    Claim("A loss on the first dimensions makes 16 of them find more", OURS, "nested, 16 dimensions", PLAIN_16, T2I),
+    Claim("It costs whole embeddings no retrieval", OURS, "nested", "student, full", T2I, SAME),
     *_both("The gain is there for a larger student", FIRST, "student, lite-mci-m", "control, lite-mci-m"),
     Claim(
         "A law of samples fitted to the shorter trainings says the longest",

@@ -27,7 +27,8 @@ from typing import Any, NamedTuple
 
 from mobileclip2_lite import recipes
 from mobileclip2_lite.studies import data, intervals, recorded
-from mobileclip2_lite.studies.rows import ROWS, STUDIES
+from mobileclip2_lite.studies.questions import STUDIES
+from mobileclip2_lite.studies.rows import ROWS
 from mobileclip2_lite.work.files import canonical, to_json
 from mobileclip2_lite.work.json_lines import read_lines
 from mobileclip2_lite.work.processes import end_with_parent
@@ -57,7 +58,7 @@ def plan(
     """The trainings of some studies that are not recorded yet, study by study, each row with all its seeds.
 
     Args:
-        studies: of `rows.STUDIES`.
+        studies: of `questions.STUDIES`.
         out: where data and trainings go.
         results: folder of recorded lines.
         seeds: at most so many seeds a row; 0 for the study's number.
@@ -171,6 +172,7 @@ def _outcomes(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, dict[str
 def one(job: Job) -> dict[str, Any]:
     """Train one row with one seed and measure it; finished work is found, interrupted work taken up."""
     from mobileclip2_lite.evaluation.suite import evaluate, hits
+    from mobileclip2_lite.models.loaded import FirstDimensions
     from mobileclip2_lite.models.zoo import create_model
     from mobileclip2_lite.training.loop import train
     from mobileclip2_lite.work.folder import read_manifest
@@ -178,9 +180,14 @@ def one(job: Job) -> dict[str, Any]:
     folder = data.prepare(job.recipe, job.seed, ROWS[job.row].data, job.out)
     measure = {"world": job.recipe.world, "settings": job.recipe.evaluate}
     watch = functools.partial(evaluate, **measure, only=("zero_shot", "retrieval"), split="val")
-    model = job.out / f"{slug(job.row)}-seed{job.seed}-{hashlib.sha256(identity(job.line)).hexdigest()[:8]}"
+    row = ROWS[job.row]
+    trained = {**job.line, "row": row.of or job.row}
+    model = job.out / f"{slug(trained['row'])}-seed{job.seed}-{hashlib.sha256(identity(trained)).hexdigest()[:8]}"
     train(job.settings, folder, model, seed=data.FIRST + job.seed, evaluate=watch, progress=False)
-    found = hits(create_model(model), **measure, only=PARTS, split="test")
+    loaded = create_model(model)
+    if row.dimensions:
+        loaded = loaded._replace(model=FirstDimensions(loaded.model, row.dimensions))
+    found = hits(loaded, **measure, only=PARTS, split="test")
     return {
         **job.line,
         "metrics": {name: round(float(values.mean()), 5) for name, values in found.items()},

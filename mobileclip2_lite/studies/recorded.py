@@ -16,7 +16,7 @@ from typing import Any
 from mobileclip2_lite.reports.run import LABELS, mean_and_deviation, percent
 from mobileclip2_lite.studies.intervals import pack, unpack
 from mobileclip2_lite.studies.paper import WAYS
-from mobileclip2_lite.studies.rows import Study
+from mobileclip2_lite.studies.questions import Study
 from mobileclip2_lite.studies.temperature import judge
 from mobileclip2_lite.work import json_lines
 

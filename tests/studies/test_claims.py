@@ -8,7 +8,8 @@ from mobileclip2_lite.studies.claims import CLAIMS, KINDS, Claim, entries, judge
 from mobileclip2_lite.studies.hills import hill, section
 from mobileclip2_lite.studies.intervals import Interval, pack
 from mobileclip2_lite.studies.ledger import ledger, shown_effect
-from mobileclip2_lite.studies.rows import HILLS, PRICE, ROWS, STUDIES
+from mobileclip2_lite.studies.questions import STUDIES
+from mobileclip2_lite.studies.rows import HILLS, PRICE, ROWS
 
 BETTER, WORSE, SAME, NO_BETTER = (
     Claim("c", "ours", "a", "b", says=says) for says in ("better", "worse", "same", "no better")

@@ -11,7 +11,8 @@ import pytest
 from mobileclip2_lite import cli, recipes
 from mobileclip2_lite.shards import samples as shards
 from mobileclip2_lite.studies import data, intervals, record, recorded
-from mobileclip2_lite.studies.rows import CONV, ROWS, SAMPLES, SE, SHORT, STUDIES, WEB, Row, Study
+from mobileclip2_lite.studies.questions import STUDIES, Study
+from mobileclip2_lite.studies.rows import CONV, ROWS, SAMPLES, SE, SHORT, WEB, Row
 from mobileclip2_lite.work.folder import FolderLocked, Work, read_manifest
 
 LITE = recipes.lite()
@@ -103,6 +104,16 @@ def test_a_finished_training_that_was_not_recorded_is_found(toy, tmp_path, monke
 
     monkeypatch.setattr("mobileclip2_lite.training.loop.Run.go", stepped)
     assert record.one(job) == first
+    short = ROWS["plain"]._replace(of="plain", dimensions=4)
+    monkeypatch.setitem(ROWS, "short", short)
+    monkeypatch.setitem(STUDIES, "toy", Study("Cut?", {"plain": "plain", "short": "short"}, "plain", seeds=1))
+    (cut,) = record.plan(["toy"], recipes.tiny(), tmp_path / "out", tmp_path / "lines", rows=["short"])
+    line = record.one(cut)  # whose model is the other row's
+    assert line["seconds"] == first["seconds"]
+    assert line["hits"] != first["hits"]
+    monkeypatch.setitem(ROWS, "short", short._replace(dimensions=1_000))
+    with pytest.raises(ValueError, match=r"1000 dimensions of embeddings that have \d+"):
+        record.one(cut)
 
 
 def test_a_failed_training_does_not_stop_the_others(toy, tmp_path, capsys, monkeypatch):
@@ -124,7 +135,10 @@ def test_every_row_is_a_training_and_none_is_another():
     seen = {}
     for name, row in ROWS.items():
         settings = record.train_settings(name, recipes.study())
-        assert seen.setdefault((settings, row.data), name) == name
+        if row.of:
+            assert (settings, row.data) == (record.train_settings(row.of, recipes.study()), ROWS[row.of].data)
+        else:
+            assert seen.setdefault((settings, row.data), name) == name
     assert record.train_settings("control, full", LITE).samples == LITE.control.samples
     assert recipes.study().control.samples == 2 * SAMPLES, "the full control is the one of twice a row's samples"
     assert record.train_settings("views 1", LITE).max_views == 1

@@ -6,6 +6,7 @@ import pytest
 
 from mobileclip2_lite.studies import figures as figures_training
 from mobileclip2_lite.studies import recorded
+from mobileclip2_lite.studies.questions import STUDIES
 from mobileclip2_lite.studies.recorded import (
     MEASURES,
     MISSING,
@@ -15,7 +16,6 @@ from mobileclip2_lite.studies.recorded import (
     temperature_table,
     values,
 )
-from mobileclip2_lite.studies.rows import STUDIES
 
 
 def line(row: str, seed: int, zero_shot: list[float], samples: int = 300, **changes) -> dict:
