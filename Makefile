@@ -91,7 +91,8 @@ bench: $(STAMP) ## run the programs in benchmarks/ and print their tables
 	@for file in $(filter-out %/harness.py %/inputs.py,$(wildcard benchmarks/*.py)); do echo "$$file" && $(PY) "$$file" $(ARGS) || exit 1; done
 
 # A set-up that was killed leaves its mark behind, and the next one starts from an empty folder: a package that is half
-# on disk can look complete to pip.
+# on disk can look complete to pip. pip compiles one file after another, which takes longer than to download and unpack
+# them all; what cannot be compiled are templates in the syntax of other versions (.venv/compiled.log).
 $(STAMP): pyproject.toml constraints.txt $(STALE)
 	@test -n "$(PYTHON)" || { echo "no Python found: install Python 3.11, or say make PYTHON=/path/to/python"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
@@ -100,8 +101,11 @@ $(STAMP): pyproject.toml constraints.txt $(STALE)
 	@if [ -e $(VENV)/.unfinished ] || ! $(PY) -c 'import pip' 2>/dev/null; then rm -rf $(VENV); fi
 	@mkdir -p $(VENV) && touch $(VENV)/.unfinished
 	@$(PY) -c 'import pip' 2>/dev/null || { echo "making $(VENV)" && $(PYTHON) -m venv $(VENV); }
-	$(PY) -m pip install $(if $(CI),--quiet) -c constraints.txt hatchling editables
-	$(PY) -m pip install $(if $(CI),--quiet) -c constraints.txt --no-build-isolation -e '.[$(EXTRAS)]'
+	$(PY) -m pip install $(if $(CI),--quiet) --no-compile -c constraints.txt hatchling editables
+	$(PY) -m pip install $(if $(CI),--quiet) --no-compile -c constraints.txt --no-build-isolation -e '.[$(EXTRAS)]'
+	@echo "compiling the packages on all cores"
+	@$(PY) -m compileall -q -j 0 -x '[/\\]tests?[/\\]' "$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+	  > $(VENV)/compiled.log 2>&1 || true
 	@printf '%s' "$(WANTED)" > $(STAMP)
 	@rm -f $(VENV)/.unfinished
 
