@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from mobileclip2_lite.notebook.output import say, table
 
 if TYPE_CHECKING:
-    from mobileclip2_lite.studies.claims import Entry
     from mobileclip2_lite.studies.recorded import Ladder
+    from mobileclip2_lite.studies.verdicts import Entry
 
 MEASURES = ("zero_shot", "retrieval_i2t_r1", "retrieval_t2i_r1")
 """What a study's table shows in a notebook."""
@@ -42,7 +42,7 @@ def verdicts(*words: str, results: str | os.PathLike | None = None) -> dict[str,
     Raises:
         ValueError: no claim holds any of the words.
     """
-    from mobileclip2_lite.studies import claims, recorded  # these import torch, which waits for `setup`
+    from mobileclip2_lite.studies import claims, recorded, verdicts  # these import torch, which waits for `setup`
     from mobileclip2_lite.studies.ledger import shown_effect
 
     wanted = [
@@ -50,7 +50,7 @@ def verdicts(*words: str, results: str | os.PathLike | None = None) -> dict[str,
     ]
     if not wanted:
         raise ValueError(f"no claim of the ledger holds {' or '.join(words)}: see docs/claims.md")
-    found = claims.entries(recorded.all_lines(recorded.results_folder(results)), wanted)
+    found = verdicts.entries(recorded.all_lines(recorded.results_folder(results)), wanted)
     rows = []
     for claim, effect, verdict, *_ in found:
         measure, seeds = claims.MEASURES[claim.measure], effect.seeds if effect else ""
@@ -144,7 +144,7 @@ def _standings(ladder: Ladder, rows: Mapping[str, str], measure: str) -> list[St
 def _highest(measure: str, standings: Sequence[Standing]) -> str:
     """Which row is highest in one measure, and whether it stands out."""
     from mobileclip2_lite.reports.run import percent
-    from mobileclip2_lite.studies.claims import LEAST_SEEDS
+    from mobileclip2_lite.studies.verdicts import LEAST_SEEDS
 
     first, second = standings[:2]
     lead = first.mean - second.mean

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from mobileclip2_lite.studies import hills, intervals, recorded
-from mobileclip2_lite.studies.claims import CLAIMS, MEASURES, Claim, Entry, entries
+from mobileclip2_lite.studies.claims import CLAIMS, MEASURES, Claim
 from mobileclip2_lite.studies.effects import GROUPS, hits_by_seed, law_of, rate
 from mobileclip2_lite.studies.questions import STUDIES
 from mobileclip2_lite.studies.rows import PRICE, ROWS, SWEEP
+from mobileclip2_lite.studies.verdicts import Entry, entries
 from mobileclip2_lite.work.files import write_atomic
 from mobileclip2_lite.work.tables import markdown_table
 

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from mobileclip2_lite.studies import claims, intervals, recorded
-from mobileclip2_lite.studies.claims import CLAIMS, KINDS, Claim, entries, judge, margin_of
+from mobileclip2_lite.studies.claims import CLAIMS, Claim
 from mobileclip2_lite.studies.hills import hill, section
 from mobileclip2_lite.studies.intervals import Interval, pack
 from mobileclip2_lite.studies.ledger import ledger, shown_effect
 from mobileclip2_lite.studies.questions import STUDIES
 from mobileclip2_lite.studies.rows import HILLS, PRICE, ROWS
+from mobileclip2_lite.studies.verdicts import KINDS, MARGIN, entries, judge, margin_of
 
 BETTER, WORSE, SAME, NO_BETTER = (
     Claim("c", "ours", "a", "b", says=says) for says in ("better", "worse", "same", "no better")
@@ -95,7 +96,7 @@ def test_the_ledger_follows_its_lines():
 def test_a_margin_is_no_larger_than_a_fifth_of_the_level():
     low, high = ([{"metrics": {"zero_shot": level}}] for level in (0.02, 0.5))
     assert margin_of(low, "zero_shot") == pytest.approx(0.004)
-    assert margin_of(high, "zero_shot") == claims.MARGIN
+    assert margin_of(high, "zero_shot") == MARGIN
     assert judge(SAME, Interval(0, -0.01, 0.01, 3), margin_of(low, "zero_shot")) == "cannot tell"
 
 
