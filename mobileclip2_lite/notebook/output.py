@@ -28,8 +28,8 @@ def say(text: str, plain: str | None = None) -> None:
 
 
 def table(header: Sequence[Any], rows: Sequence[Sequence[Any]]) -> None:
-    """Show rows under a header as a table; numbers with three significant digits."""
-    from mobileclip2_lite.reports.page import Table, to_markdown
+    """Show rows under a header as a table; numbers with three significant digits, on the right; words on the left."""
+    from mobileclip2_lite.work.tables import columns_of_text, markdown_table
 
     cells = [[f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
-    say(to_markdown("", [Table([str(name) for name in header], cells)]).partition("\n\n")[2])
+    say(markdown_table([str(name) for name in header], cells, columns_of_text(rows)))

@@ -70,8 +70,13 @@ def test_record_is_read_back_and_the_last_value_wins(executed):
 
 
 def test_table_outside_of_a_notebook(capsys):
-    notebook.table(["who", "right"], [["control", 0.12345], ["student", 3]])
-    assert capsys.readouterr().out == "| who | right |\n|---|---:|\n| control | 0.123 |\n| student | 3 |\n\n"
+    notebook.table(["who", "right", "says"], [["control", 0.12345, "an onion"], ["student", 3, "–"]])
+    assert capsys.readouterr().out.splitlines() == [
+        "| who | right | says |",
+        "|---|---:|---|",
+        "| control | 0.123 | an onion |",
+        "| student | 3 | – |",
+    ]
 
 
 def test_recorded_refuses_what_is_no_notebook(tmp_path):

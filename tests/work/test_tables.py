@@ -8,7 +8,7 @@ import pytest
 
 from mobileclip2_lite.work.json_lines import append_lines, read_lines, to_lines
 from mobileclip2_lite.work.stopwatch import Stopwatch, call_seconds
-from mobileclip2_lite.work.tables import markdown_table
+from mobileclip2_lite.work.tables import columns_of_text, markdown_table
 
 
 def test_a_table_aligns_numbers_and_keeps_cells_together():
@@ -16,6 +16,19 @@ def test_a_table_aligns_numbers_and_keeps_cells_together():
     assert table == "| | what | right |\n|---|---|---:|\n| a\\|b | two lines | 0.5 |\n| c | | 1 |"
     with pytest.raises(ValueError, match=r"a row of 1 cells in a table of 2 columns: \['alone'\]"):
         markdown_table(("one", "two"), [("alone",)])
+
+
+def test_columns_of_words_are_found_by_their_cells():
+    rows = [
+        ("web", 12, "+5.2 (+3.6 to +6.8)", "78.5 ± 0.3", (5, 192), 1.5, None, True, "**90 %**", "–"),
+        ("short", 3.5, "", "-", (2, 192), 2, 7, False, "12,345", "**agrees**"),
+    ]
+    words = columns_of_text(rows)
+    assert words == [0, 2, 4, 7, 9]
+    assert markdown_table("abcdefghij", rows, words).splitlines()[1] == (
+        "|---|---:|---|---:|---|---:|---:|---|---:|---|"
+    )
+    assert columns_of_text([]) == []
 
 
 def test_lines_come_back_and_are_the_same_bytes_everywhere(tmp_path):
