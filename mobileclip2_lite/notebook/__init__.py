@@ -21,6 +21,7 @@ from mobileclip2_lite.notebook.dials import dial, search_box
 from mobileclip2_lite.notebook.naming import naming_box
 from mobileclip2_lite.notebook.output import shell, show_bundle, table
 from mobileclip2_lite.notebook.readings import study, tally, temperatures, verdicts
+from mobileclip2_lite.notebook.targets import targets_box
 from mobileclip2_lite.reports.figures import CYCLE, STYLE, bars, curves, figure, heatmap, images, mark, png
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "study",
     "table",
     "tally",
+    "targets_box",
     "temperatures",
     "verdicts",
     "versions",
