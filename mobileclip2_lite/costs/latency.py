@@ -85,8 +85,8 @@ def measure(
     with torch_threads(threads), torch.no_grad():
         flops, peak = count_flops(folded, inputs), (peak_memory(folded, inputs) if memory else 0)
         run = _backend(folded, inputs, backend, threads)
-        times = list(call_seconds(run, passes, seconds, warmup, waiting(inputs.device)))
-    return _row(folded, inputs, times, model, kind, backend, threads, flops, peak)
+        found = list(call_seconds(run, passes, seconds, warmup, waiting(inputs.device)))
+    return _row(folded, inputs, found, model, kind, backend, threads, flops, peak)
 
 
 @torch.no_grad()
@@ -126,7 +126,7 @@ def compare(
 def _row(
     tower: nn.Module,
     inputs: torch.Tensor,
-    times: Sequence[float],
+    seconds: Sequence[float],
     model: str,
     kind: str,
     backend: str,
@@ -134,6 +134,7 @@ def _row(
     flops: int,
     peak: int,
 ) -> Row:
+    times = [1_000 * one for one in seconds]
     quartiles = statistics.quantiles(times, n=4) if len(times) > 1 else [times[0]] * 3
     return Row(
         model=model,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import time
 
 import pytest
 import torch
@@ -80,6 +81,22 @@ def test_a_row_says_what_was_measured():
     assert row.peak_bytes < double.peak_bytes <= 2.1 * row.peak_bytes
     with pytest.raises(ValueError, match="backend"):
         measure(model.visual, torch.rand(1, 3, 64, 64), backend="tpu")
+
+
+class Asleep(nn.Module):
+    """A tower whose time is known."""
+
+    def forward(self, x):
+        time.sleep(0.02)
+        return x.mean(dim=(2, 3))
+
+
+def test_milliseconds_are_milliseconds():
+    inputs = torch.rand(1, 3, 4, 4)
+    alone = measure(Asleep(), inputs, memory=False, **QUICK)
+    (in_turn,) = compare([("asleep", "image", lambda: (Asleep(), inputs))], rounds=2)
+    for row in (alone, in_turn):
+        assert 19 < row.low <= row.milliseconds <= row.high < 19_000
 
 
 def test_all_combinations_of_a_model():
