@@ -31,7 +31,13 @@ REFERENCE = "///"
 STYLE = {
     "figure.dpi": DPI,
     "savefig.dpi": DPI,
-    "figure.facecolor": "white",
+    "figure.facecolor": "white",  # ground and ink are named: a reader's dark style must not turn half of them around
+    "axes.facecolor": "white",
+    "text.color": "black",
+    "axes.edgecolor": "black",
+    "axes.labelcolor": "black",
+    "xtick.color": "black",
+    "ytick.color": "black",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -48,11 +54,14 @@ STYLE = {
 
 
 def png(figure: Figure) -> bytes:
-    """A figure as PNG at 100 dpi, in a palette of 128 colours: a quarter of the bytes in a notebook or page."""
+    """A figure as PNG at 100 dpi, in a palette of 128 colours: a quarter of the bytes in a notebook or page.
+
+    Nothing is transparent, so that black text stays on its own ground where the page around it is dark.
+    """
     from PIL import Image
 
     full, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(full, format="png", dpi=DPI, bbox_inches="tight")
+    figure.savefig(full, format="png", dpi=DPI, bbox_inches="tight", facecolor=figure.get_facecolor())
     picture = Image.open(full).convert("RGB").quantize(128, dither=Image.Dither.NONE)
     picture.save(small, "PNG", optimize=True, dpi=(DPI, DPI))
     return small.getvalue()

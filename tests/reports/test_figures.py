@@ -24,6 +24,24 @@ def test_png_has_100_dpi():
     assert 200 < image.width < 400
 
 
+def test_figures_keep_their_ground_and_ink_in_a_dark_style():
+    import matplotlib
+
+    dark = {"figure.facecolor": "black", "axes.facecolor": "black", "savefig.facecolor": "black", "text.color": "white"}
+    dark |= dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), "white")
+    with matplotlib.rc_context(dark):
+        made, axes = figures.figure(3, 2)
+        axes.set(title="a title", xlabel="a label")
+        axes.plot([0, 1])
+        image = open_png(figures.png(made))
+    assert axes.title.get_color() == axes.xaxis.label.get_color() == "black"
+    assert "transparency" not in image.info
+    pixels = np.asarray(image.convert("RGB"))
+    assert all((pixels[row, column] > 250).all() for row in (0, -1) for column in (0, -1))
+    assert (pixels > 250).all(axis=2).mean() > 0.8, "the ground is white, within the axes, too"
+    assert (pixels < 60).all(axis=2).any(), "the ink is dark"
+
+
 def test_images_take_arrays_tensors_and_pil():
     red = np.zeros((8, 8, 3), np.uint8) + np.array([255, 0, 0], np.uint8)
     made = figures.images([red, torch.from_numpy(red).permute(2, 0, 1), Image.fromarray(red), red], columns=3)
