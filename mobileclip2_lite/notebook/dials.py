@@ -96,8 +96,8 @@ def dial(
     show_widget(ipywidgets.VBox([slider, view]), f"a slider for {label}")
 
 
-def search_box(index: Index, text: str = "", top: int = 8, side: int = 110) -> Any:
-    """A text box with the found images below it, for notebooks (needs ipywidgets).
+def search_box(index: Index, text: str = "", top: int = 8, side: int = 110) -> None:
+    """Show a text box with the found images below it, in a live notebook.
 
     Args:
         index: what is searched.
@@ -105,6 +105,15 @@ def search_box(index: Index, text: str = "", top: int = 8, side: int = 110) -> A
         top: images shown.
         side: of a thumbnail, in pixels.
     """
+    if not in_notebook():
+        return
+    try:
+        show_widget(_search_widget(index, text, top, side), "a line to type what to look for into")
+    except ImportError:  # no ipywidgets: what is found stands in the figures beside it
+        return
+
+
+def _search_widget(index: Index, text: str, top: int, side: int) -> Any:
     import io
 
     import ipywidgets

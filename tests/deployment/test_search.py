@@ -289,9 +289,9 @@ def test_empty_and_missing_folders(tmp_path):
 
 def test_widget_shows_what_the_text_finds(folder):
     pytest.importorskip("ipywidgets")
-    from mobileclip2_lite.notebook import search_box
+    from mobileclip2_lite.notebook import dials
 
-    view = search_box(build_index(folder, Towers().model), "green", top=2)
+    view = dials._search_widget(build_index(folder, Towers().model), "green", top=2, side=110)
     box, shown = view.children
     assert ["green" in cell.children[1].value for cell in shown.children] == [True, True]
     box.value = "blue"
