@@ -28,6 +28,10 @@ CELLS = (
     "import numpy as np\n\nfrom mobileclip2_lite.notebook import naming\n\n"
     "naming.probabilities = lambda loaded, image, names, templates: [1 / (place + 2) for place in range(len(names))]\n"
     "notebook.naming_box(None, [np.full((8, 8, 3), grey, np.uint8) for grey in (80, 180)], 'dog, cat', ['{}'])",
+    "from types import SimpleNamespace\n\nfrom mobileclip2_lite.notebook import targets\n\n"
+    "targets.cosines_of = lambda ensemble, images: lambda texts: {'T': np.eye(len(images), len(texts))}\n"
+    "grey = [np.full((8, 8, 3), grey, np.uint8) for grey in (80, 180)]\n"
+    "notebook.targets_box(SimpleNamespace(logit_scales={'T': 2.0}), grey, ['a dog', 'a cat'])",
     "notebook.claim('two and two are {four}', 2 + 2 == 4, four=2 + 2)",
 )
 
@@ -100,7 +104,8 @@ def tab(lab):
             browser = playwright.chromium.launch(executable_path=program, args=list(QUIET))
         except sync_api.Error as error:  # a half installed one, or no sandbox and no way around it
             pytest.skip(f"{program} does not start here: {str(error).splitlines()[0]}")
-        opened = browser.new_page(viewport={"width": 1200, "height": 1100})
+        # high enough for all cells: JupyterLab draws those that are in sight
+        opened = browser.new_page(viewport={"width": 1200, "height": 2600})
         opened.set_default_timeout(WAIT)
         opened.goto(f"{lab}/lab/tree/dial.ipynb?token=course")
         yield opened
@@ -151,3 +156,19 @@ def test_a_dial_is_turned_and_names_are_typed_and_the_images_change(tab, tmp_pat
     tab.get_by_text("Type two names or more").wait_for()
     assert pixels(named) == with_cow, "the last answer stays"
     tab.screenshot(path=str(tmp_path / "one-name.png"))
+
+    blend, lines = views.nth(2), tab.locator(".widget-textarea textarea")
+    blend.scroll_into_view_if_needed()
+    before = pixels(blend)
+    scale = tab.locator(".noUi-handle").last
+    scale.focus()
+    scale.press("ArrowRight")
+    louder = changed(blend, before)
+    lines.fill("a dog")
+    lines.press("Tab")
+    tab.get_by_text("Write two texts or more").wait_for()
+    assert pixels(blend) == louder, "the last answer stays"
+    lines.fill("a dog\na cow\na cat")
+    lines.press("Tab")
+    changed(blend, louder)
+    tab.screenshot(path=str(tmp_path / "three-texts.png"))
