@@ -15,6 +15,8 @@ from mobileclip2_lite import notebook
 
 ROOT = Path(__file__).resolve().parents[2]
 SOLUTIONS = sorted(ROOT.glob("notebooks/solutions/*.ipynb"))
+NO_SOLUTION = re.compile(r"\(No solution is given: \S.{20,}\)")
+"""What an exercise says that only its reader can answer."""
 solutions = pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
 
 
@@ -30,17 +32,21 @@ def statements(path: Path) -> dict[str, str]:
     return dict(re.findall(r"^(\d)\. (\*\(.*)$", text, re.MULTILINE))
 
 
-def test_every_notebook_with_exercises_has_solutions():
-    asking = {path.name for path in ROOT.glob("notebooks/*.ipynb") if cells(path, "code", "exercise")}
-    assert asking <= {path.name for path in SOLUTIONS}
+def test_every_exercise_has_a_solution_or_the_notebook_says_why_not():
+    asking = [path for path in ROOT.glob("notebooks/*.ipynb") if cells(path, "code", "exercise")]
+    assert asking
+    for path in asking:
+        solved = path.parent / "solutions" / path.name
+        assert solved in SOLUTIONS, f"{path.name} has exercises and no solutions"
+        open_ones = {number: text for number, text in statements(path).items() if number not in statements(solved)}
+        for number, text in open_ones.items():
+            assert NO_SOLUTION.search(text), f"{path.name}, exercise {number}: solve it, or say there why not"
 
 
 @solutions
 def test_solutions_are_headed_by_the_exercises_and_assert_their_answers(path):
     solved = cells(path, "code", "solution")
-    assert len(solved) >= 2, "at least the first two exercises"
     numbers = [int(re.search(r"^\(?answer_(\d)\b.* = ", code, re.MULTILINE)[1]) for code in solved]
-    assert numbers[:2] == [1, 2]
     assert [str(number) for number in numbers] == list(statements(path))
     for code in solved:
         assert any(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(code))), f"asserts nothing: {code}"
