@@ -11,6 +11,7 @@ import os
 import posixpath
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from mobileclip2_lite.notebook.copies import read_notebook, source
 from mobileclip2_lite.work.files import write_atomic
 from mobileclip2_lite.work.tables import markdown_table
 
+CONTENTS = "index.md"
+"""The contents page's place, as if it had a source."""
 LINK = re.compile(r'<a\b([^>]*?)\bhref="([^"]+)"([^>]*)>(.*?)</a>', re.DOTALL)
 
 
@@ -38,13 +41,14 @@ def make_book(repository: str | os.PathLike, out: str | os.PathLike) -> Path:
         raise ValueError(f"no notebooks in {root / 'notebooks'}: give the folder of the repository")
     sources = [*chapters, *sorted(root.glob("notebooks/solutions/*.ipynb")), *sorted(root.glob("docs/*.md"))]
     pages = {path.relative_to(root).as_posix(): path for path in sources}
-    exporter = _exporter()
+    exporter, known = _exporter(), {CONTENTS, *pages}
     for name, path in pages.items():
         notebook = read_notebook(path) if path.suffix == ".ipynb" else _one_cell(path.read_text("utf-8"))
-        _write(out / page(name), _linked(_page(exporter, notebook, title(notebook)), name, set(pages)))
+        text = _page(exporter, _with_way(notebook, name, list(pages)), title(notebook))
+        _write(out / page(name), _linked(text, name, known))
     contents = _one_cell(_contents(pages))
-    _write(out / "index.html", _linked(_page(exporter, contents, "The course"), "index.md", set(pages)))
-    return out / "index.html"
+    _write(out / page(CONTENTS), _linked(_page(exporter, contents, "The course"), CONTENTS, known))
+    return out / page(CONTENTS)
 
 
 def page(name: str) -> str:
@@ -86,6 +90,22 @@ def _one_cell(markdown: str) -> dict[str, Any]:
     """A notebook of one Markdown cell, so that documents look as notebooks do."""
     cell = {"cell_type": "markdown", "metadata": {}, "source": markdown, "id": "text"}
     return {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+
+
+def _with_way(notebook: dict[str, Any], name: str, names: Sequence[str]) -> dict[str, Any]:
+    """A page's notebook below a line of links: to the contents, and to the pages before and after in its folder."""
+    here = posixpath.dirname(name)
+    beside = [other for other in names if posixpath.dirname(other) == here]
+    place = beside.index(name)
+    links = [f"[Contents]({posixpath.relpath(CONTENTS, here)})"]
+    links += [f"[← {_label(other)}]({posixpath.basename(other)})" for other in beside[max(0, place - 1) : place]]
+    links += [f"[{_label(other)} →]({posixpath.basename(other)})" for other in beside[place + 1 : place + 2]]
+    (way,) = _one_cell(" · ".join(links))["cells"]
+    return {**notebook, "cells": [{**way, "id": "way"}, *notebook["cells"]]}
+
+
+def _label(name: str) -> str:
+    return posixpath.splitext(posixpath.basename(name))[0]
 
 
 def _contents(pages: dict[str, Path]) -> str:

@@ -101,6 +101,10 @@ def test_the_book_has_a_page_a_notebook_and_no_broken_link(tmp_path):
     assert "the code" in first
     assert "pipeline.py" not in first, "what is no page is no link"
     assert "told" in first, "outputs as they were run"
+    assert 'href="../index.html">Contents</a>' in first
+    assert 'href="10_second.html">10_second →</a>' in first
+    second = (tmp_path / "book" / "notebooks" / "10_second.html").read_text("utf-8")
+    assert 'href="00_start_here.html">← 00_start_here</a>' in second
     index = contents.read_text("utf-8")
     assert "what is a | bar?" in index
     assert index.index("First") < index.index("Second")
