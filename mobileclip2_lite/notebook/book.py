@@ -7,6 +7,7 @@ documents become links between pages; a link to a file that is no page keeps its
 from __future__ import annotations
 
 import html
+import json
 import os
 import posixpath
 import re
@@ -82,7 +83,8 @@ def _exporter() -> Any:
 def _page(exporter: Any, notebook: dict[str, Any], name: str) -> str:
     import nbformat
 
-    text, _ = exporter.from_notebook_node(nbformat.from_dict(notebook), resources={"metadata": {"name": name}})
+    whole = nbformat.reads(json.dumps(notebook), as_version=4)  # which joins texts that Jupyter stores line by line
+    text, _ = exporter.from_notebook_node(whole, resources={"metadata": {"name": name}})
     return text
 
 

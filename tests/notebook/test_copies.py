@@ -12,11 +12,13 @@ from mobileclip2_lite.notebook.copies import copy_without_prose, read_notebook, 
 
 
 def write(path, *cells: tuple[str, str]) -> None:
+    """A notebook file, every other text stored line by line as Jupyter does, the others whole."""
     made = []
     for number, (kind, text) in enumerate(cells):
-        cell = {"cell_type": kind, "id": f"c{number}", "metadata": {"tags": ["kept"]}, "source": text}
+        stored = text if number % 2 else text.splitlines(keepends=True)
+        cell = {"cell_type": kind, "id": f"c{number}", "metadata": {"tags": ["kept"]}, "source": stored}
         if kind == "code":
-            output = {"output_type": "stream", "name": "stdout", "text": "told\n"}
+            output = {"output_type": "stream", "name": "stdout", "text": ["told\n"]}
             cell |= {"outputs": [output], "execution_count": number}
         made.append(cell)
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
