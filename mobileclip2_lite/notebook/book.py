@@ -69,7 +69,8 @@ def question(notebook: dict[str, Any]) -> str:
     """The question that a notebook asks at its top, or nothing."""
     first = next((source(cell) for cell in notebook["cells"] if cell["cell_type"] == "markdown"), "")
     found = re.search(r"\*\*The question: (.+?)\*\*", first, re.DOTALL)
-    return found[1].strip() if found else ""
+    asked = found[1].strip() if found else ""
+    return asked[:1].upper() + asked[1:]
 
 
 def _exporter() -> Any:
@@ -119,6 +120,7 @@ def _contents(pages: dict[str, Path]) -> str:
         exercises = f"[solutions]({solved})" if solved in pages else ""
         rows.append((f"[{title(notebook)}]({name})", question(notebook), exercises))
     lines = ["# The course", "", markdown_table(("notebook", "question", "exercises"), rows, text_columns=3)]
+    lines += ["", "Formulas are drawn by MathJax, which a browser loads from the web; offline they stand as TeX."]
     documents = [name for name in pages if name.startswith("docs/")]
     if documents:
         lines += ["", "## Documents", ""]

@@ -108,7 +108,7 @@ def test_the_book_has_a_page_a_notebook_and_no_broken_link(tmp_path):
     second = (tmp_path / "book" / "notebooks" / "10_second.html").read_text("utf-8")
     assert 'href="00_start_here.html">← 00_start_here</a>' in second
     index = contents.read_text("utf-8")
-    assert "what is a | bar?" in index
+    assert "What is a | bar?" in index
     assert index.index("First") < index.index("Second")
 
 
