@@ -33,6 +33,9 @@ from mobileclip2_lite.training.teachers import teacher_cards
 from mobileclip2_lite.work.folder import read_manifest
 from mobileclip2_lite.work.place import StorePath, place_of
 
+ACTIVATIONS = "Activations are those of fp32; bf16 takes about half of them."
+IN_PARTS = " Gradients are counted whole; of layers that are not in use a process keeps its part only."
+
 
 def rehearse(settings: Train, data: str | Path | StorePath, processes: int = 1) -> list[Block]:
     """Everything that a training would find out in its first hour, and its size, to be printed.
@@ -60,8 +63,8 @@ def rehearse(settings: Train, data: str | Path | StorePath, processes: int = 1) 
         Text("Nothing was trained: tensors had shapes and no numbers. The first and the last shard were read."),
         _training_table(loaded, settings, shards, processes),
         Table(["memory of a process", "bytes"], [[what, size_words(size)] for what, size in sizes.items()]),
-        Text("Activations are those of fp32; bf16 takes about half of them."),
-        _disk_table(data, settings, shards, sizes["weights"]),
+        Text(ACTIVATIONS + (IN_PARTS if settings.parallel == "fsdp" else "")),
+        _disk_table(data, settings, shards, weight_bytes(loaded)),
     ]
 
 
@@ -124,21 +127,27 @@ def _groups(settings: Train) -> int:
 
 def _memory(loaded: LoadedModel, settings: Train, cards: Mapping[str, TeacherCard], processes: int) -> dict[str, int]:
     model, share = loaded.model, _share(settings, processes)
-    weights = sum(value.nbytes for value in (*model.parameters(), *model.buffers()))
+    weights = weight_bytes(loaded)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     moments = sum(p.nbytes * (1 if settings.optimizer == "nmuon" and p.ndim > 1 else 2) for p in trained)
+    parts = processes if settings.parallel == "fsdp" else 1
     at_once = min(share, settings.forward_chunk or share)
     rows, columns = min(share, settings.loss_chunk or share), share * processes
     matrices = 2 * (1 + len(cards)) * _groups(settings) * rows * columns * 4  # both directions, student and teachers
     sizes = {
-        "weights": weights,
-        f"{settings.optimizer}'s moments": moments,
+        "weights": weights // parts,
+        f"{settings.optimizer}'s moments": moments // parts,
         f"activations and gradients, {at_once:,} images at a time": _pass_bytes(loaded, at_once, _groups(settings)),
         f"similarities, {rows:,} x {columns:,}": matrices,
     }
     if settings.ema:
         sizes["moving average"] = weights
     return {**sizes, "all": sum(sizes.values())}
+
+
+def weight_bytes(loaded: LoadedModel) -> int:
+    """Bytes of all weights and buffers."""
+    return sum(value.nbytes for value in (*loaded.model.parameters(), *loaded.model.buffers()))
 
 
 def _pass_bytes(loaded: LoadedModel, images: int, groups: int) -> int:

@@ -236,6 +236,11 @@ class Train:
     """Rows of the similarity matrices at a time; 0 for all. Same loss, less memory."""
     recompute: bool = False
     """Gradient checkpointing: the towers' activations are computed again in the backward pass instead of kept."""
+    parallel: str = "ddp"
+    """Of several processes, `ddp`: each holds the whole model; or `fsdp`: each a part of every layer, for towers that
+    do not fit (FSDP2). The same training."""
+    sync_batch_norm: bool = False
+    """Batch norms see the samples of all processes, not only their own (open_clip's default: their own)."""
     compile: bool = False
     """`torch.compile` both towers: slow start, faster steps on a GPU."""
     trim_text: bool = True

@@ -134,7 +134,7 @@ def _generation(recipe: recipes.Recipe) -> str:
 
 def told(settings: recipes.Train) -> dict[str, Any]:
     """The settings that differ from a training's defaults and count for its result."""
-    from mobileclip2_lite.training.loop import NO_RESULT
+    from mobileclip2_lite.training.identity import NO_RESULT
 
     new, plain = to_json(settings), to_json(recipes.Train())
     return {name: value for name, value in new.items() if value != plain[name] and name not in NO_RESULT}

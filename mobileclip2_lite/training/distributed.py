@@ -4,13 +4,14 @@ Paper: the batch of 8,192 to 65,536 is contrasted as a whole over all GPUs (Mobi
 environment that `torchrun` or `accelerate launch` sets; writes nothing. Every process computes the rows of the loss
 that are its own samples' ("local loss") against the columns of all, so that no matrix is made twice. Differs from the
 usual DistributedDataParallel: gradients are summed once a step, beside its one backward pass (`overlap`), or after the
-last of several, which makes accumulation and gradient caching exact. Gives up: batch normalisation sees one process's
-samples only, as in open_clip. Taught by notebooks/40_reinforced_training.ipynb.
+last of several, which makes accumulation and gradient caching exact. Where batch norms shall see all processes' samples
+and where the model is too large for each: `synchronised`, `sharding`. Taught by notebooks/40_reinforced_training.ipynb.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import warnings
 from collections import Counter
@@ -22,6 +23,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from mobileclip2_lite.training.losses import Rows
+
+_JOINED = itertools.count()
+"""Number of the next group that this process joins; all processes join the same ones."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,10 @@ class Processes:
         found = [torch.zeros(1, dtype=torch.long) for _ in range(self.size)]
         dist.all_gather(found, torch.tensor([rows]), group=self.beside)  # between CPUs: a GPU would have to wait
         return [int(count) for count in found]
+
+    def most(self, here: int) -> int:
+        """The largest of all processes' numbers; every process must ask."""
+        return max(self.counts(here))
 
     def any(self, here: bool) -> bool:
         """Whether it is so in any process; every process must ask."""
@@ -94,6 +102,12 @@ class Processes:
         value = value.detach().clone()
         dist.all_reduce(value)
         return value
+
+    def sums(self, values: Mapping[str, Tensor]) -> dict[str, float]:
+        """The sum over processes of each number, by name; a GPU is waited for."""
+        names = sorted(values)
+        found = self.sum(torch.stack([values[name].float() for name in names])).tolist()
+        return dict(zip(names, found, strict=True))
 
     def total(self, counter: Mapping[str, int]) -> Counter:
         """The sum of all processes' counts, by key; every process must ask."""
@@ -172,13 +186,25 @@ def connect(device: str | torch.device | None = None) -> Iterator[Processes]:
         yield Processes(device=device)
         return
     if not joined:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        _join("nccl" if device.type == "cuda" else "gloo")
     try:
         beside = dist.new_group(backend="gloo") if device.type == "cuda" else None
         yield Processes(dist.get_rank(), dist.get_world_size(), device, beside)
     finally:
         if not joined:
             dist.destroy_process_group()
+
+
+def _join(backend: str) -> None:
+    """Join the process group that the launcher's environment describes, by a name that no earlier training had.
+
+    The launcher's store outlives a group: under one name, a second training could be told where the first one listened.
+    """
+    from torch.distributed.rendezvous import rendezvous
+
+    store, rank, size = next(rendezvous("env://"))
+    store = dist.PrefixStore(f"training {next(_JOINED)}", store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size)
 
 
 def notice_lost_processes() -> bool:

@@ -13,6 +13,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -20,9 +21,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mobileclip2_lite.models.trimming import text_lengths
+from mobileclip2_lite.recipes import Train
 from mobileclip2_lite.shards.batch import Batch
 from mobileclip2_lite.shards.dataset import ReinforcedDataset, start_method
+from mobileclip2_lite.training.distributed import Processes
 from mobileclip2_lite.training.hard_negatives import negatives
+from mobileclip2_lite.work.place import StorePath
 from mobileclip2_lite.work.processes import serve_loader
 
 REAL, CAPTIONS = "text", "captions"
@@ -103,6 +107,45 @@ class Stream:
                 f"{self.datasets[0].folder}: batch {number} of epoch {epoch} differs between image sizes"
             )
         return out
+
+
+def stream_of(
+    settings: Train,
+    data: Path | StorePath,
+    sizes: Sequence[tuple[int, str]],
+    teachers: Sequence[str],
+    seed: int,
+    processes: Processes,
+    span: tuple[int, int],
+) -> Stream:
+    """This process's share of a training's batches.
+
+    Args:
+        sizes: (image size, interpolation) of the student and of further sizes that live teachers want.
+        teachers: whose stored embeddings come with the student's images.
+        processes: who share each batch.
+        span: the first batch, and the one after the last.
+    """
+    datasets = [
+        ReinforcedDataset(
+            data,
+            size,
+            settings.batch_size // (processes.size * settings.accumulate),
+            seed=seed,
+            views=settings.views,
+            teachers=() if number else teachers,
+            captioners=settings.captioners,
+            texts=settings.texts,
+            max_views=settings.max_views,
+            max_captions=settings.max_captions,
+            interpolation=interpolation,
+            rank=processes.rank,
+            world_size=processes.size,
+            on_mismatch="warn",
+        )
+        for number, (size, interpolation) in enumerate(sizes)
+    ]
+    return Stream(datasets, *span)
 
 
 def stacked(groups: list[Tensor]) -> Tensor:

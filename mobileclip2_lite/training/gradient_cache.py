@@ -11,6 +11,7 @@ samples. Taught by notebooks/40_reinforced_training.ipynb.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -26,6 +27,7 @@ def backward(
     chunk: int = 0,
     module: nn.Module | None = None,
     recompute: bool = False,
+    most: Callable[[int], int] | None = None,
 ) -> list[Tensor]:
     """Leave d loss(features...) / d parameters in `.grad`, as `loss(*features).backward()` would; returns the features.
 
@@ -37,9 +39,14 @@ def backward(
         module: the model, whose batch norms must count each sample once although it passes twice.
         recompute: whether the towers compute activations again in the backward pass (gradient checkpointing), so that
             samples pass once more.
+        most: gives the largest of all processes' numbers, where processes meet within a tower: then all of them run
+            each tower equally often, whatever samples one of them lacks.
     """
     again = module if recompute else None
-    if not chunk or all(len(rows) <= chunk for _, rows in towers):
+    parts = [max(1, math.ceil(len(rows) / chunk)) if chunk else 1 for _, rows in towers]
+    if most and chunk:
+        parts = [most(count) for count in parts]
+    if parts == [1] * len(towers):
         features = [encode(rows) for encode, rows in towers]
         total = loss(*features)
         with statistics_untouched(again):
@@ -47,24 +54,35 @@ def backward(
         return features
     cached, states = [], []
     with torch.no_grad(), statistics_untouched(module):
-        for encode, rows in towers:
+        for (encode, rows), count in zip(towers, parts, strict=True):
             pieces = []
-            for piece in rows.split(chunk):
+            for piece in split(rows, chunk, count):
                 states.append(_random_state(rows.device))
-                pieces.append(encode(piece))
+                pieces.append(_encode(encode, piece, rows))
             cached.append(torch.cat(pieces).requires_grad_())
     loss(*cached).backward()
     after = _random_state(towers[0][1].device)
     turn = iter(states)
-    for (encode, rows), whole in zip(towers, cached, strict=True):
-        for piece, gradient in zip(rows.split(chunk), whole.grad.split(chunk), strict=True):
+    for (encode, rows), whole, count in zip(towers, cached, parts, strict=True):
+        for piece, gradient in zip(split(rows, chunk, count), split(whole.grad, chunk, count), strict=True):
             _set_random_state(next(turn), rows.device)  # the same dropout as in the first pass
-            features = encode(piece)
+            features = _encode(encode, piece, rows)
             with statistics_untouched(again):
                 if features.requires_grad:  # else it comes from a locked tower
                     features.backward(gradient)
     _set_random_state(after, towers[0][1].device)
     return cached
+
+
+def split(rows: Tensor, chunk: int, count: int) -> tuple[Tensor, ...]:
+    """Rows in `count` pieces of `chunk`; in even ones, some perhaps empty, where they are too few for so many."""
+    pieces = rows.split(chunk) if chunk else (rows,)
+    return pieces if len(pieces) == count else rows.tensor_split(count)
+
+
+def _encode(encode: Callable[[Tensor], Tensor], piece: Tensor, rows: Tensor) -> Tensor:
+    """Features of a piece; of an empty one none, but a row makes the pass, because the other processes wait for it."""
+    return encode(piece) if len(piece) else encode(rows[:1])[:0]
 
 
 @contextlib.contextmanager

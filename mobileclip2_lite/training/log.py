@@ -47,6 +47,13 @@ class Meter:
         return seconds, waited, rate
 
 
+def progress_bar(step: int, steps: int, name: str, shown: bool) -> Any:
+    """A bar from `step` to `steps`."""
+    from tqdm.auto import tqdm
+
+    return tqdm(total=steps, initial=step, desc=name, unit="step", disable=not shown)
+
+
 class Log:
     """The first process's record of a training."""
 

@@ -21,42 +21,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mobileclip2_lite.models.embedded import find
 from mobileclip2_lite.models.loaded import LoadedModel
-from mobileclip2_lite.models.resolve import resolve
 from mobileclip2_lite.models.zoo import save_model
 from mobileclip2_lite.recipes import Train
-from mobileclip2_lite.shards.dataset import ReinforcedDataset
 from mobileclip2_lite.training import checkpoints
 from mobileclip2_lite.training.captioner_step import captioner_stepper
-from mobileclip2_lite.training.checks import check, check_division
+from mobileclip2_lite.training.checks import check, check_division, check_found
+from mobileclip2_lite.training.cpu import threads
 from mobileclip2_lite.training.distributed import Processes, connect
 from mobileclip2_lite.training.early_stopping import Stopping
-from mobileclip2_lite.training.feeding import PreparedBatch, Stream, Tokens, feed
-from mobileclip2_lite.training.log import Log, Meter
+from mobileclip2_lite.training.feeding import PreparedBatch, Stream, Tokens, feed, stream_of
+from mobileclip2_lite.training.identity import work_of
+from mobileclip2_lite.training.log import Log, Meter, progress_bar
 from mobileclip2_lite.training.remote import Remote
 from mobileclip2_lite.training.start import training_mode
 from mobileclip2_lite.training.step import Stepper
-from mobileclip2_lite.training.stopping import Stopped, stop_asked
+from mobileclip2_lite.training.stopping import Stopped, diverged, stop_asked
 from mobileclip2_lite.training.teachers import teacher_cards
-from mobileclip2_lite.work.files import sha256_file
 from mobileclip2_lite.work.folder import Work
 from mobileclip2_lite.work.place import StorePath, place_of
-from mobileclip2_lite.work.threads import torch_threads, usable_cores
-
-VERSION = 1
-"""Of what a training writes."""
-NO_RESULT = ("workers", "checkpoint_every", "log_every", "tracker", "threads")
-"""Settings that do not change the trained model."""
-LATER = (
-    "gated", "hard_negatives", "optimizer", "final_learning_rate", "image_size", "text_from", "lock", "nested", "texts",
-    "candidates",
-)  # fmt: skip
-"""Settings that came after trainings had been finished: at their defaults they leave a training's key as it was."""
-
-
-class Diverged(RuntimeError):
-    """The loss is not a number any more."""
+from mobileclip2_lite.work.threads import torch_threads
 
 
 def train(
@@ -97,18 +81,7 @@ def train(
     check(settings)
     if settings.stop_on and evaluate is None:
         raise ValueError(f"stop_on={settings.stop_on!r} needs an evaluation that measures it: pass `evaluate`")
-    plain = Train()
-    identity = {
-        k: v
-        for k, v in dataclasses.asdict(settings).items()
-        if k not in NO_RESULT and not (k in LATER and v == getattr(plain, k))
-    }
-    cards = teacher_cards(data, settings)
-    known = {"logit_scales": {name: card.logit_scale for name, card in cards.items()}}
-    if biases := {name: card.logit_bias for name, card in cards.items() if card.logit_bias is not None}:
-        known["logit_biases"] = biases
-    inputs = {"data": data, **({"start": weights_hash(settings.start)} if settings.start else {})}
-    work = Work(target, "train", VERSION, {"train": identity, "seed": seed, **known}, inputs)
+    work = work_of(settings, data, target, seed)
     if work.done() is not None:
         return target
     remote = Remote(target, work.key) if isinstance(target, StorePath) else None
@@ -117,7 +90,7 @@ def train(
     with contextlib.ExitStack() as stack:
         processes = stack.enter_context(connect(device))
         check_division(settings, processes.size)
-        stack.enter_context(torch_threads(_threads(settings, processes.device)))
+        stack.enter_context(torch_threads(threads(settings, processes.device)))
         if processes.first:
             stack.enter_context(work.lock())
             if processes.size == 1 and work.done() is not None:  # by a process that was a little faster
@@ -162,28 +135,9 @@ class Run:
 
     def stream(self) -> Stream:
         """The batches from here to the end."""
-        settings, live = self.settings, self.stepper.live
-        sizes = [self.stepper.eye, *(live.sizes if live else [])]
-        datasets = [
-            ReinforcedDataset(
-                self.data,
-                size,
-                settings.batch_size // (self.processes.size * settings.accumulate),
-                seed=self.seed,
-                views=settings.views,
-                teachers=() if live or place else tuple(self.teachers),
-                captioners=settings.captioners,
-                texts=settings.texts,
-                max_views=settings.max_views,
-                max_captions=settings.max_captions,
-                interpolation=interpolation,
-                rank=self.processes.rank,
-                world_size=self.processes.size,
-                on_mismatch="warn",
-            )
-            for place, (size, interpolation) in enumerate(sizes)
-        ]
-        return Stream(datasets, self.step * self.parts, self.steps * self.parts)
+        live, span = self.stepper.live, (self.step * self.parts, self.steps * self.parts)
+        sizes, teachers = [self.stepper.eye, *(live.sizes if live else [])], () if live else tuple(self.teachers)
+        return stream_of(self.settings, self.data, sizes, teachers, self.seed, self.processes, span)
 
     def go(self, evaluate: Callable[[LoadedModel], dict] | None, progress: bool) -> None:
         """All steps from here to the end."""
@@ -195,7 +149,8 @@ class Run:
                 self.stream(), tokens, self.processes.device, settings.workers, negated=settings.hard_negatives > 0
             )
             stack.enter_context(contextlib.closing(fed))
-            bar = stack.enter_context(contextlib.closing(self.bar(progress)))
+            shown = progress_bar(self.step, self.steps, self.out.name, progress and first)
+            bar = stack.enter_context(contextlib.closing(shown))
             asked = stack.enter_context(stop_asked()) if settings.checkpoint_every else None
             meter, found = Meter(), None
             while self.step < self.steps and not self.stopping.enough:
@@ -239,20 +194,11 @@ class Run:
         config = {**dataclasses.asdict(self.settings), "seed": self.seed}
         return Log(self.out, self.step, self.settings.tracker, "tracker", config)
 
-    def bar(self, progress: bool) -> Any:
-        """The progress bar."""
-        from tqdm.auto import tqdm
-
-        hidden = not (progress and self.processes.first)
-        return tqdm(total=self.steps, initial=self.step, desc=self.out.name, unit="step", disable=hidden)
-
     def line(
         self, losses: dict[str, Tensor], norm: Tensor, batches: list[PreparedBatch], meter: Meter
     ) -> dict[str, Any]:
         """One line of the log; the only place of a step where a GPU is waited for."""
-        names = sorted(losses)
-        values = self.processes.sum(torch.stack([losses[name].float() for name in names])).tolist()
-        found = dict(zip(names, values, strict=True))
+        found = self.processes.sums(losses)
         if not (math.isfinite(found["loss"]) and self.stepper.sound(norm)):
             self.stop(losses, norm, batches)
         seconds, waited, rate = meter.read()
@@ -272,32 +218,23 @@ class Run:
 
     def stop(self, losses: dict[str, Tensor], norm: Tensor, batches: list[PreparedBatch]) -> None:
         """Say what is known about a loss or gradient that is not a number, and raise."""
+        values = {name: float(value) for name, value in losses.items()}
         last = checkpoints.list_steps(self.out / "checkpoints")
-        stepper = self.stepper
-        raise Diverged(
-            f"step {self.step} of {self.out}: "
-            + ", ".join(f"{name} {value.item():.4g}" for name, value in sorted(losses.items()))
-            + f", gradient norm {float(norm):.4g}, learning rate {stepper.optimizer.param_groups[0]['lr']:.3g}, "
-            f"logit scale {stepper.model.logit_scale.exp().item():.4g}, precision {stepper.precision}. "
-            f"First samples of the batch: {', '.join(batches[0].uids[:3])}. "
-            "What to look at, in this order: precision='fp32' (does it go on?), a lower learning_rate or a longer "
-            "warmup, grad_clip (is it 0?), embeddings in the shards of these samples that are not finite. "
-            + (f"The checkpoint of step {last[-1]} is from before." if last else "There is no checkpoint from before.")
-        )
+        where, facts = f"step {self.step} of {self.out}", self.stepper.facts(norm)
+        raise diverged(where, values, facts, batches[0].uids[:3], last)
 
     def measure(self, evaluate: Callable[[LoadedModel], dict], log: Log | None) -> None:
         """Evaluate in the first process; every process learns whether it was enough."""
-        if log:
-            found = self.evaluate(evaluate)
-            log.write({"step": self.step, "evaluation": found})
-            self.stopping.look(found, self.step, self.stepper.current().model)
-        if self.settings.stop_on:
-            enough = torch.tensor([float(self.stopping.enough)], device=self.processes.device)
-            self.stopping.enough = bool(self.processes.sum(enough))
-
-    def evaluate(self, evaluate: Callable[[LoadedModel], dict]) -> dict:
-        """The callback's numbers, the model left in training mode."""
         loaded = self.stepper.current()
+        if log:
+            found = self.evaluate(evaluate, loaded)
+            log.write({"step": self.step, "evaluation": found})
+            self.stopping.look(found, self.step, loaded.model)
+        if self.settings.stop_on:
+            self.stopping.enough = self.processes.any(self.stopping.enough)
+
+    def evaluate(self, evaluate: Callable[[LoadedModel], dict], loaded: LoadedModel) -> dict:
+        """The callback's numbers, the model left in training mode."""
         loaded.model.eval()
         try:
             return dict(evaluate(loaded))
@@ -306,9 +243,8 @@ class Run:
 
     def checkpoint(self) -> None:
         """Everything needed to go on from here, written by the first process."""
-        dropped = self.processes.total(self.stepper.dropped)
+        state = {**self.stepper.state(), "dropped": dict(self.processes.total(self.stepper.dropped))}
         if self.processes.first:
-            state = {**self.stepper.state(), "dropped": dict(dropped)}
             state["loader"] = {"batches": self.step * self.parts, "seed": self.seed}
             state["random"] = {"seed": self.seed, "step": self.step, "cpu": torch.get_rng_state()}
             state |= {"seconds": self.seconds, "stopping": self.stopping.state()}
@@ -323,13 +259,9 @@ class Run:
         Raises:
             ValueError: processes found different ones.
         """
-        state = checkpoints.load_latest(self.out / "checkpoints", self.processes.device)
-        steps = self.processes.counts(state["step"] if state else 0)
-        if len(set(steps)) > 1:
-            raise ValueError(
-                f"{self.out}: the processes found checkpoints of different steps ({steps}, by rank): train to a folder "
-                "that all machines share, or to a bucket"
-            )
+        device = "cpu" if self.stepper.sharded else self.processes.device
+        state = checkpoints.load_latest(self.out / "checkpoints", device)
+        check_found(self.processes.counts(state["step"] if state else 0), self.out)
         if state is None:
             return
         self.stepper.load_state(state)
@@ -339,10 +271,9 @@ class Run:
 
     def finish(self, work: Work) -> None:
         """The first process saves the model and its manifest; the checkpoints are not needed any more."""
-        dropped = self.processes.total(self.stepper.dropped)
+        dropped, loaded = self.processes.total(self.stepper.dropped), self.stepper.current()
         if not self.processes.first:
             return
-        loaded = self.stepper.current()
         loaded.model.eval()
         facts = {"seed": self.seed, "samples": self.step * self.settings.batch_size, "steps": self.step}
         if self.stopping.weights is not None:
@@ -361,27 +292,3 @@ class Run:
             dropped=dict(sorted(dropped.items())),
         )
         shutil.rmtree(self.out / "checkpoints", ignore_errors=True)
-
-
-def weights_hash(name: str) -> str:
-    """SHA-256 of the weights file that a name means; see `embedded.find`.
-
-    Raises:
-        ValueError: it is the name of an architecture, without weights.
-        FileNotFoundError: there is no such file or folder.
-    """
-    return sha256_file(resolve(*find(name, "start")).weights)
-
-
-def _threads(settings: Train, device: torch.device) -> int:
-    """CPU threads to take: `settings.threads`; 0 keeps OMP_NUM_THREADS, or takes this process's part of the cores.
-
-    Threads that spin while they wait (OpenMP's default) and a busy loader process on the same cores slow each other
-    down manyfold: without OMP_WAIT_POLICY=passive one core is left to the loader.
-    """
-    wanted = settings.threads
-    if not wanted and device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-        spinning = os.environ.get("OMP_WAIT_POLICY", "").lower() != "passive"
-        share = usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        wanted = max(1, share - bool(settings.workers and spinning))
-    return wanted or torch.get_num_threads()

@@ -36,13 +36,34 @@ def optimizer(
         raise ValueError(f"optimizer {name!r} is unknown: one of {', '.join(OPTIMIZERS)}")
     decayed, free = decay_groups(model)
     groups = [{"params": decayed, "weight_decay": decay}, {"params": free, "weight_decay": 0.0}]
-    groups = [group for group in groups if group["params"]]
+    groups = [group for whole in groups for group in _by_kind(whole)]
     if name == "nmuon":
         from timm.optim import create_optimizer_v2
 
         return create_optimizer_v2(groups, opt="nmuon", lr=learning_rate, momentum=betas[0], betas=betas)
     fused = all(p.device.type in ("cpu", "cuda") for group in groups for p in group["params"])
     return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, eps=1e-8, fused=fused)
+
+
+def load_state(optimizer: torch.optim.Optimizer, state: dict) -> None:
+    """Take over a `state_dict`; moments are laid out in memory as their weights are.
+
+    Fused steps take that for granted and would give a kernel in channels-last order the moments of other numbers; a
+    training in parts (`sharding`) leaves moments in plain order.
+    """
+    optimizer.load_state_dict(state)
+    for parameter, found in optimizer.state.items():
+        for name, value in found.items():
+            if torch.is_tensor(value) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                found[name] = torch.empty_like(parameter).copy_(value)
+
+
+def _by_kind(group: dict) -> list[dict]:
+    """A group as one or none; as two where some of its parameters are cut (`sharding`): no step takes both kinds."""
+    kinds: dict[bool, list[nn.Parameter]] = {}
+    for parameter in group["params"]:
+        kinds.setdefault(hasattr(parameter, "to_local"), []).append(parameter)
+    return [{**group, "params": parameters} for parameters in kinds.values()]
 
 
 def decay_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -7,6 +7,7 @@ numbers follow from (seed, step, rank). Taught by notebooks/40_reinforced_traini
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from collections import Counter
@@ -24,17 +25,17 @@ from mobileclip2_lite.models.trimming import encode_text, is_trimmable
 from mobileclip2_lite.recipes import Train
 from mobileclip2_lite.training import gradient_cache
 from mobileclip2_lite.training.branches import add_up_branches
+from mobileclip2_lite.training.contrast import Contrast, pair_loss
 from mobileclip2_lite.training.cpu import strided_pointwise_by_slicing
 from mobileclip2_lite.training.distributed import Processes
-from mobileclip2_lite.training.feeding import REAL, PreparedBatch, stacked
+from mobileclip2_lite.training.feeding import PreparedBatch, stacked
 from mobileclip2_lite.training.grouped_convolutions import speed_up_grouped_convolutions
-from mobileclip2_lite.training.hard_negatives import preference
-from mobileclip2_lite.training.losses import PairLoss, Rows
-from mobileclip2_lite.training.nested import nested_loss
-from mobileclip2_lite.training.optimizer import Ema, clip_, learning_rate, optimizer
+from mobileclip2_lite.training.optimizer import Ema, clip_, learning_rate, load_state, optimizer
 from mobileclip2_lite.training.overlap import Overlap
 from mobileclip2_lite.training.selection import best, chosen, joined, learnability
+from mobileclip2_lite.training.sharding import Sharded
 from mobileclip2_lite.training.start import lock, new_model, training_mode
+from mobileclip2_lite.training.synchronised import synchronise_batch_norms
 from mobileclip2_lite.training.teachers import LiveTeachers
 from mobileclip2_lite.work.randomness import rng
 
@@ -79,11 +80,16 @@ class Stepper:
         processes.same(self.model)
         if settings.recompute:
             self.model.set_grad_checkpointing(True)
+        together = processes.size > 1
+        self.synchronised = together and settings.sync_batch_norm
         if self.device.type == "cpu":
             strided_pointwise_by_slicing(self.model)
             speed_up_grouped_convolutions(self.model)
-            if not settings.compile:  # which merges passes itself
+            if not settings.compile and not self.synchronised:  # compiling merges passes itself
                 add_up_branches(self.model)
+        if self.synchronised:
+            synchronise_batch_norms(self.model, processes)
+        self.sharded = Sharded(self.model, processes) if together and settings.parallel == "fsdp" else None
         self.encode_image, self.encode_text = self.model.encode_image, self.model.encode_text
         if settings.compile:
             self.encode_image, self.encode_text = torch.compile(self.encode_image), torch.compile(self.encode_text)
@@ -92,14 +98,18 @@ class Stepper:
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self.ema = Ema(self.model, settings.ema) if settings.ema else None
+        self.in_step = bool(self.sharded) or self.synchronised
+        """Whether processes meet within a tower, so that all must call it equally often."""
         self.cut = settings.trim_text and not settings.compile and is_trimmable(self.model)
         # on a GPU looking at lengths would make it wait
-        self.packed = self.cut and self.device.type == "cpu" and is_packable(self.model) and not settings.recompute
+        self.sorted = self.cut and self.device.type == "cpu" and not self.in_step
+        self.packed = self.sorted and is_packable(self.model) and not settings.recompute
         preprocess = self.loaded.preprocess
         self.eye = (preprocess.image_size, preprocess.interpolation)
         self.live = LiveTeachers(teachers, self.device, self.eye) if settings.online and teachers else None
         self.pair_loss = pair_loss(settings, teachers)
-        self.overlap = Overlap(self.model.parameters()) if processes.size > 1 else None
+        self.contrasted = Contrast(settings, self.pair_loss, self.model, processes)
+        self.overlap = Overlap(self.model.parameters()) if together and not self.sharded else None
         self.dropped: Counter = Counter()
         """This process's samples that were left out, by reason; `Processes.total` has all processes'."""
         self.looks = self.device.type == "cpu" and not self.scaler.is_enabled()
@@ -121,8 +131,10 @@ class Stepper:
             self.count(batch.dropped)
         if settings.candidates > 1:
             starts = range(0, len(batches), settings.candidates)
-            batches = [self.select(batches[start : start + settings.candidates]) for start in starts]
+            batches = [joined(batches[start : start + settings.candidates]) for start in starts]
         usable = [batch for batch in batches if all(self.processes.counts(len(batch.uids)))]
+        if settings.candidates > 1:
+            usable = [self.select([batch]) for batch in usable]
         if not usable:
             return None
         overlap = self.overlap if len(usable) == 1 and not (settings.forward_chunk or settings.recompute) else None
@@ -133,11 +145,12 @@ class Stepper:
                 losses[name] = losses[name] + value if name in losses else value
         if overlap:
             overlap.finish()
-        else:
+        elif not self.sharded:
             self.processes.sum_gradients(self.model.parameters())
         if self.scaler.is_enabled():
             self.scaler.unscale_(self.optimizer)
-        norm = clip_(self.model, settings.grad_clip)
+        clip = self.sharded.clip_ if self.sharded else functools.partial(clip_, self.model)
+        norm = clip(settings.grad_clip)
         if self.looks and not math.isfinite(norm):
             return losses, norm  # the weights stay good
         self.scaler.step(self.optimizer)
@@ -163,6 +176,15 @@ class Stepper:
         """
         return math.isfinite(norm) or (self.scaler.is_enabled() and self.scaler.get_scale() >= 1)
 
+    def facts(self, norm: Tensor) -> dict[str, float | str]:
+        """What a step with gradients of this norm is to be judged by, where it went wrong."""
+        return {
+            "gradient norm": float(norm),
+            "learning rate": self.optimizer.param_groups[0]["lr"],
+            "logit scale": self.model.logit_scale.exp().item(),
+            "precision": self.precision,
+        }
+
     def backward(self, batch: PreparedBatch, weight: float = 1.0) -> dict[str, Tensor]:
         """Add `weight` times one contrasted batch's gradients to those there; the weighted losses by name."""
         return self.task(self, batch, weight)
@@ -170,22 +192,25 @@ class Stepper:
     def image_features(self, images: Tensor) -> Tensor:
         """Normalised pixels (B, 3, S, S) to features (B, D) of length 1."""
         with autocast(self.precision, self.device):
-            return F.normalize(self.encode_image(images).float(), dim=-1)
+            return F.normalize(self._call(self.encode_image, images).float(), dim=-1)
 
     def text_features(self, tokens: Tensor) -> Tensor:
         """Tokens (B, L) to features (B, D) of length 1."""
         with autocast(self.precision, self.device), attention(self.precision, self.device, tokens.shape[1]):
             if self.packed:
                 return F.normalize(encode_packed(self.model, tokens).float(), dim=-1)
-            if self.cut and self.device.type == "cpu":
+            if self.sorted:
                 return F.normalize(encode_text(self.model, tokens, parts=max(1, len(tokens) // ROWS)).float(), dim=-1)
-            return F.normalize(self.encode_text(tokens).float(), dim=-1)
+            return F.normalize(self._call(self.encode_text, tokens).float(), dim=-1)
+
+    def _call(self, encode: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+        return self.sharded.call(encode, rows) if self.sharded else encode(rows)
 
     def select(self, candidates: list[PreparedBatch]) -> PreparedBatch:
         """One batch's worth of this process's candidates: those of the highest learnability (`selection`)."""
         batch = joined(candidates)
         count = self.settings.batch_size // (self.processes.size * self.settings.accumulate)
-        if len(batch.uids) <= count:
+        if len(batch.uids) <= count and not self.in_step:
             return batch
         return chosen(batch, best(self.scores(batch), count))
 
@@ -210,59 +235,23 @@ class Stepper:
         self, batch: PreparedBatch, weight: float, losses: dict[str, Tensor]
     ) -> Callable[[Tensor, Tensor], Tensor]:
         """The loss of image features (B, D) and all text groups' (sum of B, D), whose parts it adds to `losses`."""
-        counts = self.processes.counts(len(batch.uids))
-        ids = self.image_ids(batch, counts)
-        batch = self.live.embed(batch) if self.live else batch
-
-        def total(image_features: Tensor, text_features: Tensor) -> Tensor:
-            scale = self.model.logit_scale.float().exp()
-            bias = getattr(self.model, "logit_bias", None)
-            images = self.processes.rows(image_features, counts)
-            image_targets = self.processes.embeddings(batch.teacher_images, counts)
-            value = torch.zeros((), device=self.device)
-            features = text_features.split([len(tokens) for tokens in batch.tokens])
-            for group, own in zip(batch.groups, features[: len(batch.groups)], strict=True):
-                text_targets = self.processes.embeddings(group.teachers, counts)
-                texts = self.processes.rows(own, counts)
-                others = scale, image_targets, text_targets, bias, ids
-                one = nested_loss(lambda i, t, o=others: self.pair_loss(i, t, *o), images, texts, self.settings.nested)
-                value = value + weight * one.total
-                name = "" if group.name == REAL else f"_{group.name}"
-                losses.update({f"{part}{name}": weight * share for part, share in one.parts.items()})
-            if self.settings.hard_negatives:
-                hard = weight * self.preference(
-                    batch, image_features, features[len(batch.groups) - 1], features[-1], scale
-                )
-                losses["hard_negatives"] = hard.detach()
-                value = value + self.settings.hard_negatives * hard
-            return value
-
-        return total
-
-    def preference(self, batch: PreparedBatch, images: Tensor, right: Tensor, wrong: Tensor, scale: Tensor) -> Tensor:
-        """This process's share of the mean preference of right captions over wrong ones."""
-        rows = batch.wrong_rows
-        counted = self.processes.sum(torch.tensor([len(rows)], device=self.device)).clamp(min=1)[0]
-        return preference(images[rows], right[rows], wrong, scale) / counted
-
-    def image_ids(self, batch: PreparedBatch, counts: list[int]) -> Rows | None:
-        """Which rows of all processes hold the same image; None where the one process sees that none do."""
-        if batch.image_ids is None:
-            return None
-        alone = self.processes.size == 1 and self.device.type == "cpu"
-        if alone and len(batch.image_ids.unique()) == len(batch.image_ids):
-            return None
-        return self.processes.rows(batch.image_ids, counts)
+        return self.contrasted(self.live.embed(batch) if self.live else batch, weight, losses)
 
     def current(self) -> LoadedModel:
-        """The model to evaluate and to save: the moving average where there is one."""
+        """The model to evaluate and to save: the moving average where there is one.
+
+        Every process must ask; where the model is cut, the first one's answer is whole.
+        """
+        if self.sharded:
+            return self.loaded._replace(model=self.sharded.whole())
         return self.loaded._replace(model=self.ema.model if self.ema else self.model)
 
     def state(self) -> dict[str, Any]:
-        """Everything that a step changes."""
+        """Everything that a step changes, whole in the first process; every process must ask."""
+        parts = self.sharded
         return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "model": parts.state() if parts else self.model.state_dict(),
+            "optimizer": parts.optimizer_state(self.optimizer) if parts else self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "ema": self.ema.model.state_dict() if self.ema else None,
             "dropped": dict(self.dropped),
@@ -270,8 +259,12 @@ class Stepper:
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go back to where `state` was taken."""
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        if self.sharded:
+            self.sharded.load_state(state["model"])
+            self.sharded.load_optimizer_state(self.optimizer, state["optimizer"])
+        else:
+            self.model.load_state_dict(state["model"])
+            load_state(self.optimizer, state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         if self.ema:
             self.ema.model.load_state_dict(state["ema"])
@@ -290,23 +283,11 @@ def contrastive(stepper: Stepper, batch: PreparedBatch, weight: float) -> dict[s
 
     images, texts = stepper.loaded.preprocess.normalize(batch.images), stacked(batch.tokens)
     towers = [(stepper.image_features, images), (stepper.text_features, texts)]
-    gradient_cache.backward(towers, loss, stepper.settings.forward_chunk, stepper.model, stepper.settings.recompute)
-    return losses
-
-
-def pair_loss(settings: Train, teachers: Mapping[str, TeacherCard]) -> PairLoss:
-    """The loss that `settings` describes, with each teacher's own scale and, in its sigmoid form, bias."""
-    biases = {name: card.logit_bias for name, card in teachers.items() if card.logit_bias is not None}
-    return PairLoss(
-        tuple(teachers),
-        {name: card.logit_scale for name, card in teachers.items()},
-        {name: card.dimension for name, card in teachers.items()},
-        settings.distill,
-        settings.loss,
-        biases if settings.loss == "sigmoid" else {},
-        settings.loss_chunk,
-        settings.gated,
+    most = stepper.processes.most if stepper.in_step else None
+    gradient_cache.backward(
+        towers, loss, stepper.settings.forward_chunk, stepper.model, stepper.settings.recompute, most
     )
+    return losses
 
 
 def torch_seed(*parts: int | str) -> int:

@@ -1,4 +1,4 @@
-"""Asked to stop: a cluster sends SIGTERM some seconds before it kills, enough for a checkpoint.
+"""Why a training ends early: a cluster asks (SIGTERM, some seconds before it kills), or its numbers are none any more.
 
 Ours. Reads no file and writes none. Gives up: threads other than the first, which hear no signals.
 """
@@ -8,11 +8,37 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 
 class Stopped(RuntimeError):
     """A training was asked to stop; its checkpoint stands, and the same call goes on from there."""
+
+
+class Diverged(RuntimeError):
+    """The loss is not a number any more."""
+
+
+def diverged(
+    where: str, losses: Mapping[str, float], facts: Mapping[str, float | str], uids: Sequence[str], steps: Sequence[int]
+) -> Diverged:
+    """What is known about a loss or gradient that is not a number.
+
+    Args:
+        where: step and folder.
+        losses: by name.
+        facts: of this step, by name.
+        uids: of some of its samples.
+        steps: whose checkpoints stand.
+    """
+    known = [f"{name} {value:.4g}" for name, value in sorted(losses.items())]
+    known += [f"{name} {value if isinstance(value, str) else f'{value:.4g}'}" for name, value in facts.items()]
+    return Diverged(
+        f"{where}: {', '.join(known)}. First samples of the batch: {', '.join(uids)}. "
+        "What to look at, in this order: precision='fp32' (does it go on?), a lower learning_rate or a longer "
+        "warmup, grad_clip (is it 0?), embeddings in the shards of these samples that are not finite. "
+        + (f"The checkpoint of step {steps[-1]} is from before." if steps else "There is no checkpoint from before.")
+    )
 
 
 @contextlib.contextmanager

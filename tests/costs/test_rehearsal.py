@@ -26,7 +26,11 @@ def cells(blocks) -> dict[str, str]:
 
 def size(found: dict[str, str], images: int) -> float:
     """Bytes of activations and gradients."""
-    number, unit = found[f"activations and gradients, {images} images at a time"].split()
+    return in_bytes(found[f"activations and gradients, {images} images at a time"])
+
+
+def in_bytes(cell: str) -> float:
+    number, unit = cell.split()
     return float(number) * {"kB": 1e3, "MB": 1e6, "GB": 1e9}[unit]
 
 
@@ -51,6 +55,9 @@ def test_memory_follows_a_process_share(data, tmp_path):
     chunked = cells(rehearse(dataclasses.replace(chosen, forward_chunk=4), data))
     assert size(alone, 16) > size(half, 8) > size(chunked, 4)
     assert alone["weights"] == half["weights"]
+    in_parts = cells(rehearse(dataclasses.replace(chosen, parallel="fsdp"), data, processes=2))
+    for name in ("weights", "adamw's moments"):
+        assert in_bytes(in_parts[name]) == pytest.approx(in_bytes(half[name]) / 2, rel=0.02)
 
 
 @pytest.mark.parametrize(

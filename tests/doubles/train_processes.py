@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import dataclasses
 import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +21,10 @@ from mobileclip2_lite.training.loop import train
 from mobileclip2_lite.training.losses import PairLoss
 from mobileclip2_lite.training.optimizer import OPTIMIZERS
 from mobileclip2_lite.training.overlap import Overlap
+from mobileclip2_lite.training.sharding import blocks
+from mobileclip2_lite.training.step import Stepper
+from mobileclip2_lite.training.stopping import Stopped
+from mobileclip2_lite.training.synchronised import synchronise_batch_norms
 
 
 def start(worker, size: int, folder: Path) -> None:
@@ -92,8 +99,10 @@ def share_a_batch(rank: int, size: int, folder: str) -> None:
                 found = loss_and_gradients(processes, form, splits)
                 torch.save(found, f"{folder}/{form}-{uneven}-{rank}.pt")
         sum_beside_the_backward_pass(processes)
+        normalise_together(processes)
         if size == 2:
             _train(Path(folder))
+            train_in_parts(processes, Path(folder))
 
 
 def sum_beside_the_backward_pass(processes: Processes) -> None:
@@ -125,6 +134,39 @@ def sum_beside_the_backward_pass(processes: Processes) -> None:
             assert all(torch.equal(one, found[0]) for one in found), "the same sum everywhere"
 
 
+def normalise_together(processes: Processes) -> None:
+    """Batch norms, timm's too, see all processes' samples: values, gradients and statistics are the whole batch's."""
+    from timm.layers import BatchNormAct2d
+
+    splits = [7 - processes.size + 1, *[1] * (processes.size - 1)]
+    low = sum(splits[: processes.rank])
+    g = torch.Generator().manual_seed(1)
+    x, slope = (torch.randn(7, 3, 4, 4, generator=g, dtype=torch.float64) for _ in range(2))
+    for kind in (torch.nn.BatchNorm2d, BatchNormAct2d):
+        torch.manual_seed(0)
+        whole = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 1), kind(5), torch.nn.Conv2d(5, 3, 1), kind(3)).double()
+        whole[1].momentum = None  # the plain mean of all batches
+        together = copy.deepcopy(whole)
+        synchronise_batch_norms(together, processes)
+        mine = slice(low, low + splits[processes.rank])
+        for _ in range(2):
+            every = x.clone().requires_grad_()
+            (whole(every) * slope).sum().backward()
+            own = x[mine].clone().requires_grad_()
+            (together(own) * slope[mine]).sum().backward()
+            close(own.grad, every.grad[mine])
+        processes.sum_gradients(together.parameters())
+        for one, other in zip(together.parameters(), whole.parameters(), strict=True):
+            close(one.grad, other.grad)
+        for one, other in zip(together.buffers(), whole.buffers(), strict=True):
+            close(one, other)
+        close(together.eval()(x[mine]), whole.eval()(x)[mine])
+
+
+def close(found: torch.Tensor, wanted: torch.Tensor) -> None:
+    torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
+
+
 def _train(folder: Path) -> None:
     for optimizer in OPTIMIZERS:
         chosen = settings(folder / "model", captioners=("short",), checkpoint_every=2, optimizer=optimizer)
@@ -137,6 +179,41 @@ def captioner_settings(folder: Path):
     return settings(folder / "captioner", distill=0.0, views="weak", captioning=2.0, captioners=("long",))
 
 
+PARTS = {
+    "whole": {},
+    "cached": {"forward_chunk": 3, "accumulate": 2, "grad_clip": 0.1},
+    "recomputed": {"recompute": True, "loss": "sigmoid"},
+    "stopped": {"evaluate_every": 1},
+}
+"""Trainings of a model in parts, by name: what is not as in `settings`."""
+
+
+def in_parts(folder: Path, name: str):
+    """The settings of one of `PARTS`; one process takes them too, and has the whole model."""
+    return settings(folder / "model", captioners=("short",), checkpoint_every=100, parallel="fsdp", **PARTS[name])
+
+
+def train_in_parts(processes: Processes, folder: Path) -> None:
+    """Each of `PARTS`; that of `stopped` is asked to stop after two steps, the first process's only."""
+    stepper = Stepper(dataclasses.replace(in_parts(folder, "whole"), distill=0.0), {}, 5, 0, processes)
+    held = sum(p.to_local().numel() if p.ndim else 1 for p in stepper.model.parameters())
+    assert held < 0.55 * sum(p.numel() for p in stepper.model.parameters())
+    assert len(blocks(stepper.model)) == 2, "each tower's only block"
+    for name in PARTS:
+        seen: list[int] = []
+
+        def evaluate(loaded, seen=seen, name=name) -> dict:
+            seen.append(sum(p.numel() for p in loaded.model.parameters() if not hasattr(p, "to_local")))
+            if name == "stopped" and len(seen) == 2:
+                signal.raise_signal(signal.SIGTERM)
+            return {"weights": seen[-1]}
+
+        with contextlib.suppress(Stopped):
+            train(in_parts(folder, name), folder / "data", folder / f"{name}-parts", 0, evaluate, "cpu", progress=False)
+        assert len(seen) == (0 if processes.rank else 2 if name == "stopped" else 1)
+        assert set(seen) <= {sum(p.numel() for p in stepper.model.parameters()) + (name == "recomputed")}
+
+
 # --- hard data --------------------------------------------------------------------------------------------------------
 
 
@@ -144,6 +221,12 @@ def hard(folder: Path, **changes):
     """A broken sample, accumulation and a chunked loss at once, with a checkpoint after every second step."""
     chosen = {"accumulate": 2, "loss_chunk": 3, "captioners": ("short",), "checkpoint_every": 2, **changes}
     return settings(folder / "model", **chosen)
+
+
+def norms(folder: Path, **changes):
+    """A model with batch norms."""
+    chosen = {"views": "weak", "distill": 0.0, **changes}
+    return settings(folder / "resnet", **chosen)
 
 
 def come_through(rank: int, size: int, folder: str) -> None:
@@ -160,7 +243,11 @@ def come_through(rank: int, size: int, folder: str) -> None:
         assert processes.total({"a": rank + 1, f"only {rank}": 1}) == {"a": 3, "only 0": 1, "only 1": 1}
         _go(hard(place), place / "data", place / "two")
         _go(hard(place), place / "data", place / "resumed")
-        _go(settings(place / "resnet", views="weak", distill=0.0), place / "data", place / "norms")
+        _go(hard(place, parallel="fsdp"), place / "data", place / "resumed in parts")
+        _go(hard(place, parallel="fsdp", forward_chunk=3), place / "data", place / "parts")
+        for together in (False, True):
+            chosen = norms(place, sync_batch_norm=together)
+            _go(chosen, place / "data", place / ("norms together" if together else "norms apart"))
         _go(settings(place / "model", batch_size=2, samples=80), place / "half", place / "halved")
 
 

@@ -19,9 +19,9 @@ from mobileclip2_lite.models.zoo import create_model, save_model
 from mobileclip2_lite.reinforcement.stage import reinforce
 from mobileclip2_lite.shards import samples as shards
 from mobileclip2_lite.shards.dataset import ReinforcedDataset
+from mobileclip2_lite.training.contrast import pair_loss
 from mobileclip2_lite.training.feeding import Stream, Tokens, feed
 from mobileclip2_lite.training.losses import Rows
-from mobileclip2_lite.training.step import pair_loss
 from mobileclip2_lite.training.teachers import LiveTeachers, teacher_cards
 from mobileclip2_lite.work.folder import StageMismatch, Work, read_manifest
 

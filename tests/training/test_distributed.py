@@ -1,52 +1,108 @@
-"""Several processes equal one: features, loss, gradients, with an uneven last batch."""
+"""Several processes equal one: features, loss, gradients, trainings; with the model in parts, and on two nodes."""
 
 from __future__ import annotations
 
+import itertools
 import os
+import socket
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from doubles.train_processes import captioner_settings, loss_and_gradients, share_a_batch, start
+from doubles import two_nodes
+from doubles.tiny_training import go, settings, write_captioner, write_data, write_model
+from doubles.train_processes import PARTS, captioner_settings, in_parts, loss_and_gradients, share_a_batch, start
 
+from mobileclip2_lite.models.zoo import create_model
+from mobileclip2_lite.training import checkpoints
+from mobileclip2_lite.training.checks import check, check_division
 from mobileclip2_lite.training.distributed import Processes, connect, notice_lost_processes
+from mobileclip2_lite.training.log import read
 from mobileclip2_lite.training.optimizer import OPTIMIZERS
+from mobileclip2_lite.work.folder import read_manifest
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory) -> Path:
+    """What two processes have made of a batch, of trainings, and of trainings in parts."""
+    folder = tmp_path_factory.mktemp("two")
+    write_data(folder / "data")
+    write_model(folder / "model")
+    write_captioner(folder / "captioner")
+    start(share_a_batch, 2, folder)
+    return folder
 
 
 @pytest.mark.parametrize("size", [2, 4])
-def test_many_processes_equal_one(size, tmp_path):
-    from doubles.tiny_training import settings, write_captioner, write_data, write_model
-
-    from mobileclip2_lite.models.zoo import create_model
-    from mobileclip2_lite.training.log import read
-    from mobileclip2_lite.training.loop import train
-
+def test_a_batch_shared_is_the_whole_batch(size, request, tmp_path):
     if size == 2:
-        write_data(tmp_path / "data")
-        write_model(tmp_path / "model")
-        write_captioner(tmp_path / "captioner")
-    start(share_a_batch, size, tmp_path)
+        folder = request.getfixturevalue("two")
+    else:
+        folder = tmp_path
+        start(share_a_batch, size, folder)
     for form in ("softmax", "sigmoid"):
         alone = loss_and_gradients(Processes(), form, [11])
         for uneven in (False, True):
             for rank in range(size):
-                found = torch.load(tmp_path / f"{form}-{uneven}-{rank}.pt", weights_only=True)
+                found = torch.load(folder / f"{form}-{uneven}-{rank}.pt", weights_only=True)
                 for name, value in alone.items():
                     assert torch.allclose(found[name], value, rtol=1e-10, atol=1e-12), (form, uneven, rank, name)
-    if size == 2:
-        for optimizer in OPTIMIZERS:
-            chosen = settings(tmp_path / "model", captioners=("short",), checkpoint_every=2, optimizer=optimizer)
-            train(chosen, tmp_path / "data", tmp_path / f"{optimizer}-one", 0, device="cpu", progress=False)
-        train(
-            captioner_settings(tmp_path), tmp_path / "data", tmp_path / "captioner-one", 0, device="cpu", progress=False
-        )
-        for kind in (*OPTIMIZERS, "captioner"):
-            one, two = (read(tmp_path / f"{kind}-{name}" / "log.jsonl") for name in ("one", "two"))
-            assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], rel=1e-4)
-        for kind in OPTIMIZERS:
-            weights = [create_model(tmp_path / f"{kind}-{name}").model.state_dict() for name in ("one", "two")]
-            assert all(torch.allclose(weights[0][k], weights[1][k], rtol=1e-2, atol=1e-3) for k in weights[0]), kind
+
+
+def test_two_processes_train_as_one(two):
+    for optimizer in OPTIMIZERS:
+        chosen = settings(two / "model", captioners=("short",), checkpoint_every=2, optimizer=optimizer)
+        go(chosen, two / "data", two / f"{optimizer}-one")
+    go(captioner_settings(two), two / "data", two / "captioner-one")
+    for kind in (*OPTIMIZERS, "captioner"):
+        same_losses(two / f"{kind}-one", two / f"{kind}-two")
+    for kind in OPTIMIZERS:
+        same_weights(two / f"{kind}-one", two / f"{kind}-two")
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_model_in_parts_is_trained_as_a_whole_one(two, name):
+    """FSDP2 with gradient caching, accumulation, recomputing; one process goes on where two were stopped."""
+    go(in_parts(two, name), two / "data", two / f"{name}-one", evaluate=lambda loaded: {})
+    if name == "stopped":
+        state = checkpoints.load_latest(two / "stopped-parts" / "checkpoints")
+        whole = create_model(two / "model").model.state_dict()
+        assert {k: v.shape for k, v in state["model"].items()} == {k: v.shape for k, v in whole.items()}
+        assert state["step"] == 2
+        go(in_parts(two, name), two / "data", two / f"{name}-parts", evaluate=lambda loaded: {})
+    same_losses(two / f"{name}-one", two / f"{name}-parts")
+    same_weights(two / f"{name}-one", two / f"{name}-parts")
+    assert read_manifest(two / f"{name}-parts")["key"] == read_manifest(two / f"{name}-one")["key"]
+
+
+def same_losses(one: Path, other: Path) -> None:
+    found = [[line["loss"] for line in read(folder / "log.jsonl") if "loss" in line] for folder in (one, other)]
+    assert found[1] == pytest.approx(found[0], rel=1e-4)
+
+
+def same_weights(one: Path, other: Path) -> None:
+    """As near as AdamW lets them be, which divides by moments near zero."""
+    weights = [create_model(folder).model.state_dict() for folder in (one, other)]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.allclose(weights[0][k], weights[1][k], rtol=1e-2, atol=1e-3) for k in weights[0])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"optimizer": "nmuon"}, {"ema": 0.99}, {"compile": True}, {"precision": "fp16"}, {"captioning": 2.0}],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_what_needs_the_whole_model_is_refused_with_a_remedy(changes):
+    chosen = settings(Path("model"), parallel="fsdp", **changes)
+    check_division(chosen, 1)
+    with pytest.raises(ValueError, match=rf"and {next(iter(changes))} is .*, or parallel='ddp'"):
+        check_division(chosen, 2)
+    with pytest.raises(ValueError, match=r"sync_batch_norm .* compile .* choose one"):
+        check_division(settings(Path("model"), sync_batch_norm=True, compile=True), 2)
+    with pytest.raises(ValueError, match="one of ddp, fsdp"):
+        check(settings(Path("model"), parallel="tensor"))
 
 
 def test_gathered_teachers_carry_no_gradient():
@@ -78,27 +134,35 @@ def test_accelerate_launch_that_lost_its_processes_is_noticed(monkeypatch):
 
 
 @pytest.mark.slow
-def test_torchrun(tmp_path):
-    """The real launcher, as a user calls it, on a script that calls `train`."""
-    import json
-    import subprocess
-
-    from doubles.tiny_training import write_data, write_model
-
-    write_data(tmp_path / "data")
-    write_model(tmp_path / "model")
-    script = tmp_path / "script.py"
-    script.write_text(
-        "from pathlib import Path\nfrom doubles.tiny_training import settings\n"
-        "from mobileclip2_lite.training.loop import train\n"
-        "here = Path(__file__).parent\n"
-        "if __name__ == '__main__':\n"
-        "    train(settings(here / 'model'), here / 'data', here / 'out', 0, device='cpu', progress=False)\n",
-        "utf-8",
-    )
+def test_two_nodes_train_as_one_and_one_takes_up_what_they_left(two):
+    """The real launcher once a node, as a user calls it; what a node's end leaves of an epoch is seen once each."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
+    launcher += ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{free_port()}", "--local-addr=127.0.0.1"]
+    program = [str(Path(two_nodes.__file__)), str(two)]
     here = Path(__file__).parents[1]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])}
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
-    done = subprocess.run(launcher, env=environment, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, f"{done.stderr[:3000]}\n...\n{done.stderr[-2000:]}"
-    assert json.loads((tmp_path / "out" / "manifest.json").read_text("utf-8"))["processes"] == 2
+    nodes = [
+        subprocess.Popen([*launcher, *program], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        for _ in range(2)
+    ]
+    try:
+        said = [node.communicate(timeout=300)[0].decode() for node in nodes]
+    finally:
+        for node in nodes:
+            node.kill()
+    assert [node.returncode for node in nodes] == [0, 0], "\n".join(text[-3000:] for text in said)
+    assert read_manifest(two / "adamw-nodes")["processes"] == 2
+    same_losses(two / "adamw-two", two / "adamw-nodes")
+    same_weights(two / "adamw-two", two / "adamw-nodes")
+    assert not (two / "epoch" / "manifest.json").exists()
+    with two_nodes.noted(two / "seen-alone"):
+        go(two_nodes.an_epoch(two), two / "data", two / "epoch")
+    seen = [(two / name).read_text("utf-8").split() for name in ("seen-0", "seen-1", "seen-alone")]
+    assert [len(uids) for uids in seen] == [8, 8, 24]
+    assert len(set(itertools.chain(*seen))) == 40
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]

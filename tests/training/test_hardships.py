@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
 import torch
 from doubles.tiny_training import first_batches, go, settings, write_captioner, write_data, write_model
-from doubles.train_processes import come_through, hard, start
+from doubles.train_processes import come_through, hard, norms, start
 
 from mobileclip2_lite import recipes
 from mobileclip2_lite.models.zoo import create_model
@@ -19,9 +20,9 @@ from mobileclip2_lite.training import checkpoints
 from mobileclip2_lite.training import step as step_module
 from mobileclip2_lite.training.distributed import Processes
 from mobileclip2_lite.training.log import read
-from mobileclip2_lite.training.loop import Diverged, Run
+from mobileclip2_lite.training.loop import Run
 from mobileclip2_lite.training.optimizer import Ema, learning_rate
-from mobileclip2_lite.training.stopping import Stopped
+from mobileclip2_lite.training.stopping import Diverged, Stopped
 from mobileclip2_lite.work.folder import StageMismatch, read_manifest
 from mobileclip2_lite.work.place import place_of
 
@@ -233,15 +234,27 @@ def test_two_processes_come_through_what_one_comes_through(tmp_path, monkeypatch
         patch.setattr(checkpoints, "save", interrupted)
         with pytest.raises(KeyboardInterrupt), pytest.warns(UserWarning, match="left out"):
             go(hard(tmp_path), tmp_path / "data", tmp_path / "resumed")
+    shutil.copytree(tmp_path / "resumed", tmp_path / "resumed in parts")
     start(come_through, 2, tmp_path)
     one = [line["loss"] for line in read(tmp_path / "one" / "log.jsonl")]
-    for name in ("two", "resumed"):
+    for name in ("two", "resumed", "parts", "resumed in parts"):
         assert [line["loss"] for line in read(tmp_path / name / "log.jsonl")] == pytest.approx(one, rel=1e-4), name
         assert read_manifest(tmp_path / name)["dropped"] == read_manifest(tmp_path / "one")["dropped"] != {}
-    assert all(math.isfinite(line["loss"]) for line in read(tmp_path / "norms" / "log.jsonl"))
+    go(norms(tmp_path), tmp_path / "data", tmp_path / "norms of one")
+    found = {name: losses(tmp_path / f"norms {name}") for name in ("of one", "apart", "together")}
+    assert found["together"] == pytest.approx(found["of one"], rel=1e-4)
+    assert all(map(math.isfinite, found["apart"]))
+    assert found["apart"] != pytest.approx(found["of one"], rel=1e-4), "each process's own batch norms"
+    buffers = [dict(create_model(tmp_path / f"norms {name}").model.named_buffers()) for name in ("of one", "together")]
+    for name, value in buffers[0].items():
+        assert torch.allclose(value.float(), buffers[1][name].float(), rtol=1e-2, atol=1e-4), name
     half = read_manifest(tmp_path / "halved")
     assert half["dropped"] == {"not_an_image": 40}
     assert half["steps"] == 40
+
+
+def losses(folder: Path) -> list[float]:
+    return [line["loss"] for line in read(folder / "log.jsonl")]
 
 
 def stopped_at(step: int):

@@ -25,10 +25,11 @@ from mobileclip2_lite.training.cpu import strided_pointwise_by_slicing
 from mobileclip2_lite.training.distributed import Processes
 from mobileclip2_lite.training.feeding import CAPTIONS, REAL, Tokens, feed
 from mobileclip2_lite.training.log import read
-from mobileclip2_lite.training.loop import Diverged, Run
+from mobileclip2_lite.training.loop import Run
 from mobileclip2_lite.training.losses import PairLoss, Rows
 from mobileclip2_lite.training.optimizer import OPTIMIZERS, decay_groups, learning_rate, optimizer
 from mobileclip2_lite.training.step import Stepper
+from mobileclip2_lite.training.stopping import Diverged
 from mobileclip2_lite.training.teachers import LiveTeachers, teacher_cards
 from mobileclip2_lite.work.folder import StageMismatch, read_manifest
 

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from mobileclip2_lite.models.zoo import create_model
 from mobileclip2_lite.recipes import Train
-from mobileclip2_lite.training.loop import train, weights_hash
+from mobileclip2_lite.training.identity import weights_hash
+from mobileclip2_lite.training.loop import train
 from mobileclip2_lite.training.start import lock, new_model, training_mode
 
 
