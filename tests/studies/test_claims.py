@@ -170,6 +170,13 @@ def test_what_the_readme_says_in_short_is_what_the_ledger_says(repository):
     assert "captions and distillation each add, a second teacher does not show" in text
     assert found["+ captions", "control", claims.ZERO] == found["+ distillation", "+ captions", claims.ZERO] == "agrees"
     assert found["+ ensemble", "+ distillation", claims.ZERO] == "cannot tell"
+    assert "a filtered web makes control and student better at naming" in text
+    filtered = ("control, filtered", "control"), ("student, filtered", "+ ensemble")
+    assert {found[*pair, claims.ZERO] for pair in filtered} == {"agrees"}
+    assert "strong augmentation, which the paper wants with distillation, costs the student 21 points" in text
+    assert found["student, strong views", "+ ensemble", claims.ZERO] == "disagrees"
+    strong = next(entry for entry in plain if entry.claim.first == "student, strong views")
+    assert -0.22 < strong.found.mean < -0.21
 
 
 def test_a_hill_names_its_top_and_what_cannot_be_told_from_it():

@@ -191,3 +191,18 @@ def test_a_folder_without_names_and_too_many_held_out_are_refused(folders, tmp_p
         photographs.named_table([tmp_path], tmp_path / "t.csv")
     with pytest.raises(ValueError, match="cannot be held out"):
         photographs.split(folders["test"], HELD_OUT)
+
+
+def test_what_the_readme_says_of_photographs_is_recorded(repository):
+    text = " ".join((repository / "README.md").read_text("utf-8").split())
+    folder = recorded.results_folder()
+    found = arms.by_arm(recorded.read_lines(folder / "photographs.jsonl"))
+    student, captions, control = (found[name] for name in ("reinforced, 8 views", "captions", "control"))
+    levels = [100 * np.mean([*arms.hits(arm, "t2i_r10").values()]) for arm in (student, captions, control)]
+    assert "(R@10 {:.1f} % against {:.1f} and {:.1f})".format(*levels) in text
+    assert all(arms.effect(student, other, "t2i_r10").low > 0 for other in (captions, control))
+    found = arms.by_arm(recorded.read_lines(folder / "forgetting.jsonl"))
+    plain, taught = (arms.effect(found["before"], found[name], "old_zero_shot") for name in ("plain", "reinforced"))
+    assert "forgets half as much as plain fine-tuning, or less" in text
+    assert 0 < taught.mean <= plain.mean / 2
+    assert arms.effect(found["reinforced"], found["plain"], "old_zero_shot").low > 0
