@@ -215,7 +215,8 @@ def curves(
     for index, (label, value) in enumerate((lines or {}).items()):
         dash = ("--", ":", "-.")[index % 3]
         axes.axhline(scale * value, color=colours[len(series) + index], linestyle=dash, linewidth=1.2, label=label)
-    axes.xaxis.set_major_formatter("{x:,.0f}")
+    if max(max(x) for x, _ in series.values()) >= 1_000:  # numbers of samples, not shares
+        axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set_xlabel(xlabel)
     axes.set_ylabel(f"{ylabel} (%)" if percent else ylabel)
     if percent:

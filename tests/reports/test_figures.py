@@ -112,3 +112,12 @@ def test_a_heatmap_shows_thumbnails_in_place_of_names():
     assert [box.xy for box in boxes] == [(0, 0), (0, 1)]
     assert [text.get_text() for text in made.axes[0].get_yticklabels()] == ["", ""]
     assert not figures.heatmap(np.eye(2), ["a", "b"], ["c", "d"]).axes[0].artists
+
+
+@pytest.mark.parametrize(("ends", "some"), [((0.0, 1.0), "0.2"), ((0, 20_000), "10,000")])
+def test_ticks_of_a_curve_tell_its_points_apart(ends, some):
+    made = figures.curves({"student": (ends, [[0.1, 0.2]])}, "x", "zero-shot")
+    made.canvas.draw()
+    labels = [label.get_text() for label in made.axes[0].get_xticklabels()]
+    assert len(set(labels)) == len(labels)
+    assert some in labels
