@@ -217,6 +217,7 @@ def curves(
         axes.axhline(scale * value, color=colours[len(series) + index], linestyle=dash, linewidth=1.2, label=label)
     if max(max(x) for x, _ in series.values()) >= 1_000:  # numbers of samples, not shares
         axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.locator_params(axis="x", nbins=5)  # so that such long labels stay apart
     axes.set_xlabel(xlabel)
     axes.set_ylabel(f"{ylabel} (%)" if percent else ylabel)
     if percent:
