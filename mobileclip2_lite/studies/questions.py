@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from mobileclip2_lite.studies.rows import CONV, HILLS, ROWS, SHORTER
+from mobileclip2_lite.studies.rows import CONV, MOVED, ROWS, SHORTER, SWEPT
 
 
 class Study(NamedTuple):
@@ -175,7 +175,7 @@ STUDIES: dict[str, Study] = {
     ),
     "temperature": Study(
         "At which logit scale does each teacher teach best?",
-        _same(*(row for row in ROWS if " at " in row)),
+        _same(*(row for hill in SWEPT.values() for row in hill.values())),
         f"{CONV} at 20",
     ),
     "short embeddings": Study(
@@ -189,7 +189,7 @@ STUDIES: dict[str, Study] = {
     ),
     "moving hill": Study(
         "Does the best logit scale move with the batch, the noise, the teacher's strength?",
-        {row: row for label in HILLS if label not in ("conv", "se") for row in HILLS[label].values()},
+        _same(*(row for hill in MOVED.values() for row in hill.values())),
         "conv, batch 32, scale 20",
     ),
 }

@@ -17,6 +17,7 @@ from mobileclip2_lite.reports.run import LABELS, mean_and_deviation, percent
 from mobileclip2_lite.studies.intervals import pack, unpack
 from mobileclip2_lite.studies.paper import WAYS
 from mobileclip2_lite.studies.questions import Study
+from mobileclip2_lite.studies.rows import SWEPT
 from mobileclip2_lite.studies.temperature import judge
 from mobileclip2_lite.work import json_lines
 
@@ -46,7 +47,9 @@ def read_lines(path: str | os.PathLike) -> list[dict[str, Any]]:
 
 def rows_file(folder: str | os.PathLike, row: str) -> Path:
     """Where a row's lines stand: the temperature's many rows in a file of their own."""
-    return Path(folder) / ("temperature.jsonl" if " at " in row else "rows.jsonl")
+    return Path(folder) / (
+        "temperature.jsonl" if any(row in hill.values() for hill in SWEPT.values()) else "rows.jsonl"
+    )
 
 
 def append_rows(folder: str | os.PathLike, lines: Sequence[Mapping[str, Any]]) -> None:
@@ -168,16 +171,16 @@ def reached(ladder: Ladder, row: str, level: float, measure: str = "zero_shot") 
 
 
 def searches(ladder: Ladder, metric: str = "zero_shot") -> dict[str, dict[str, Any]]:
-    """Teacher -> its curve over logit scales, in the form of `temperature.search`, from the rows `TEACHER at SCALE`.
+    """Teacher -> its curve over logit scales, in the form of `temperature.search`, from the rows of `rows.SWEPT`.
 
     `own` is the scale of the teacher's card; predictors, which need the data, are judged where they were computed.
     """
     from mobileclip2_lite.models.embedded import data_folder
 
     found: dict[str, dict[str, Any]] = {}
-    for row, lines in ladder.items():
-        teacher, at, scale = row.partition(" at ")
-        if not at:
+    swept = ((teacher, scale, ladder.get(row, ())) for teacher, hill in SWEPT.items() for scale, row in hill.items())
+    for teacher, scale, lines in swept:
+        if not lines:
             continue
         numbers = [line["metrics"][metric] for line in lines]
         spread = statistics.stdev(numbers) if len(numbers) > 1 else None

@@ -24,6 +24,15 @@ SHORTER = (16, 32, 64)
 """Dimensions to which embeddings are cut; whole, they have 128."""
 ELSEWHERE = (5, 20, 80)
 """Logit scales at which the hill is looked at in other circumstances."""
+SWEPT = {teacher: {scale: f"{teacher} at {scale}" for scale in SCALES} for teacher in (CONV, SE)}
+"""Teacher -> logit scale -> row of the temperature study."""
+MOVED = {
+    label: {scale: f"{label}, scale {scale}" for scale in ELSEWHERE}
+    for label in ("conv, batch 32", "conv, filtered pairs", "weak teacher")
+}
+"""Other circumstances -> logit scale -> row."""
+HILLS = {teacher.removeprefix("lite-teacher-"): hill for teacher, hill in SWEPT.items()} | MOVED
+"""Circumstances -> logit scale -> row."""
 
 
 PRICE = "price of the data"
@@ -127,11 +136,11 @@ ROWS: dict[str, Row] = {
     "student, lite-mci-m": _student(model="lite-mci-m"),
     "control, lite-mci-m": _control(model="lite-mci-m"),
     # the temperature's hill
-    **{f"{teacher} at {scale}": _one_teacher(teacher, scale) for teacher in (CONV, SE) for scale in SCALES},
+    **{row: _one_teacher(teacher, scale) for teacher, hill in SWEPT.items() for scale, row in hill.items()},
     # does its top move: with the batch, with fewer wrong texts, with a weaker teacher
-    **{f"conv, batch 32, scale {scale}": _one_teacher(CONV, scale, batch_size=32) for scale in ELSEWHERE},
-    **{f"conv, filtered pairs, scale {scale}": _one_teacher(CONV, scale, data="filtered") for scale in ELSEWHERE},
-    **{f"weak teacher, scale {scale}": _one_teacher(DFN, scale, data="weak") for scale in ELSEWHERE},
+    **{row: _one_teacher(CONV, scale, batch_size=32) for scale, row in MOVED["conv, batch 32"].items()},
+    **{row: _one_teacher(CONV, scale, data="filtered") for scale, row in MOVED["conv, filtered pairs"].items()},
+    **{row: _one_teacher(DFN, scale, data="weak") for scale, row in MOVED["weak teacher"].items()},
     # embeddings that are to be cut, and both kinds cut
     "nested": _student(0, nested=SHORTER),
     **{
@@ -141,12 +150,3 @@ ROWS: dict[str, Row] = {
     },
 }
 """Row -> what is trained."""
-
-HILLS: dict[str, dict[int, str]] = {
-    **{teacher.removeprefix("lite-teacher-"): {s: f"{teacher} at {s}" for s in SCALES} for teacher in (CONV, SE)},
-    **{
-        label: {scale: f"{label}, scale {scale}" for scale in ELSEWHERE}
-        for label in ("conv, batch 32", "conv, filtered pairs", "weak teacher")
-    },
-}
-"""Circumstances -> logit scale -> row."""

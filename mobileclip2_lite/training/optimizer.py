@@ -62,8 +62,13 @@ def _by_kind(group: dict) -> list[dict]:
     """A group as one or none; as two where some of its parameters are cut (`sharding`): no step takes both kinds."""
     kinds: dict[bool, list[nn.Parameter]] = {}
     for parameter in group["params"]:
-        kinds.setdefault(hasattr(parameter, "to_local"), []).append(parameter)
+        kinds.setdefault(is_cut(parameter), []).append(parameter)
     return [{**group, "params": parameters} for parameters in kinds.values()]
+
+
+def is_cut(tensor: torch.Tensor) -> bool:
+    """Whether this process holds a part of the tensor only."""
+    return hasattr(tensor, "to_local")
 
 
 def decay_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

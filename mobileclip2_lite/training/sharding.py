@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from mobileclip2_lite.training.distributed import Processes
-from mobileclip2_lite.training.optimizer import decay_groups
+from mobileclip2_lite.training.optimizer import decay_groups, is_cut
 
 BLOCKS = re.compile(r"(resblocks|blocks|layers?\d*)$")
 """Names of the lists whose members are gathered one at a time: open_clip's, timm's, a ResNet's."""
@@ -176,11 +176,6 @@ def blocks(model: nn.Module) -> list[nn.Module]:
             taken.append(f"{name}.")
             found += [block for block in module if next(block.parameters(), None) is not None]
     return found
-
-
-def is_cut(tensor: Tensor) -> bool:
-    """Whether this process holds a part of the tensor only."""
-    return hasattr(tensor, "to_local")
 
 
 def _local(tensor: Tensor) -> Tensor:
