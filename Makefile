@@ -3,9 +3,9 @@
 
 # Another interpreter: make PYTHON=/path/to/python3.12 (a .venv that exists keeps its own; remove it to change).
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || command -v python)
-# What every target imports: `dev` holds the notebooks', the exports' and the cluster's packages too, because the tests
-# use them. With Core ML: make EXTRAS=all run
-EXTRAS ?= dev
+# `make run` needs the library and its compiled kernels; every other target the notebooks', the exports' and the cluster's
+# packages too, for the tests use them, and adds them to what is there. With Core ML: make EXTRAS=all run
+EXTRAS ?= $(if $(filter-out run,$(MAKECMDGOALS)),dev,fast)
 RECIPE ?= lite
 # Processes that share the tests: each has one thread, and up to 3 GB.
 PROCESSES ?= 2
@@ -20,13 +20,12 @@ endif
 STAMP := $(VENV)/.ready
 WANTED := $(EXTRAS) in $(CURDIR)
 # The stamp must be readable by the environment's own interpreter and name this folder: so a .venv whose Python went
-# away, or that was moved or copied along with the folder, is set up again. Without EXTRAS on the command line, a .venv
-# with all extras is good too.
+# away, or that was moved or copied along with the folder, is set up again. Where EXTRAS is not given, more than is
+# needed is good too.
 READY := $(shell $(PY) -c "print(open('$(STAMP)').read(), end='')" 2>/dev/null)
-ifneq ($(READY),$(WANTED))
-ifneq ($(READY) $(origin EXTRAS),all in $(CURDIR) file)
+GOOD := $(EXTRAS) $(if $(filter file,$(origin EXTRAS)),dev all)
+ifeq (,$(findstring |$(READY)|,$(foreach extras,$(GOOD),|$(extras) in $(CURDIR)|)))
 STALE := stale
-endif
 endif
 
 # Without this, two processes that share the cores slow torch down 20 to 40 times: idle OpenMP threads spin.

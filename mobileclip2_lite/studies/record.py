@@ -201,8 +201,13 @@ def one(job: Job) -> dict[str, Any]:
 
 def where() -> dict[str, Any]:
     """Date, machine and versions of what is recorded now."""
+    import torch
+
+    from mobileclip2_lite.models.loaded import usable_precision
+
     versions = {name: metadata.version(name) for name in PACKAGES}
-    machine = f"{platform.machine()}, {platform.system()}, one thread"
+    precision = usable_precision("bf16", torch.device("cpu"))  # what a CPU makes of a recipe's bf16
+    machine = f"{platform.machine()}, {platform.system()}, one thread, {precision}"
     return {"date": datetime.date.today().isoformat(), "machine": machine, "versions": versions}
 
 

@@ -554,6 +554,29 @@ def test_muon_turns_matrices_and_leaves_the_rest_to_adam():
         optimizer(model, "sgd", 0.1, (0.9, 0.95), 0.2)
 
 
+def test_muon_multiplies_in_float32_where_bf16_is_emulated(monkeypatch):
+    from timm.optim import muon
+
+    from mobileclip2_lite.models import loaded
+
+    def orthogonalised():
+        optimizer(create_model("lite-mci-s").model, "nmuon", 0.1, (0.9, 0.95), 0.2)
+        return muon.zeropower_via_newtonschulz(matrix, 5, [(3.4445, -4.775, 2.0315)])
+
+    matrix, plain = torch.randn(48, 96), getattr(muon.zeropower_via_newtonschulz, "__wrapped__", None)
+    monkeypatch.setattr(muon, "zeropower_via_newtonschulz", plain or muon.zeropower_via_newtonschulz)
+    monkeypatch.setattr(loaded, "cpu_has_bf16", lambda: True)
+    rounded = orthogonalised()
+    assert rounded.dtype == torch.bfloat16
+    monkeypatch.setattr(loaded, "cpu_has_bf16", lambda: False)
+    exact = orthogonalised()
+    assert exact.dtype == torch.float32
+    torch.testing.assert_close(rounded.float(), exact, rtol=0.05, atol=0.02)
+    once = muon.zeropower_via_newtonschulz
+    orthogonalised()
+    assert muon.zeropower_via_newtonschulz is once  # a second optimiser wraps nothing again
+
+
 def test_gradients_are_clipped(data, model):
     stepper, found = batches(data, model, 1, grad_clip=0.01)
     _, norm = stepper(0, found)
