@@ -43,7 +43,7 @@ def verdicts(*words: str, results: str | os.PathLike | None = None) -> dict[str,
         ValueError: no claim holds any of the words.
     """
     from mobileclip2_lite.studies import claims, recorded, verdicts  # these import torch, which waits for `setup`
-    from mobileclip2_lite.studies.ledger import shown_effect
+    from mobileclip2_lite.studies.ledger import measured, shown_effect
 
     wanted = [
         claim for claim in claims.CLAIMS if not words or any(word.lower() in claim.text.lower() for word in words)
@@ -52,24 +52,23 @@ def verdicts(*words: str, results: str | os.PathLike | None = None) -> dict[str,
         raise ValueError(f"no claim of the ledger holds {' or '.join(words)}: see docs/claims.md")
     found = verdicts.entries(recorded.all_lines(recorded.results_folder(results)), wanted)
     rows = []
-    for claim, effect, verdict, *_ in found:
-        measure, seeds = claims.MEASURES[claim.measure], effect.seeds if effect else ""
-        rows.append([claim.text, measure, shown_effect(effect), seeds, f"**{verdict}**"])
-    table(["claim", "measure", "effect in points (95 % interval)", "seeds", "verdict"], rows)
+    for claim, effect, verdict, _, note in found:
+        cells = [claim.text, measured(claim), shown_effect(effect), effect.seeds if effect else "", f"**{verdict}**"]
+        rows.append([*cells, note])
+    table(["claim", "measure", "effect in points (95 % interval)", "seeds", "verdict", "what would decide it"], rows)
     decided = [f"- {_read(entry)}" for entry in found if entry.verdict in ("agrees", "disagrees")]
     say("\n".join(decided) or "Nothing is decided.")
-    named = {f"{entry.claim.text} ({claims.MEASURES[entry.claim.measure]})": entry.verdict for entry in found}
+    named = {f"{entry.claim.text} ({measured(entry.claim)})": entry.verdict for entry in found}
     tally(named)
     return named
 
 
 def _read(entry: Entry) -> str:
     """One decided claim as a sentence."""
-    from mobileclip2_lite.studies.claims import MEASURES
-    from mobileclip2_lite.studies.ledger import shown_effect
+    from mobileclip2_lite.studies.ledger import measured, shown_effect
 
-    claim, effect, verdict, _ = entry
-    what = f"“{claim.text}” ({MEASURES[claim.measure]})"
+    claim, effect, verdict, *_ = entry
+    what = f"“{claim.text}” ({measured(claim)})"
     unit = "" if effect and effect.times else " points"
     size = f"{shown_effect(effect)}{unit} with {effect.seeds} seeds" if effect else ""
     return f"Our measurement **{verdict}** with {what}: {size}."
@@ -81,7 +80,7 @@ def tally(found: Mapping[str, str]) -> dict[str, int]:
     Raises:
         ValueError: a verdict is none of the ledger's.
     """
-    from mobileclip2_lite.studies.ledger import VERDICTS
+    from mobileclip2_lite.studies.verdicts import VERDICTS
 
     if strange := sorted(set(found.values()) - set(VERDICTS)):
         raise ValueError(f"{', '.join(strange)}: a verdict is one of {', '.join(VERDICTS)}")

@@ -11,18 +11,19 @@ import time
 from pathlib import Path
 
 from mobileclip2_lite.recipes import Augment, Pairs, Recipe
-from mobileclip2_lite.studies.rows import DFN, WEB
+from mobileclip2_lite.studies.rows import DFN, SHORT, WEB
 from mobileclip2_lite.work.folder import FolderLocked, Work, read_manifest
 
 FIRST = 1_000
 """Added to a study's seed wherever something is drawn: no search has drawn the same."""
 ANNOTATED = 4_000
 """Annotated scenes that the captioners were fine-tuned on, in each style (data/train_captioners.py)."""
-KINDS = ("reinforced", "annotated", "filtered", "strong", "proxy", "weak", "int8", "int6", "first N")
+KINDS = ("reinforced", "annotated", "filtered", "strong", "proxy", "weak", "int8", "int6", "several captions")
 """`reinforced`: the recipe's. `annotated`: its pairs and those that its captioners were fine-tuned on. `filtered`: as
 many pairs, the best half of twice as many. `strong`: its captioned pairs with the paper's augmentation, crops from 8 %
 and RandAugment. `proxy`: its captioned pairs with one teacher, a larger student of the ensemble. `weak`: with one
-teacher, the filter's scorer. `int8`, `int6`: stored smaller. `first N`: only so many pairs, or more of the same web."""
+teacher, the filter's scorer. `int8`, `int6`: stored smaller. `several captions`: three an image by the captioner of
+short ones. `first N`, for a number N: only so many pairs, or more of the same web."""
 LARGER = "lite-mci-m"
 """Model of the proxy teacher."""
 LOOK = 2.0
@@ -73,6 +74,9 @@ def _make(recipe: Recipe, seed: int, kind: str, out: Path) -> Path:
         return folder / kind
     if kind == "proxy":
         return _proxy(seeded(recipe, seed), seed, folder, prepare(recipe, seed, "reinforced", out))
+    if kind == "several captions":
+        prepare(recipe, seed, "reinforced", out)  # whose pairs it shares
+        return _several_captions(seeded(recipe, seed), folder)
     if kind == "filtered":
         twice = dataclasses.replace(recipe.pairs, count=2 * recipe.pairs.count)
         best = dataclasses.replace(recipe.filter, keep=0.5)
@@ -81,7 +85,22 @@ def _make(recipe: Recipe, seed: int, kind: str, out: Path) -> Path:
     if word == "first" and count.isdecimal():
         few = dataclasses.replace(recipe, pairs=dataclasses.replace(recipe.pairs, count=int(count)))
         return prepare(few, seed, "reinforced", out / f"first-{count}")
-    raise ValueError(f"data of a study: {kind!r} is none of {', '.join(KINDS)}")
+    raise ValueError(f"data of a study: {kind!r} is none of {', '.join(KINDS)}, first N")
+
+
+def _several_captions(recipe: Recipe, folder: Path) -> Path:
+    """As many captions of one captioner as three write."""
+    from mobileclip2_lite.captioning.stage import caption
+    from mobileclip2_lite.reinforcement.stage import reinforce
+
+    more = dataclasses.replace(recipe.caption.generate, captions=3)
+    caption(
+        dataclasses.replace(recipe.caption, captioners=(SHORT,), generate=more),
+        folder / "pairs",
+        folder / "captioned-several",
+    )
+    reinforce(recipe.reinforce, folder / "captioned-several", folder / "several")
+    return folder / "several"
 
 
 def _proxy(recipe: Recipe, seed: int, folder: Path, reinforced: Path) -> Path:

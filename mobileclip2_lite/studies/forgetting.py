@@ -25,7 +25,7 @@ from mobileclip2_lite.pairs.collect import make_pairs
 from mobileclip2_lite.recipes import Augment, Evaluate, Pairs, Reinforce, Train, World
 from mobileclip2_lite.reinforcement.stage import reinforce
 from mobileclip2_lite.studies import arms, recorded
-from mobileclip2_lite.studies.effects import GROUPS
+from mobileclip2_lite.studies.effects import CAPTIONS
 from mobileclip2_lite.studies.record import told, where
 from mobileclip2_lite.training.loop import train
 from mobileclip2_lite.work.folder import read_manifest
@@ -54,7 +54,7 @@ def measure(loaded: LoadedModel, sizes: Evaluate = SIZES) -> dict[str, dict[str,
     out = {}
     for when, world in (("old", OLD), ("new", NEW)):
         found = hits(loaded, world, sizes, ("zero_shot", "retrieval"))
-        out |= {f"{when}_{name}": arms.packed(found[name], GROUPS.get(name, 1)) for name in MEASURES}
+        out |= {f"{when}_{name}": arms.packed(found[name], CAPTIONS if "t2i" in name else 1) for name in MEASURES}
     return out
 
 

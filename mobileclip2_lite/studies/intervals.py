@@ -38,6 +38,10 @@ class Interval(NamedTuple):
     seeds: int
     times: bool = False
     """Whether the numbers are logarithms of how many times one is the other."""
+    between: float = 0.0
+    """Standard deviation over the seeds."""
+    within: float = 0.0
+    """Standard error that the choice of test items alone gives, however many the seeds."""
 
 
 def pack(hits: Sequence[float] | np.ndarray) -> str:
@@ -92,22 +96,44 @@ def interval(hits: np.ndarray, groups: int = 1, draws: int = DRAWS, level: float
         seeds - 1, (TAILS, draws)
     )  # of few seeds the tails are long: drawn often, both ways
     low, high = np.quantile(np.concatenate([means + moved, means - moved]), ((1 - level) / 2, (1 + level) / 2))
-    return Interval(mean, float(low), float(high), seeds)
+    between, within = spread * math.sqrt(seeds), items.std() / math.sqrt(len(items))
+    return Interval(mean, float(low), float(high), seeds, between=float(between), within=float(within))
 
 
-def of_seeds(values: Sequence[float], times: bool = False, level: float = LEVEL) -> Interval:
-    """Mean and interval of one number a seed, by Student's t distribution alone.
+def of_seeds(
+    values: Sequence[float], times: bool = False, level: float = LEVEL, within: float = 0.0, rounding: float = 0.0
+) -> Interval:
+    """Mean and interval of one number a seed, by Student's t distribution.
 
     Args:
         times: the numbers are logarithms of factors.
+        within: standard error that the choice of test items adds, normally distributed.
+        rounding: width of the steps in which the numbers were read; its variance counts as the seeds'.
     """
     seeds = len(values)
     mean = float(np.mean(values)) if seeds else 0.0
     if seeds < 2:
         return Interval(mean, None, None, seeds, times)
-    draws = np.abs(rng("t", seeds).standard_t(seeds - 1, 100 * DRAWS))
-    half = float(np.quantile(draws, level) * np.std(values, ddof=1) / math.sqrt(seeds))
-    return Interval(mean, mean - half, mean + half, seeds, times)
+    between = math.sqrt(np.var(values, ddof=1) + rounding**2 / 12)
+    draw = rng("t", seeds)
+    moved = between / math.sqrt(seeds) * draw.standard_t(seeds - 1, 100 * DRAWS)
+    half = float(np.quantile(np.abs(moved + within * draw.standard_normal(100 * DRAWS)), level))
+    return Interval(mean, mean - half, mean + half, seeds, times, between, within)
+
+
+def item_error(hits: np.ndarray, groups: int = 1) -> tuple[float, float]:
+    """(standard error that the choice of items gives a mean of differences, the largest that it could be).
+
+    The largest is that of two rows whose hits never meet: `sqrt((p + q - (p - q) ** 2) / items)`.
+
+    Args:
+        hits: (2, seeds, items), of two rows.
+        groups: as of `interval`.
+    """
+    first, second = (part.mean(axis=0).reshape(-1, groups).mean(axis=1) for part in hits)
+    p, q = float(first.mean()), float(second.mean())
+    largest = math.sqrt(max(0.0, p + q - (p - q) ** 2) / len(first))
+    return float((first - second).std() / math.sqrt(len(first))), largest
 
 
 def difference(first: Mapping[int, np.ndarray], second: Mapping[int, np.ndarray], groups: int = 1) -> Interval | None:

@@ -8,7 +8,6 @@ after them every recorded row, and what clean data entered where.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,16 +15,31 @@ from typing import Any
 
 import numpy as np
 
-from mobileclip2_lite.studies import hills, intervals, recorded
-from mobileclip2_lite.studies.claims import CLAIMS, MEASURES, Claim
-from mobileclip2_lite.studies.effects import GROUPS, hits_by_seed, law_of, rate
+from mobileclip2_lite.studies import clean_data, effects, hills, intervals, recorded
+from mobileclip2_lite.studies.claim import MEASURES, Claim
+from mobileclip2_lite.studies.claims import CLAIMS
+from mobileclip2_lite.studies.effects import law_of, rate
 from mobileclip2_lite.studies.questions import STUDIES
 from mobileclip2_lite.studies.rows import PRICE, ROWS, SWEEP
-from mobileclip2_lite.studies.verdicts import Entry, entries
+from mobileclip2_lite.studies.verdicts import FALSE_SHARE, VERDICTS, Entry, entries
 from mobileclip2_lite.work.files import write_atomic
 from mobileclip2_lite.work.tables import markdown_table
 
-VERDICTS = ("agrees", "disagrees", "cannot tell", "not tested")
+HOW_JUDGED = f"""\
+- **The paper's** is its own effect, in points of ImageNet or Flickr30k, or how many times: its sign is what is
+  claimed, its size belongs to its scale. Of what its table does not show, the claim is ours.
+- **Retrieval** is R@5, the mean of both directions. R@1 stands in the rows below; it is too near 0 here.
+- **No difference**, where that is claimed, is one within two points and within a fifth of what it is compared
+  with (two points of 2 % would be everything): the whole interval has to lie within.
+- **Intervals** are each claim's own: Student's t over seeds, bootstrap over items; the pictures of a name and
+  the captions of a scene count as one item. **Verdicts** are of all claims together: of those that are decided
+  about {100 * FALSE_SHARE:.0f} % may be wrong (Benjamini and Hochberg); what is clear only by itself is not decided.
+- **Rows that guess** (within three standard errors of chance) decide nothing about each other.
+- **To know**: with how many seeds a claim would be decided, in four of five such studies, if its effect and its
+  spread are as measured, of which three seeds know little; then what else differs between the rows.
+- **Settings**: the control's rate is the best of five, the student's of three, on validation data of a seed that
+  no row has (lab_log.md). All rows inherit one of the two; one that wants another rate is undersold."""
+"""The rules, in the order in which a reader asks for them."""
 
 
 def ledger(lines: Sequence[Mapping[str, Any]], found: Sequence[Entry] | None = None) -> str:
@@ -45,23 +59,13 @@ def ledger(lines: Sequence[Mapping[str, Any]], found: Sequence[Entry] | None = N
         "",
         "## The claims",
         "",
-        f"{len(found)} claims: {summary}. Where no difference is claimed, one counts as none within two points and",
-        "within a fifth of what it is compared with: two points of 2 % would be everything. An interval is its claim's",
-        _chance(found),
+        f"{len(found)} claims: {summary}.",
+        "",
+        HOW_JUDGED,
         "",
         _table(
-            ("claim", "source", "measure", "effect", "seeds", "verdict"),
-            [
-                (
-                    claim.text,
-                    claim.source,
-                    measured(claim),
-                    shown_effect(effect),
-                    effect.seeds if effect else "",
-                    verdict,
-                )
-                for claim, effect, verdict, _ in found
-            ],
+            ("claim", "source", "the paper's", "measure", "effect", "seeds", "verdict", "to know"),
+            [_claim_row(entry) for entry in found],
         ),
     ]
     out += [
@@ -71,7 +75,7 @@ def ledger(lines: Sequence[Mapping[str, Any]], found: Sequence[Entry] | None = N
         *_hills(lines),
         *_row_table(lines),
         "",
-        *_clean_data(),
+        *clean_data.section(),
         *_symptoms(lines),
     ]
     return "\n".join(out) + "\n"
@@ -85,15 +89,14 @@ def measured(claim: Claim) -> str:
     return words.get(claim.kind, MEASURES[claim.measure])
 
 
-def _chance(found: Sequence[Entry]) -> str:
-    """What so many intervals show by chance alone."""
-    count = sum(entry.found is not None and entry.found.low is not None for entry in found)
-    if not count:
-        return "own."
-    return (
-        f"own: of {count} such, about {max(1, round(count / 40))} would leave zero out on the claimed side, and as\n"
-        "many on the other, if nothing had any effect at all. Believe a pattern before a line."
+def _claim_row(entry: Entry) -> tuple[object, ...]:
+    claim, effect = entry.claim, entry.found
+    theirs = (
+        "" if claim.theirs is None else f"× {claim.theirs:g}" if claim.kind != "difference" else f"{claim.theirs:+.1f}"
     )
+    seeds = effect.seeds if effect else ""
+    notes = "; ".join(filter(None, (entry.note, claim.note)))
+    return claim.text, claim.source, theirs, measured(claim), shown_effect(effect), seeds, entry.verdict, notes
 
 
 def _price(lines: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -149,7 +152,8 @@ def _hills(lines: Sequence[Mapping[str, Any]]) -> list[str]:
         "## Where each hill's top lies",
         "",
         f"Zero-shot (% right) of the student of one teacher, {SWEEP:,} samples, over its logit scale. A scale",
-        "is not told from the best where the interval of their difference, paired by seed, holds zero.",
+        "is not told from the best where the interval of their difference, paired by seed, holds zero. The best is the",
+        "highest of these same means, which flatters it.",
         "",
         _table(*found),
         "",
@@ -176,18 +180,17 @@ def _headline(lines: Sequence[Mapping[str, Any]]) -> list[str]:
         found = [_level(some, measure) for measure in MEASURES]
         samples = f"{some[0]['samples']:,}" if some else ""
         table.append((label, samples, *found, len(some) or "not recorded"))
-    for card in _cards("teachers"):
-        values = (f"{100 * card['metrics'][measure]:.1f}" for measure in MEASURES)
+    for card in clean_data.cards("teachers"):
+        values = (f"{100 * effects.level(card, measure):.1f}" for measure in MEASURES)
         table.append((f"{card['name']}, a teacher", "", *values, ""))
     return [*out, _table(("", "samples", *MEASURES.values(), "seeds"), table)]
 
 
 def _level(lines: Sequence[Mapping[str, Any]], measure: str) -> str:
     """A row's mean with its interval."""
-    hits = hits_by_seed(lines, measure)
-    if not hits:
+    found = effects.standing(lines, measure)
+    if found is None:
         return ""
-    found = intervals.interval(np.stack(list(hits.values())), GROUPS.get(measure, 1))
     shown = f"{100 * found.mean:.1f}"
     return shown if found.low is None else f"{shown} ({100 * max(0, found.low):.1f} to {100 * found.high:.1f})"
 
@@ -211,25 +214,12 @@ def _row_table(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     table = []
     for row in [row for row in ROWS if row in rows]:
         some = rows[row]
-        means = [np.mean([line["metrics"][measure] for line in some]) for measure in MEASURES]
+        means = [np.mean([effects.level(line, measure) for line in some]) for measure in MEASURES]
         cells = [row, f"{some[0]['samples']:,}", *(f"{100 * mean:.1f}" for mean in means), str(len(some))]
         cells += [f"{np.mean([line['seconds'] for line in some]):.0f}", f"`{some[0]['command']}`"]
         table.append(cells)
     about = "Seconds are of one thread on a machine that did other work besides."
     return ["## The rows", "", about, "", _table(header, table)]
-
-
-def _clean_data() -> list[str]:
-    """What clean data each embedded model saw, from the cards."""
-    out = [
-        "## What clean data entered where",
-        "",
-        "A student sees none of it, but its targets and synthetic captions come from models that did.",
-        "",
-    ]
-    cards = [card for kind in ("captioners", "scorers", "teachers") for card in _cards(kind)]
-    header = ("model", "clean captions that it was trained on", "wording")
-    return [*out, _table(header, [(card["name"], _clean(card), _wording(card)) for card in cards])]
 
 
 def _symptoms(lines: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -262,30 +252,6 @@ def _symptoms(lines: Sequence[Mapping[str, Any]]) -> list[str]:
         shares = f"{line['same_text']:.2f}", f"{100 * line['zero_shot']:.1f}"
         rows.append((name, changed, *numbers, *shares, line["shows"]))
     return [*out, _table(header, rows)]
-
-
-def _cards(kind: str) -> list[dict[str, Any]]:
-    """The cards of the models that were trained in the embedded world."""
-    from mobileclip2_lite.models.embedded import data_folder
-
-    paths = sorted((data_folder() / kind).glob("lite-*/card.json"))
-    return [json.loads(path.read_text("utf-8")) for path in paths]
-
-
-def _clean(card: Mapping[str, Any]) -> str:
-    if "captions" in card:  # a teacher
-        parts = [card, *([card["start"]] if isinstance(card.get("start"), dict) else [])]
-        seen = sum(part["samples"] for part in parts)
-        return f"{100 * card['captions']:.0f} % of {seen:,} scenes, each seen once"
-    if "scenes" in card:  # the scorer
-        return f"{card['scenes']:,} annotated scenes, {', '.join(card['styles'])}"
-    return card["data"] if "annotated" in card.get("data", "") else "none"
-
-
-def _wording(card: Mapping[str, Any]) -> str:
-    if card.get("worded"):
-        return f"plain, then {100 * card['worded']:.0f} % learned"
-    return card.get("wording", "plain")
 
 
 def write(path: Path, results: Path) -> list[Entry]:

@@ -64,7 +64,13 @@ STUDIES: dict[str, Study] = {
     ),
     "lambda": Study(
         "How much distillation?",
-        {"λ = 0.5": "lambda 0.5", "λ = 0.7": "+ ensemble", "λ = 0.7, gated": "lambda 0.7, gated", "λ = 1": "lambda 1"},
+        {
+            "λ = 0": "lambda 0",
+            "λ = 0.5": "lambda 0.5",
+            "λ = 0.7": "+ ensemble",
+            "λ = 0.7, gated": "lambda 0.7, gated",
+            "λ = 1": "lambda 1",
+        },
         "λ = 1",
     ),
     "hard negatives": Study(
@@ -93,11 +99,13 @@ STUDIES: dict[str, Study] = {
             "student, filtered": "student, filtered",
         },
         "control",
+        seeds=5,
     ),
     "texts": Study(
         "The real text, a caption, the sum of both losses, or one of the two?",
         {"real": "no captions", "synthetic": "synthetic alone", "one drawn": "one of two texts", "sum": "+ ensemble"},
         "sum",
+        seeds=5,
     ),
     "shared scale": Study(
         "One logit scale for both teachers, or each its own?",
@@ -123,8 +131,18 @@ STUDIES: dict[str, Study] = {
         {"ensemble": "+ ensemble", "proxy": "proxy teacher", "conv alone": "+ distillation"},
         "ensemble",
     ),
-    "number of captions": Study("One caption an image or three?", {"1": "captions: short", "3": "+ ensemble"}, "1"),
-    "views": Study("How many views?", {"1": "views 1", "2": "views 2", "5": "+ ensemble"}, "1"),
+    "number of captions": Study(
+        "How many captions, and whose?",
+        {
+            "1": "captions: short",
+            "2 of one captioner": "captions: short, 2 each",
+            "3 of one captioner": "captions: short, 3 each",
+            "3, one of each captioner": "+ ensemble",
+        },
+        "1",
+        seeds=5,
+    ),
+    "views": Study("How many views?", {"1": "views 1", "2": "views 2", "5": "+ ensemble"}, "1", seeds=5),
     "strong views": Study(
         "Do stored views hurt without distillation?",
         {"light crops": "control", "stored views": "control, stored views"},
@@ -145,7 +163,7 @@ STUDIES: dict[str, Study] = {
     ),
     "optimiser": Study(
         "What does the optimiser do?",
-        _same("control, AdamW", "control", "student, AdamW", "+ ensemble"),
+        _same("control, AdamW", "control", "student, AdamW", "student, AdamW 3e-3", "+ ensemble"),
         "control, AdamW",
     ),
     "pairs": Study(
@@ -158,7 +176,9 @@ STUDIES: dict[str, Study] = {
         {
             "5,000": "student, 5,000 samples",
             "10,000": "student, 10,000 samples",
+            "14,000": "student, 14,000 samples",
             "20,000": "+ ensemble",
+            "28,000": "student, 28,000 samples",
             "40,000": "student, full",
         },
         "20,000",

@@ -148,5 +148,15 @@ ROWS: dict[str, Row] = {
         for row, nested in (("student, full", ()), ("nested", SHORTER))
         for kept in SHORTER
     },
+    # the student without its distillation, and nothing else changed
+    "lambda 0": _student(distill=0.0),
+    # AdamW gets a second rate, too
+    "student, AdamW 3e-3": _student(optimizer="adamw", learning_rate=3e-3, weight_decay=0.05),
+    # several captions of one captioner, as many as three captioners write
+    "captions: short, 2 each": _student(data="several captions", captioners=(SHORT,), max_captions=2),
+    "captions: short, 3 each": _student(data="several captions", captioners=(SHORT,)),
+    # more points for the law of samples: at 5,000 the student has not begun
+    "student, 14,000 samples": _student(14_000),
+    "student, 28,000 samples": _student(28_000),
 }
 """Row -> what is trained."""

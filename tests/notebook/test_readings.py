@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mobileclip2_lite import notebook
-from mobileclip2_lite.studies import claims, intervals, recorded
+from mobileclip2_lite.studies import intervals, recorded
+from mobileclip2_lite.studies.claim import MEASURES
 
 
 def lines(row: str, share: float, seeds: int = 3, spread: float = 0.0) -> list[dict]:
@@ -15,12 +16,20 @@ def lines(row: str, share: float, seeds: int = 3, spread: float = 0.0) -> list[d
     for seed in range(seeds):
         hits = np.arange(400) < round(400 * (share + spread * (seed - 1)))
         per_measure = {
-            "metrics": dict.fromkeys(claims.MEASURES, float(hits.mean())),
-            "hits": dict.fromkeys(claims.MEASURES, intervals.pack(np.random.default_rng(seed).permutation(hits))),
-            "items": dict.fromkeys(claims.MEASURES, len(hits)),
+            "metrics": dict.fromkeys([*MEASURES, "retrieval_i2t_r5", "retrieval_t2i_r5"], float(hits.mean())),
+            "hits": dict.fromkeys(MEASURES, intervals.pack(np.random.default_rng(seed).permutation(hits))),
+            "items": dict.fromkeys(MEASURES, len(hits)),
         }
         curve = {"samples": [10], "zero_shot": [float(hits.mean())]}
-        kept = {"row": row, "seed": seed, "generation": "g", "samples": 10, "seconds": 1.0, "command": f"study {row}"}
+        kept = {
+            "row": row,
+            "seed": seed,
+            "generation": "g",
+            "recipe": "study",
+            "samples": 10,
+            "seconds": 1.0,
+            "command": f"study {row}",
+        }
         found.append({**kept, **per_measure, "curve": curve})
     return found
 
