@@ -12,9 +12,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,18 +21,19 @@ from typing import Any
 import numpy as np
 
 from mobileclip2_lite import recipes
-from mobileclip2_lite.deployment.image_files import Entry, find_images, images_of, open_image
+from mobileclip2_lite.deployment.embedding import embedded, in_parts
+from mobileclip2_lite.deployment.image_files import Entry, find_images, open_image
 from mobileclip2_lite.deployment.index_parts import read_parts, tidy, write_part
+from mobileclip2_lite.deployment.near_duplicates import groups
 from mobileclip2_lite.deployment.runtime import Exported, load_exported
 from mobileclip2_lite.deployment.towers import exported_folder
+from mobileclip2_lite.models.loaded import first_dimensions
 from mobileclip2_lite.work.place import on_disk
 
 INDEX = ".mobileclip2-index"
 """Name of the index folder within the searched folder, if no other is named."""
 NEEDS_DISK = "images are looked at one by one and the index is mapped into memory: copy the folder to a disk"
 """Why no store's folder is searched."""
-PART = 512
-"""Images a part: at most so many are embedded again after a kill."""
 NEGATIVE = 0.5
 """Weight of what shall not be found, beside 1 for what shall."""
 
@@ -93,9 +93,9 @@ class Index:
         if images:
             opened = [open_image(one) if isinstance(one, (str, os.PathLike)) else one for one in images]
             wanted.append(self.model.embed_images(opened))
-        query = np.concatenate([cut(one, dimensions) for one in wanted]).mean(axis=0)
+        query = np.concatenate([_kept(one, dimensions) for one in wanted]).mean(axis=0)
         if unwanted := _several(without):
-            query = query - NEGATIVE * cut(self.model.embed_texts(unwanted), dimensions).mean(axis=0)
+            query = query - NEGATIVE * _kept(self.model.embed_texts(unwanted), dimensions).mean(axis=0)
         return query / max(float(np.linalg.norm(query)), 1e-12)
 
     def search(
@@ -110,53 +110,20 @@ class Index:
         query = self.query(text, image, without, dimensions)
         if not self.entries:
             return []
-        scores = cut(self.features, dimensions) @ query
+        scores = _kept(self.features, dimensions) @ query
         first = np.argpartition(-scores, top - 1)[:top] if 0 < top < len(scores) else np.arange(len(scores))
         best = first[np.lexsort((first, -scores[first]))][:top]
         return [Hit(self.folder / self.entries[row].name, float(scores[row])) for row in best]
 
     def duplicates(self, least: float = 0.95, block: int = 2_048) -> list[list[Path]]:
-        """Groups of images whose features have a cosine of at least `least`, directly or by way of others.
-
-        The largest files come first in a group, and the largest groups first.
-
-        Args:
-            least: cosine from which two images count as the same; 0.95 finds crops and other encodings, 0.999 copies.
-            block: rows compared at a time; it does not change the result.
-        """
-        group = np.arange(len(self.entries))
-
-        def root(row: int) -> int:
-            while group[row] != row:
-                group[row] = group[group[row]]
-                row = group[row]
-            return int(row)
-
-        for start in range(0, len(self.entries), block):
-            rows = np.asarray(self.features[start : start + block])
-            for a, b in zip(*np.nonzero(rows @ np.asarray(self.features[start:]).T >= least), strict=True):
-                if (low := root(start + a)) != (high := root(start + b)):
-                    group[max(low, high)] = min(low, high)
-        found: dict[int, list[Entry]] = {}
-        for row, entry in enumerate(self.entries):
-            found.setdefault(root(row), []).append(entry)
-        groups = [sorted(one, key=lambda entry: (-entry.size, entry.name)) for one in found.values() if len(one) > 1]
-        groups.sort(key=lambda one: (-len(one), one[0].name))
-        return [[self.folder / entry.name for entry in one] for one in groups]
+        """Groups of images that are the same, as `near_duplicates` finds them."""
+        return [
+            [self.folder / entry.name for entry in one] for one in groups(self.entries, self.features, least, block)
+        ]
 
 
-def cut(features: np.ndarray, dimensions: int | None) -> np.ndarray:
-    """The first `dimensions` of unit features, of length 1 again; None leaves them whole.
-
-    Raises:
-        ValueError: there are not so many dimensions.
-    """
-    if dimensions is None or dimensions == features.shape[1]:
-        return features
-    if not 0 < dimensions < features.shape[1]:
-        raise ValueError(f"dimensions={dimensions}: the features have {features.shape[1]}")
-    features = features[:, :dimensions]
-    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+def _kept(features: np.ndarray, dimensions: int | None) -> np.ndarray:
+    return features if dimensions is None else first_dimensions(features, dimensions)
 
 
 def _several(value: Any) -> list[Any]:
@@ -202,7 +169,7 @@ def build_index(
     result = Index(folder, model, [], np.zeros((0, 0), np.float32))
     result.removed = len(known.keys() - set(present))
     with _writing(place), tqdm(total=len(new), desc="index", unit="image", disable=not progress) as bar:
-        for entries, features in _parts(_embedded(folder, model, new, batch_size, workers, dropped, bar)):
+        for entries, features in in_parts(embedded(folder, model, new, batch_size, workers, dropped, bar.update)):
             write_part(place, entries, features)
             result.embedded += len(entries)
     if result.embedded:
@@ -240,61 +207,6 @@ def _writing(place: Path) -> Iterator[None]:
 
 def _refused(place: Path, error: OSError) -> OSError:
     return OSError(f"{place} can't be written ({error}): name another place for the index (index=, --index)")
-
-
-Features = tuple[list[Entry], np.ndarray]
-
-
-def _embedded(
-    folder: Path,
-    model: Exported,
-    entries: Sequence[Entry],
-    batch_size: int,
-    workers: int,
-    dropped: Counter[str],
-    bar: Any,
-) -> Iterator[Features]:
-    """Features batch by batch, in order; reading and embedding let go of the interpreter, so threads use all cores."""
-    workers = workers or os.cpu_count() or 1
-
-    def work(batch: Sequence[Entry]) -> tuple[list[Entry], np.ndarray, Counter[str]]:
-        lost: Counter[str] = Counter()
-        read = list(images_of(folder, list(batch), lost))
-        features = model.embed_images([image for _, image in read]) if read else np.zeros((0, 0), np.float32)
-        return [entry for entry, _ in read], features.astype(np.float32), lost
-
-    pool = ThreadPoolExecutor(workers)
-    try:
-        waiting: deque[tuple[int, Future]] = deque()
-        starts = iter(range(0, len(entries), batch_size))
-        while True:
-            while len(waiting) < 2 * workers and (start := next(starts, None)) is not None:
-                batch = entries[start : start + batch_size]
-                waiting.append((len(batch), pool.submit(work, batch)))
-            if not waiting:
-                return
-            size, future = waiting.popleft()
-            done, features, lost = future.result()
-            dropped.update(lost)
-            bar.update(size)
-            if done:
-                yield done, features
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _parts(batches: Iterator[Features]) -> Iterator[Features]:
-    """Batches gathered to `PART` images."""
-    entries: list[Entry] = []
-    features: list[np.ndarray] = []
-    for some, rows in batches:
-        entries += some
-        features.append(rows)
-        if len(entries) >= PART:
-            yield entries, np.concatenate(features)
-            entries, features = [], []
-    if entries:
-        yield entries, np.concatenate(features)
 
 
 def search_folder(

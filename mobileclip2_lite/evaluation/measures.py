@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mobileclip2_lite.models.loaded import encode_texts, many
+from mobileclip2_lite.models.loaded import encode_texts, first_dimensions, many
 
 if TYPE_CHECKING:
     from mobileclip2_lite.models.loaded import LoadedModel
@@ -154,13 +154,7 @@ def retrieval_by_dimensions(
     Raises:
         ValueError: there are not so many dimensions, or as `retrieval` does.
     """
-    size = image_features.shape[1]
-    if bad := [d for d in dimensions if not 0 < d <= size]:
-        raise ValueError(f"dimensions {bad} do not lie between 1 and the features' {size}")
-    both = {
-        d: [torch.nn.functional.normalize(one[:, :d], dim=-1) for one in (image_features, text_features)]
-        for d in dimensions
-    }
+    both = {d: [first_dimensions(one, d) for one in (image_features, text_features)] for d in dimensions}
     return {d: retrieval(*cut, image_of_text, ks) for d, cut in both.items()}
 
 

@@ -11,16 +11,13 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mobileclip2_lite.models.preprocess import Preprocess
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 PIECE = {"cpu": 32}
 """Images or texts in one forward pass, always padded to this number: libraries for matrices round differently at other
@@ -165,6 +162,27 @@ class LoadedModel(NamedTuple):
     """N strings to int64 (N, context length)."""
 
 
+Features = TypeVar("Features", Tensor, np.ndarray)
+
+
+def first_dimensions(features: Features, dimensions: int, normalize: bool = True) -> Features:
+    """Embeddings (N, D) cut to their first dimensions: (N, dimensions), rows of length 1 again unless told otherwise.
+
+    Every cut is made here: in the nested loss, in measures, in a search index (Matryoshka, arXiv 2205.13147).
+
+    Raises:
+        ValueError: the embeddings do not have so many dimensions.
+    """
+    if not 0 < dimensions <= features.shape[1]:
+        raise ValueError(f"{dimensions} dimensions of embeddings that have {features.shape[1]}: name 1 to that many")
+    kept = features[:, :dimensions]
+    if not normalize:
+        return kept
+    if isinstance(kept, np.ndarray):
+        return kept / np.maximum(np.linalg.norm(kept, axis=1, keepdims=True), 1e-12)
+    return nn.functional.normalize(kept, dim=-1)
+
+
 class FirstDimensions(nn.Module):
     """A model whose embeddings keep their first dimensions alone (Matryoshka, arXiv 2205.13147).
 
@@ -177,25 +195,19 @@ class FirstDimensions(nn.Module):
         super().__init__()
         self.model, self.dimensions = model, dimensions
 
-    def _cut(self, features: Tensor, normalize: bool) -> Tensor:
-        if not 0 < self.dimensions <= features.shape[1]:
-            raise ValueError(f"{self.dimensions} dimensions of embeddings that have {features.shape[1]}")
-        features = features[:, : self.dimensions]
-        return nn.functional.normalize(features, dim=-1) if normalize else features
-
     def encode_image(self, images: Tensor, normalize: bool = False) -> Tensor:
         """The model's image features, cut: (B, dimensions).
 
         Raises:
             ValueError: the embeddings do not have so many.
         """
-        return self._cut(self.model.encode_image(images, normalize=normalize), normalize)
+        return first_dimensions(self.model.encode_image(images, normalize=normalize), self.dimensions, normalize)
 
     def encode_text(self, tokens: Tensor, normalize: bool = False) -> Tensor:
         """The model's text features, cut: (B, dimensions); raises as `encode_image`."""
         from mobileclip2_lite.models.packing import encode_text
 
-        return self._cut(encode_text(self.model, tokens, normalize), normalize)
+        return first_dimensions(encode_text(self.model, tokens, normalize), self.dimensions, normalize)
 
 
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from torch.nn import functional as F
-
+from mobileclip2_lite.models.loaded import first_dimensions
 from mobileclip2_lite.training.losses import Loss, Rows
 
 
 def cut(rows: Rows, dimensions: int) -> Rows:
     """The first `dimensions` of each row, of length 1 again."""
-    local = F.normalize(rows.local[:, :dimensions], dim=-1)
-    every = local if rows.all is rows.local else F.normalize(rows.all[:, :dimensions], dim=-1)
+    local = first_dimensions(rows.local, dimensions)
+    every = local if rows.all is rows.local else first_dimensions(rows.all, dimensions)
     return Rows(local, every, rows.start)
 
 

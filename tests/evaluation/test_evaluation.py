@@ -300,5 +300,5 @@ def test_retrieval_at_fewer_dimensions():
     assert found[16] == measures.retrieval(images, texts, range(20))
     short = [torch.nn.functional.normalize(one[:, :4], dim=-1) for one in (images, texts)]
     assert found[4] == measures.retrieval(*short, range(20))
-    with pytest.raises(ValueError, match="between 1 and the features' 16"):
+    with pytest.raises(ValueError, match="17 dimensions of embeddings that have 16"):
         measures.retrieval_by_dimensions(images, texts, range(20), (17,))
