@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from mobileclip2_lite.recipes import World
 
 WEB = Path(__file__).parent / "web"
+"""The page's sources."""
 NEEDS_DISK = "a page is written file by file: write it to a disk, and copy it to where it is served from"
 """Why no page is written to a store."""
-"""The page's sources."""
 MODULES = ("tokenizer.mjs", "images.mjs", "towers.mjs", "playground.mjs")
 """In the order in which one needs the other."""
 RUNTIME = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
@@ -105,7 +105,7 @@ def write_playground(
         shutil.copyfile(Path(runtime) / file, folder / "runtime" / file)
     for tower in ("image.onnx", "text.onnx"):
         shutil.copyfile(Path(towers) / tower, folder / tower)
-    for file in (*MODULES, "index.html", "style.css"):
+    for file in (*MODULES, "index.html", "page.css", "style.css"):
         shutil.copyfile(WEB / file, folder / file)
     rows = []
     for number, (row, data) in enumerate(_album(exported, album)):
@@ -236,7 +236,7 @@ def widget(
         """The module of the page, fed by the kernel."""
 
         _esm = bundle("widget.mjs")
-        _css = (WEB / "style.css").read_text("utf-8").replace("body {", ".playground-page {")
+        _css = (WEB / "style.css").read_text("utf-8")
         config = traitlets.Dict().tag(sync=True)
         tokenizer = traitlets.Dict().tag(sync=True)
         album = traitlets.List().tag(sync=True)

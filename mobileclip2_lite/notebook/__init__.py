@@ -18,6 +18,7 @@ from typing import Any
 
 from mobileclip2_lite.notebook import hints
 from mobileclip2_lite.notebook.dials import dial, search_box
+from mobileclip2_lite.notebook.in_browser import playground_box
 from mobileclip2_lite.notebook.naming import naming_box
 from mobileclip2_lite.notebook.output import shell, show_bundle, table
 from mobileclip2_lite.notebook.readings import study, tally, temperatures, verdicts
@@ -36,6 +37,7 @@ __all__ = [
     "images",
     "mark",
     "naming_box",
+    "playground_box",
     "record",
     "recorded",
     "run_folder",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -194,12 +196,52 @@ def test_the_page_names_and_finds_as_python_does(page, page_folder):
     page.wait_for_function("document.querySelectorAll('.bar').length === 2")
 
 
+DROP = """async ([selector, kind, bytes, event]) => {
+  const files = new DataTransfer();
+  if (bytes) files.items.add(new File([Uint8Array.from(bytes)], "dropped", { type: kind }));
+  const place = document.querySelector(selector);
+  const init = { bubbles: true, cancelable: true };
+  if (event === "paste") return place.dispatchEvent(new ClipboardEvent("paste", { ...init, clipboardData: files }));
+  place.dispatchEvent(new DragEvent("dragover", { ...init, dataTransfer: files }));
+  return place.dispatchEvent(new DragEvent("drop", { ...init, dataTransfer: files }));
+}"""
+"""What a browser does when a file is let go over a place, or pasted into it; true where nobody took the event."""
+
+
+def drop(page, selector: str, image, event: str = "drop", kind: str = "image/png") -> bool:
+    data = io.BytesIO()
+    if isinstance(image, bytes):
+        data.write(image)
+    elif image is not None:
+        Image.fromarray(image).save(data, "PNG")
+    return page.evaluate(DROP, [selector, kind, list(data.getvalue()) or None, event])
+
+
+def first_bar(page, name: str) -> None:
+    page.wait_for_function("name => document.querySelector('.bar span').innerText === name", arg=name)
+
+
 @pytest.mark.slow
-def test_a_dropped_file_and_a_drawing_change_the_answer(page, page_folder, tmp_path):
+def test_an_image_that_is_dropped_pasted_or_opened_changes_the_answer(page, page_folder, tmp_path):
     _, _, images, names = page_folder
-    Image.fromarray(images[6]).save(tmp_path / "six.png")
-    page.set_input_files(".file", tmp_path / "six.png")
-    page.wait_for_function("name => document.querySelector('.bar span').innerText === name", arg=names[6])
+    assert not drop(page, ".pad", images[6]), "the browser must not leave the page for the file"
+    first_bar(page, names[6])
+    assert not drop(page, ".bars", images[2]), "nor where it is let go beside the image"
+    first_bar(page, names[2])
+    drop(page, ".pad", images[4], "paste")
+    first_bar(page, names[4])
+    for number in (7, 1, 7):  # the same file again, after another
+        Image.fromarray(images[number]).save(tmp_path / f"{number}.png")
+        page.set_input_files(".file", tmp_path / f"{number}.png")
+        first_bar(page, names[number])
+    drop(page, ".pad", b"no image", kind="text/plain")
+    page.wait_for_function("document.querySelector('.status').innerText.includes('is not an image')")
+    drop(page, ".pad", None)
+    page.wait_for_function("document.querySelector('.status').innerText.includes('no links')")
+
+
+@pytest.mark.slow
+def test_a_drawing_changes_the_answer(page):
     before = bars(page)
     page.click(".clear")
     box = page.locator(".pad").bounding_box()
@@ -209,9 +251,49 @@ def test_a_dropped_file_and_a_drawing_change_the_answer(page, page_folder, tmp_p
     page.mouse.up()
     page.wait_for_timeout(600)
     assert bars(page) != before
-    (tmp_path / "x.png").write_bytes(b"no image")
-    page.set_input_files(".file", tmp_path / "x.png")
-    page.wait_for_function("document.querySelector('.status').innerText.includes('is not an image')")
+
+
+@pytest.mark.slow
+def test_everything_can_be_done_with_the_keyboard(page, page_folder, tmp_path):
+    _, _, images, names = page_folder
+    order = []
+    page.focus(".pad")
+    for _ in range(40):
+        order.append(
+            page.evaluate("document.activeElement.className || document.activeElement.parentElement.className")
+        )
+        page.keyboard.press("Tab")
+    reached = dict.fromkeys(order)
+    assert list(reached)[:8] == ["pad", "colour", "brush", "clear", "file", "names", "template", "query"]
+    Image.fromarray(images[5]).save(tmp_path / "five.png")
+    page.focus(".pad")
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    chooser.value.set_files(tmp_path / "five.png")
+    first_bar(page, names[5])
+    page.focus("button[aria-label='draw in blue']")
+    page.keyboard.press("Space")
+    assert page.locator(".colour[aria-pressed=true]").get_attribute("title") == "blue"
+    page.focus(".names")
+    page.keyboard.press("Control+A")
+    page.keyboard.type(f"{names[5]}\n{names[0]}")
+    page.wait_for_function("document.querySelectorAll('.bar').length === 2")
+    first_bar(page, names[5])
+    thumbnail = page.locator(".found button").first
+    thumbnail.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelector('.status').innerText.includes('ms an image')")
+
+
+def test_the_widgets_style_touches_nothing_around_it():
+    """In a notebook it is a style of the whole page: each of its rules begins with the playground's own class."""
+    text = re.sub(r"/\*.*?\*/", "", (playground.WEB / "style.css").read_text("utf-8"), flags=re.S)
+    rules = [
+        rule.partition("{")[0] for rule in re.split(r"(?<=[{};])", text.replace("@media", "\n@media")) if "{" in rule
+    ]
+    selectors = [one.strip() for rule in rules if "@media" not in rule for one in rule.split(",")]
+    assert len(selectors) > 20
+    assert [one for one in selectors if not one.startswith(".playground")] == []
 
 
 @pytest.mark.slow
@@ -261,6 +343,11 @@ def test_the_notebooks_widget_shows_the_same(browser, page_folder, tmp_path):
         page.goto(f"http://127.0.0.1:{server.server_address[1]}/")
         page.wait_for_selector("#el[data-ready=yes]", timeout=60_000)
         found = bars(page)
+        assert not drop(page, ".pad", images[3])
+        first_bar(page, names[3])
+        page.fill(".names", f"{names[3]}\n{names[1]}")
+        page.wait_for_function("document.querySelectorAll('.bar').length === 2")
+        assert page.get_attribute("#el", "data-lm-suppress-shortcuts") == "true", "keys are not JupyterLab's commands"
         page.close()
         server.shutdown()
     assert max(found, key=found.get) == names[0]

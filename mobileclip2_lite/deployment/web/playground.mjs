@@ -3,13 +3,18 @@
 import { rgb } from "./images.mjs";
 import { cosine, openTowers, softmax } from "./towers.mjs";
 
-const COLOURS = ["#1c1e21", "#d62828", "#f48420", "#f8d43c", "#3a9e48", "#2862d0", "#7e3aa8", "#f490b8", "#80522e", "#ffffff"];
+const COLOURS = {
+  black: "#1c1e21", red: "#d62828", orange: "#f48420", yellow: "#f8d43c", green: "#3a9e48", blue: "#2862d0", purple: "#7e3aa8",
+  pink: "#f490b8", brown: "#80522e", white: "#ffffff",
+};
 const PAD = 256;  // pixels of the drawing's side
 
 const LAYOUT = `
 <section class="see">
   <h2>1 · An image</h2>
-  <canvas class="pad" width="${PAD}" height="${PAD}" tabindex="0" aria-label="Image: draw here, or drop a file"></canvas>
+  <canvas class="pad" width="${PAD}" height="${PAD}" tabindex="0" role="button"
+    aria-label="The image. Draw with the pointer, drop or paste an image, or press Enter to open a file."></canvas>
+  <p class="hint">Draw, drop or paste an image; or choose one of the album below.</p>
   <div class="tools" role="group" aria-label="Colours"></div>
   <div class="tools">
     <label>brush <input class="brush" type="range" min="4" max="60" value="18"></label>
@@ -29,11 +34,13 @@ const LAYOUT = `
   <button class="like" type="button">images like the one above</button>
   <div class="found" role="list" aria-live="polite"></div>
 </section>
-<p class="status" role="status"></p>`;
+<p class="status" role="status"></p>
+<p class="credit"></p>`;
 
 // root: element to fill. assets: {ort, model, tokenizer, image, text, album: [{name, url, feature}]}
 export async function mount(root, assets) {
   root.classList.add("playground");
+  root.dataset.lmSuppressShortcuts = "true";  // JupyterLab would take keys for commands on cells
   root.innerHTML = LAYOUT;
   const find = (selector) => root.querySelector(selector);
   const status = find(".status");
@@ -45,6 +52,7 @@ export async function mount(root, assets) {
   find(".names").value = assets.model.names.slice(0, 8).join("\n");
   find(".template").value = assets.model.template;
   find(".query").value = assets.model.query;
+  find(".credit").textContent = assets.model.credit;
   find(".names").addEventListener("input", later(() => showBars(page)));
   find(".template").addEventListener("input", later(() => showBars(page)));
   find(".query").addEventListener("input", later(() => searchText(page)));
@@ -66,20 +74,26 @@ function drawingPad(page) {
   const pad = page.find(".pad");
   const draw = pad.getContext("2d", { willReadFrequently: true });
   const changed = later(() => look(page), 60);
-  let colour = COLOURS[1];
+  let colour = COLOURS.red;
   let last = null;
   const clear = () => {
     draw.fillStyle = "#ffffff";
     draw.fillRect(0, 0, PAD, PAD);
   };
   clear();
-  for (const one of COLOURS) {
-    const button = Object.assign(document.createElement("button"), { type: "button", className: "colour", title: one });
-    button.style.background = one;
-    button.setAttribute("aria-label", `draw in ${one}`);
-    button.addEventListener("click", () => (colour = one));
-    page.find(".tools").append(button);
-  }
+  const buttons = Object.entries(COLOURS).map(([name, value]) => {
+    const button = Object.assign(document.createElement("button"), { type: "button", className: "colour", title: name });
+    button.style.background = value;
+    button.setAttribute("aria-label", `draw in ${name}`);
+    button.addEventListener("click", () => choose(value));
+    return button;
+  });
+  const choose = (value) => {
+    colour = value;
+    Object.values(COLOURS).forEach((one, index) => buttons[index].setAttribute("aria-pressed", String(one === value)));
+  };
+  choose(colour);
+  page.find(".tools").append(...buttons);
   const at = (event) => {
     const box = pad.getBoundingClientRect();
     return [((event.clientX - box.left) * PAD) / box.width, ((event.clientY - box.top) * PAD) / box.height];
@@ -106,15 +120,34 @@ function drawingPad(page) {
   });
 }
 
+// A file by the button, by Enter on the image, dropped anywhere on the playground, or pasted.
 function files(page) {
-  const pad = page.find(".pad");
-  const open = (file) => file && openBlob(page, file);
-  page.find(".file").addEventListener("change", (event) => open(event.target.files[0]));
-  pad.addEventListener("dragover", (event) => event.preventDefault());
-  pad.addEventListener("drop", (event) => {
-    event.preventDefault();
-    open(event.dataTransfer.files[0]);
+  const [root, chooser] = [page.find(".pad").closest(".playground"), page.find(".file")];
+  const open = (list) => {
+    const file = [...(list ?? [])].find((one) => one.type.startsWith("image/")) ?? list?.[0];
+    if (file) openBlob(page, file);
+    return Boolean(file);
+  };
+  chooser.addEventListener("change", () => {
+    open(chooser.files);
+    chooser.value = "";  // so that the same file can be opened again
   });
+  page.find(".pad").addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" && event.key !== " ") return;
+    event.preventDefault();
+    chooser.click();
+  });
+  root.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    root.classList.add("over");
+  });
+  root.addEventListener("dragleave", (event) => root.contains(event.relatedTarget) || root.classList.remove("over"));
+  root.addEventListener("drop", (event) => {
+    event.preventDefault();
+    root.classList.remove("over");
+    if (!open(event.dataTransfer.files)) page.status.textContent = "only image files can be dropped here, no links";
+  });
+  root.addEventListener("paste", (event) => open(event.clipboardData.files) && event.preventDefault());
 }
 
 async function openUrl(page, url) {
