@@ -61,13 +61,14 @@ def refuse_for_source(settings: Recipe, allowed: bool) -> None:
 
 
 def refuse_for_sets(model: str, sets: Sequence[str], allowed: bool) -> None:
-    """Keep an embedded model, named and not given as a folder, from being measured on public sets.
+    """Keep an embedded model, named and not given as a folder, from being measured on other sets than drawn pairs.
 
     Raises:
         ValueError: as `refuse_drawn`.
     """
-    if sets and not allowed and (drawn := embedded([model])):
-        raise ValueError(_words(drawn, ", ".join(sets), "MODEL", INSTEAD["MODEL"]))
+    others = [one for one in sets if not ((Path(one) / "manifest.json").is_file() and is_drawn(Path(one)))]
+    if others and not allowed and (drawn := embedded([model])):
+        raise ValueError(_words(drawn, ", ".join(others), "MODEL", INSTEAD["MODEL"]))
 
 
 def embedded(names: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The commands about shards that are there: `inspect` them, `join` official ones with images, `shrink` their images."""
+"""The commands about shards that are there: `inspect`, `hold-out`, `join` official ones with images, `shrink`."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ PUBLISHED_TEACHERS = tuple((name, 768) for name in recipes.paper_12m().reinforce
 def add(app: tyro.extras.SubcommandApp) -> None:
     """Register the commands."""
     app.command(inspect)
+    app.command(name="hold-out")(hold_out)
     app.command(join)
     app.command(shrink)
 
@@ -39,6 +40,21 @@ def inspect(path: Positional[Path], html: Path | None = None, verify: bool = Fal
     print(found["text"])
     if verify and found["problems"]:
         raise SystemExit(1)
+
+
+def hold_out(pairs: Positional[Path], train: Positional[Path], test: Positional[Path], count: int) -> None:
+    """Hold images out of a folder of pairs, to measure on them what is trained on the others.
+
+    Args:
+        pairs: folder of pairs; it is only read.
+        train: folder to write, of all other images: `reinforce` and `train` take it.
+        test: folder to write, of the images held out with all their texts: `evaluate MODEL --set` takes it.
+        count: images to hold out; which ones follows from their bytes.
+    """
+    from mobileclip2_lite.pairs.holding_out import hold_out as hold_out_images
+
+    for manifest, folder in zip(hold_out_images(pairs, train, test, count), (train, test), strict=True):
+        print_summary(manifest, folder)
 
 
 def join(

@@ -1,8 +1,8 @@
-"""Opens any public test set by where it lies, measures models on several, and writes the result as JSON.
+"""Opens any test set by where it lies, public or your own, measures models on several, and writes the result as JSON.
 
-MobileCLIP2 (arXiv 2508.20691), section 4. The form is told by what is there: a `wds_*` layout, a caption file, or plain
-class folders. The JSON says set, split, templates, preprocess and the SHA-256 of the weights, so that a number can be
-traced. Writes that file alone. Taught by notebooks/40_reinforced_training.ipynb.
+MobileCLIP2 (arXiv 2508.20691), section 4. The form is told by what is there: a `wds_*` layout, a folder of pairs, a
+caption file, or plain class folders. The JSON says set, split, templates, preprocess and the SHA-256 of the weights, so
+that a number can be traced. Writes that file alone. Taught by notebooks/40_reinforced_training.ipynb.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mobileclip2_lite.evaluation.caption_files import open_captions
+from mobileclip2_lite.evaluation.caption_files import JSON_LINES, open_captions
 from mobileclip2_lite.evaluation.datacomp import SETS
 from mobileclip2_lite.evaluation.measures import Template
 from mobileclip2_lite.evaluation.own_images import folder_rows
 from mobileclip2_lite.evaluation.sets import Example, TestSet, evaluate_set
 from mobileclip2_lite.evaluation.wds_sets import is_wds, open_wds
 from mobileclip2_lite.models.card import digest
+from mobileclip2_lite.shards.samples import read_samples, shard_names
 from mobileclip2_lite.work.files import pretty, write_atomic
 from mobileclip2_lite.work.place import on_disk
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 """Version of the JSON's form."""
+TABLES = (".csv", ".tsv", ".parquet")
+"""Ends of files that hold images and texts for `pairs`."""
 DATACOMP = "datacomp"
 """Stands for all of DataComp's sets that are measured."""
 
@@ -40,8 +43,8 @@ def open_set(
     """The test set at `source`, whatever its form.
 
     Args:
-        source: folder or address of a `wds_*` set, `hf:OWNER/NAME`, a caption file, a folder of DCI or Urban1k, or a
-            folder with one folder of images a class.
+        source: folder or address of a `wds_*` set, `hf:OWNER/NAME`, a folder of pairs (`pairs`, `hold-out`), a caption
+            file, a folder of DCI or Urban1k, or a folder with one folder of images a class.
         split: split to read, in its publisher's words.
         images: folder of the images of a caption file, if they do not lie beside it.
         captions: at most so many captions an image of Karpathy's splits; 0 for all.
@@ -52,9 +55,36 @@ def open_set(
     if is_wds(source, split):
         return open_wds(source, split)
     path = on_disk(source, "only wds_* sets are read from a store, tar by tar: copy other sets to a disk")
-    if path.is_dir() and _class_folders(path):
+    if (path / "manifest.json").is_file() and shard_names(path):
+        return _from_pairs(path)
+    folders = _class_folders(path) if path.is_dir() else []
+    if len(folders) < 2 and (table := _table(path)):
+        raise ValueError(
+            f"{table} is a table of images and texts: make pairs of it, `mobileclip2-lite pairs OUT --source {path} "
+            "--count 0`, and name the folder OUT"
+        )
+    if folders:
         return _from_class_folders(path)
     return open_captions(path, images, split, captions)
+
+
+def _table(path: Path) -> Path | None:
+    """The table that a source is, or that lies beside its images where nothing else says what those show."""
+    beside = sorted(one for one in path.iterdir() if one.is_file()) if path.is_dir() else []
+    if any(one.suffix.lower() in (".json", *JSON_LINES) for one in beside):
+        return None
+    return next((one for one in (path, *beside) if one.suffix.lower() in TABLES), None)
+
+
+def _from_pairs(path: Path) -> TestSet:
+    """A folder of pairs: every real text of an image is a right answer for it and a question of its own."""
+
+    def examples() -> Iterator[Example]:
+        for name in shard_names(path):
+            for sample in read_samples(path / name):
+                yield Example(sample.image, texts=tuple(sample.texts))
+
+    return TestSet(path.name, "retrieval", "all", str(path), examples)
 
 
 def _class_folders(path: Path) -> list[Path]:
@@ -67,6 +97,8 @@ def _class_folders(path: Path) -> list[Path]:
 
 def _from_class_folders(path: Path) -> TestSet:
     _, names = folder_rows(path)
+    if len(names) < 2:
+        raise ValueError(f"{path} has one folder of images, {names[0]!r}: a folder a class is expected, two or more")
 
     def examples() -> Iterator[Example]:
         for file, label in folder_rows(path)[0]:

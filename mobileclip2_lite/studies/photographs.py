@@ -19,8 +19,7 @@ import csv
 import dataclasses
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +30,17 @@ from mobileclip2_lite.evaluation.measures import expected_hit, retrieval_hits, z
 from mobileclip2_lite.models.loaded import LoadedModel, encode_images, encode_texts
 from mobileclip2_lite.models.zoo import create_model
 from mobileclip2_lite.pairs.collect import make_pairs
+from mobileclip2_lite.pairs.holding_out import samples, split, write_pairs
 from mobileclip2_lite.recipes import Augment, Pairs, Reinforce, Train
 from mobileclip2_lite.reinforcement.stage import reinforce
-from mobileclip2_lite.shards.samples import Sample, read_samples, shard_names, write_shard
+from mobileclip2_lite.shards.samples import Sample
 from mobileclip2_lite.studies import arms, recorded
 from mobileclip2_lite.studies.photo_teachers import images_with_texts, make_teachers
 from mobileclip2_lite.studies.record import told, where
 from mobileclip2_lite.training.loop import train
 from mobileclip2_lite.views.decoding import SUFFIXES
 from mobileclip2_lite.work.files import sha256_bytes
-from mobileclip2_lite.work.folder import Work, read_manifest
+from mobileclip2_lite.work.folder import read_manifest
 
 STUDY, FILE = "photographs", "photographs.jsonl"
 """Its lines' name and file."""
@@ -90,37 +90,6 @@ def named_table(folders: Sequence[Path], path: Path) -> Path:
     with open(path, "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("image", "caption", "name"), *rows])
     return path
-
-
-def samples(folder: Path) -> Iterator[Sample]:
-    """All samples of a folder of pairs."""
-    for name in shard_names(folder):
-        yield from read_samples(folder / name)
-
-
-def split(folder: Path, held_out: int) -> tuple[list[Sample], list[Sample]]:
-    """(training, held out): which images are held out follows from their bytes alone."""
-    found = sorted(samples(folder), key=lambda sample: sha256_bytes(b"held out" + sample.image))
-    if not 0 < held_out < len(found):
-        raise ValueError(f"{held_out} of {len(found)} images cannot be held out")
-    return found[held_out:], found[:held_out]
-
-
-def write_pairs(folder: Path, found: Iterable[Sample], identity: Mapping[str, Any], shard: int = 500) -> Path:
-    """A folder of pairs, made once."""
-    work = Work(folder, "pairs", 1, dict(identity))
-    if work.done():
-        return folder
-    with work.lock():
-        work.begin()
-        found, records, texts = iter(found), [], 0
-        while some := list(islice(found, shard)):
-            name = f"shard-{len(records):06d}.tar"
-            records.append({"name": name, **write_shard(folder / name, some)._asdict(), "dropped": {}})
-            texts += sum(len(sample.texts) for sample in some)
-        total = sum(record["samples"] for record in records)
-        work.commit(source="photographs", samples=total, texts=texts, dropped={}, shards=records)
-    return folder
 
 
 def one_text(sample: Sample) -> Sample:

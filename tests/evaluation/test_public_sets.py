@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import functools
 import http.server
@@ -11,6 +12,7 @@ import os
 import tarfile
 import threading
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,13 +23,16 @@ from mobileclip2_lite import emoji_world
 from mobileclip2_lite.evaluation import measures, public, twins
 from mobileclip2_lite.evaluation.caption_files import open_captions
 from mobileclip2_lite.evaluation.datacomp import SETS
+from mobileclip2_lite.evaluation.measures import retrieval
 from mobileclip2_lite.evaluation.sets import Example, TestSet, all_above, evaluate_set, readable
 from mobileclip2_lite.evaluation.suite import flatten_captions
 from mobileclip2_lite.evaluation.wds_sets import open_wds
 from mobileclip2_lite.models.embedded import data_folder
 from mobileclip2_lite.models.loaded import encode_images, encode_texts
 from mobileclip2_lite.models.zoo import create_model
-from mobileclip2_lite.recipes import World
+from mobileclip2_lite.pairs.collect import make_pairs
+from mobileclip2_lite.pairs.holding_out import hold_out, samples, split
+from mobileclip2_lite.recipes import Pairs, World
 from mobileclip2_lite.shards.tars import write_tar
 from mobileclip2_lite.work.bad_sample import BadSample
 
@@ -459,3 +464,66 @@ def test_class_folders_deeper_and_linked_are_those_of_own_images(tmp_path):
     image(tmp_path / "set" / "train" / "hot_dog" / "0.png")
     with pytest.raises(ValueError, match=r"holds folders of classes, \['train', 'val'\]: name one"):
         public.open_set(tmp_path / "set")
+
+
+# --- a user's own images and captions ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """Twelve drawn scenes with five captions each, as a folder of images with a table, and as pairs."""
+    folder = tmp_path_factory.mktemp("own")
+    scenes = emoji_world.retrieval_set(WORLD, 12)
+    (folder / "set" / "images").mkdir(parents=True)
+    rows = []
+    for number, (image, texts) in enumerate(zip(scenes.images, scenes.captions, strict=True)):
+        Image.fromarray(image).save(folder / "set" / "images" / f"{number}.png")
+        rows += [(f"images/{number}.png", f"{text} {k}") for k, text in enumerate(texts)]
+    with open(folder / "set" / "captions.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("image", "caption"), *rows])
+    make_pairs(Pairs(source=str(folder / "set"), count=0), folder / "pairs")
+    return folder, list(scenes.images), rows
+
+
+def test_own_pairs_are_measured_with_all_their_captions(own, teacher, tmp_path, capsys):
+    from mobileclip2_lite.cli import main
+
+    folder, images, rows = own
+    result = evaluate_set(teacher, public.open_set(folder / "pairs"))
+    assert (result["images"], result["texts"], result["captions_an_image"]) == (12, 60, [5, 5])
+    owner = [int(Path(name).stem) for name, _ in rows]
+    wanted = retrieval(
+        encode_images(teacher, images), encode_texts(teacher, [text for _, text in rows]), owner, (1, 5, 10)
+    )
+    assert {key: result["measures"][key] for key in wanted} == pytest.approx(wanted)
+    main(["hold-out", str(folder / "pairs"), str(tmp_path / "train"), str(tmp_path / "test"), "--count", "5"])
+    sides = [{s.uid for s in samples(tmp_path / part)} for part in ("train", "test")]
+    assert [len(side) for side in sides] == [7, 5]
+    assert not sides[0] & sides[1]
+    capsys.readouterr()
+    main(["evaluate", str(data_folder() / "teachers" / "lite-teacher-conv"), "--set", str(tmp_path / "test")])
+    assert "test (all): 5 images" in capsys.readouterr().out
+    main(["hold-out", str(folder / "pairs"), str(tmp_path / "train"), str(tmp_path / "test"), "--count", "5"])
+
+
+def test_held_out_are_the_same_images_whatever_else_is_there(own, tmp_path):
+    folder, _, _ = own
+    _, held = split(folder / "pairs", 4)
+    more, again = split(folder / "pairs", 6)
+    assert {sample.uid for sample in held} < {sample.uid for sample in again}
+    assert len(more) == 6
+    with pytest.raises(ValueError, match="12 of the 12 images"):
+        hold_out(folder / "pairs", tmp_path / "a", tmp_path / "b", 12)
+    with pytest.raises(ValueError, match="three folders"):
+        hold_out(folder / "pairs", folder / "pairs", tmp_path / "b", 2)
+
+
+def test_a_table_is_no_test_set_but_says_how_to_make_one(own, tmp_path):
+    folder, _, _ = own
+    for source in (folder / "set", folder / "set" / "captions.csv"):
+        with pytest.raises(ValueError, match=r"captions\.csv is a table .* `mobileclip2-lite pairs OUT --source"):
+            public.open_set(source)
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "images" / "0.png")
+    with pytest.raises(ValueError, match="one folder of images, 'images'"):
+        public.open_set(tmp_path)

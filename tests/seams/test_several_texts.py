@@ -9,12 +9,17 @@ import numpy as np
 import pytest
 import torch
 from doubles.fake_teachers import FakeTeachers, sample, write_pairs
+from doubles.tiny_training import TEACHERS as TRAINED
+from doubles.tiny_training import go, settings, write_model
+from doubles.tiny_training import sample as trained
 
 from mobileclip2_lite.recipes import Reinforce
 from mobileclip2_lite.reinforcement.stage import reinforce
 from mobileclip2_lite.shards import embeddings as storage
 from mobileclip2_lite.shards.dataset import ReinforcedDataset
-from mobileclip2_lite.shards.samples import read_samples
+from mobileclip2_lite.shards.samples import read_samples, write_shard
+from mobileclip2_lite.work.folder import Work
+from mobileclip2_lite.work.json_lines import read_lines
 
 TEXTS = 3
 TEACHERS = FakeTeachers.names
@@ -66,6 +71,29 @@ def test_two_samples_of_one_image_share_an_id_and_others_do_not(tmp_path):
     batch = ReinforcedDataset(tmp_path / "out", 32, 3).batch(0)
     ids = dict(zip(batch.uids, batch.image_ids.tolist(), strict=True))
     assert ids["twin"] == ids[one.uid] != ids[other.uid]
+
+
+def test_a_training_on_one_image_in_two_shards_has_no_negatives(tmp_path):
+    """Sixteen true texts of one image are nobody's negatives: what remains of each row is its own pair, with loss 0."""
+    twins = [dataclasses.replace(trained(0), uid=f"twin-{n:02d}", text=f"text {n}") for n in range(16)]
+    others = [trained(n) for n in range(16)]
+    found = {}
+    for name, some in (("one image", twins), ("sixteen images", others)):
+        folder = tmp_path / name
+        infos = []
+        for number, part in enumerate((some[:8], some[8:])):
+            info = write_shard(folder / f"shard-{number:06d}.tar", part, storage="fp32")
+            infos.append({"name": f"shard-{number:06d}.tar", **info._asdict(), "dropped": {}})
+        cards = [{"name": one, "logit_scale": 9.0, "dimension": size} for one, size in TRAINED.items()]
+        Work(folder, "reinforce", 1, {"name": name}).commit(
+            teachers=[{**card, "image_size": 16, "interpolation": "bilinear"} for card in cards],
+            captioners=["short", "long"], shards=infos, samples=16,
+        )  # fmt: skip
+        asked = settings(write_model(tmp_path / "model"), samples=16, distill=0.0, captioners=())
+        lines = read_lines(go(asked, folder, tmp_path / f"{name} trained") / "log.jsonl")
+        found[name] = next(line["contrastive"] for line in lines if "contrastive" in line)
+    assert found["one image"] == pytest.approx(0, abs=1e-6)
+    assert found["sixteen images"] > 2
 
 
 def test_a_folder_that_holds_only_the_first_texts_embedding_gives_that_text(reinforced, monkeypatch):

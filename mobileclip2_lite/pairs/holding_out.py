@@ -1,0 +1,78 @@
+"""Images held out of everything: a folder of pairs in two, one to train on and one to measure on.
+
+Which images are held out follows from their bytes alone, so that the same image is on the same side whatever else is in
+the folder, and whichever order it came in. The paper has no own data. Reads a folder of pairs; writes two.
+Taught by notebooks/80_your_own_data.ipynb.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from mobileclip2_lite.shards.samples import Sample, read_samples, shard_names, write_shard
+from mobileclip2_lite.work.files import sha256_bytes
+from mobileclip2_lite.work.folder import Work, read_manifest
+
+
+def hold_out(
+    pairs: str | os.PathLike, train: str | os.PathLike, test: str | os.PathLike, count: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Write the pairs of a folder into two; found again when they are there.
+
+    Args:
+        pairs: folder of pairs.
+        train: folder to write, of all images but `count`.
+        test: folder to write, of `count` images with all their texts.
+        count: images to hold out.
+
+    Returns:
+        The manifests of `train` and `test`.
+
+    Raises:
+        ValueError: there are not more images than are to be held out, or two of the folders are the same.
+    """
+    pairs, train, test = Path(pairs), Path(train), Path(test)
+    if len({one.absolute() for one in (pairs, train, test)}) < 3:
+        raise ValueError(f"{pairs}, {train} and {test} must be three folders: one is read, two are written")
+    kept, held = split(pairs, count)
+    known = {"pairs": read_manifest(pairs)["key"], "held_out": count}
+    write_pairs(train, kept, {"part": "train", **known})
+    write_pairs(test, held, {"part": "test", **known})
+    return read_manifest(train), read_manifest(test)
+
+
+def samples(folder: Path) -> Iterator[Sample]:
+    """All samples of a folder of pairs."""
+    for name in shard_names(folder):
+        yield from read_samples(folder / name)
+
+
+def split(folder: Path, held_out: int) -> tuple[list[Sample], list[Sample]]:
+    """(training, held out): which images are held out follows from their bytes alone."""
+    found = sorted(samples(folder), key=lambda sample: sha256_bytes(b"held out" + sample.image))
+    if not 0 < held_out < len(found):
+        raise ValueError(
+            f"{held_out} of the {len(found)} images of {folder} cannot be held out: name fewer, at least 1"
+        )
+    return found[held_out:], found[:held_out]
+
+
+def write_pairs(folder: Path, found: Iterable[Sample], identity: Mapping[str, Any], shard: int = 500) -> Path:
+    """A folder of pairs, made once."""
+    work = Work(folder, "pairs", 1, dict(identity))
+    if work.done():
+        return folder
+    with work.lock():
+        work.begin()
+        rest, records, texts = iter(found), [], 0
+        while some := list(islice(rest, shard)):
+            name = f"shard-{len(records):06d}.tar"
+            records.append({"name": name, **write_shard(folder / name, some)._asdict(), "dropped": {}})
+            texts += sum(len(sample.texts) for sample in some)
+        total = sum(record["samples"] for record in records)
+        work.commit(source="photographs", samples=total, texts=texts, dropped={}, shards=records)
+    return folder
