@@ -12,6 +12,8 @@ from mobileclip2_lite.cli.drawn import refuse_drawn, refuse_for_sets
 from mobileclip2_lite.work.place import on_disk
 
 Positional = tyro.conf.Positional
+CALIBRATION = 32
+"""Images on which int8 measures the range of its activations."""
 
 
 def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
@@ -44,8 +46,9 @@ def _add_evaluate(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> Non
 
         Args:
             model: with trained weights: a folder, a checkpoint, an embedded model, `MODEL@TAG`, `hf-hub:OWNER/NAME`.
-            sets: public sets instead: a `wds_*` folder, address or `hf:OWNER/NAME`; a file of Karpathy's splits,
-                SugarCrepe, SugarCrepe++ or DOCCI; a folder of DCI, Urban1k or with a folder a class; `datacomp`.
+            sets: other sets instead: a folder of pairs of yours (`hold-out`); a `wds_*` folder, address or
+                `hf:OWNER/NAME`; a file of Karpathy's splits, SugarCrepe, SugarCrepe++ or DOCCI; a folder of DCI,
+                Urban1k or with a folder a class; `datacomp`.
             split: the split of those sets.
             images: folder of a caption file's images, if they do not lie beside it.
             templates: prompts with `{}` for the class name, instead of each set's own.
@@ -159,6 +162,7 @@ def _add_export(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         model: Positional[str],
         out: Positional[Path],
         precisions: tuple[str, ...] = ("fp32",),
+        images: Path | None = None,
         coreml: bool = False,
         litert: bool = False,
     ) -> None:
@@ -167,7 +171,9 @@ def _add_export(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         Args:
             model: with trained weights: a folder, a checkpoint, an embedded model, `MODEL@TAG`, `hf-hub:OWNER/NAME`.
             out: folder to write.
-            precisions: of `fp32`, `fp16`, `int8`; int8 measures its ranges on scenes of the embedded world.
+            precisions: of `fp32`, `fp16`, `int8`; int8 measures its ranges on images.
+            images: folder of images like those that the model will see, of which some dozens are taken (default:
+                scenes of the embedded world).
             coreml: also write Core ML packages (the extra `coreml`), with fixed and with flexible batch.
             litert: also write LiteRT files (the extra `litert`).
         """
@@ -175,13 +181,16 @@ def _add_export(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
 
         from mobileclip2_lite import emoji_world
         from mobileclip2_lite.deployment.export import NEEDS_DISK, export_onnx, table
+        from mobileclip2_lite.deployment.image_files import some_images
         from mobileclip2_lite.models.embedded import load
 
         on_disk(out, NEEDS_DISK)
         loaded = load(model, device="cpu")
-        scenes = emoji_world.retrieval_set(recipe.world, 32, side=256)
+        scenes = emoji_world.retrieval_set(recipe.world, CALIBRATION, side=256)
         texts = [captions[0] for captions in scenes.captions]
         pictures = [Image.fromarray(picture) for picture in scenes.images]
+        if images:
+            pictures = some_images(images, CALIBRATION)
         print(table(export_onnx(loaded, out, precisions=precisions, images=pictures, texts=texts, name=model)))
         if coreml:
             from mobileclip2_lite.deployment.mobile import export_coreml

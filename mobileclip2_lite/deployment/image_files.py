@@ -80,3 +80,20 @@ def images_of(folder: Path, entries: list[Entry], dropped: Counter[str]) -> Iter
             yield entry, open_image(folder / entry.name)
         except BadImage as error:
             dropped[error.reason] += 1
+
+
+def some_images(folder: str | os.PathLike, count: int) -> list[Any]:
+    """The images of a folder, or `count` of them from all over it, upright.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: none can be read.
+    """
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"{folder} is not a folder: name the folder that holds the images")
+    dropped: Counter[str] = Counter()
+    entries = find_images(folder, dropped)
+    found = [image for _, image in images_of(Path(folder), entries[:: -(-len(entries) // count) or 1], dropped)]
+    if not found:
+        raise ValueError(f"{folder} holds no image that can be read ({dict(dropped) or 'no images'})")
+    return found

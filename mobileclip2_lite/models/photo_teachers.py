@@ -190,6 +190,15 @@ def _frozen_parts(kind: Kind) -> LoadedModel:
     return LoadedModel(model, preprocess, WordPiece(photo_packages.read("wordpiece"), CONTEXT))
 
 
+def classifier_weights(name: str) -> dict[str, Tensor]:
+    """The packaged classifier of a teacher under timm's names, with its head of a thousand classes.
+
+    Raises:
+        ModuleNotFoundError, ValueError: as `make`.
+    """
+    return _classifier(KINDS[name])
+
+
 def _classifier(kind: Kind) -> dict[str, Tensor]:
     import timm
 

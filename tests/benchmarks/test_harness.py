@@ -69,3 +69,19 @@ def test_the_loaders_program_runs_and_keeps_lines_with_the_machine(programs, tmp
     assert lines[0]["command"] == f"python benchmarks/loader.py {' '.join(command)} --out l.jsonl"
     assert {"machine", "threads", "repeats"} <= lines[0].keys()
     assert "| official |" in capsys.readouterr().out
+
+
+def test_the_searchs_program_asks_every_kind_of_question_and_indexes(programs, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("onnxruntime", reason="needs the extra `export`")
+    pytest.importorskip("onnxscript", reason="needs the extra `export`")
+    search = programs("search")
+    command = ["--count", "3", "--images", "200", "--repeats", "1", "--out", str(tmp_path / "s.jsonl")]
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "search.py"), *command])
+    monkeypatch.delenv("MOBILECLIP2_LITE_PHOTOS", raising=False)
+    search.main()
+    lines = list(read_lines(tmp_path / "s.jsonl"))
+    asked, made = ([line for line in lines if line["benchmark"] == kind] for kind in ("search", "index"))
+    assert [line["way"] for line in asked][1:4] == ["a text", "an image", "both, without a text"]
+    assert all(line["milliseconds"] > 0 and line["images"] == 200 for line in asked)
+    assert made[0]["ratio_to_encoder"] == 1.0
+    assert "| near-duplicates |" in capsys.readouterr().out

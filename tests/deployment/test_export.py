@@ -244,3 +244,25 @@ def test_a_sigmoid_models_bias_travels_into_the_export():
 
     loaded.model.logit_bias = torch.nn.Parameter(torch.tensor(-12.93))
     assert float(tower_metadata(loaded, "image", "x")["logit_bias"]) == pytest.approx(-12.93)
+
+
+def test_the_command_shows_int8_the_images_that_are_named(tmp_path, monkeypatch, capsys):
+    import mobileclip2_lite.deployment.export as module
+    from mobileclip2_lite.cli import main
+
+    seen = []
+    monkeypatch.setattr(module, "export_onnx", lambda *_, images, **__: seen.append([one.size for one in images]) or [])
+    (tmp_path / "own" / "below").mkdir(parents=True)
+    for number in range(70):
+        Image.new("RGB", (9, 10 + number)).save(tmp_path / "own" / "below" / f"{number:02d}.png")
+    (tmp_path / "own" / "broken.jpg").write_bytes(b"no image")
+    words = ["export", str(data_folder() / "teachers" / "lite-teacher-conv"), str(tmp_path / "out")]
+    main([*words, "--precisions", "int8", "--images", str(tmp_path / "own")])
+    assert seen[0][0] == (9, 10)
+    assert 20 <= len(seen[0]) <= 32
+    assert seen[0][-1][1] > 70, "from all over the folder"
+    main(words)
+    assert set(seen[1]) == {(256, 256)}
+    with pytest.raises(SystemExit):
+        main([*words, "--images", str(tmp_path / "nowhere")])
+    assert "is not a folder" in capsys.readouterr().err
