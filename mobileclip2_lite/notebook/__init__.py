@@ -1,8 +1,8 @@
 """What notebooks need: quiet set-up, sentences that cannot lie, the library's own source, figures, dials, exercises.
 
-`claim` prints a sentence with its numbers and fails when the numbers no longer bear it out; `record` stores values that
-the tests read. An image that a reader can change (`dials`) stands beside static ones of the same kind, because widgets
-do not show on the web. `diagrams` draws ideas. Used by every notebook.
+`claim` prints a sentence with its numbers and fails when the numbers no longer bear it out, `recap` a list of them;
+`record` stores values that the tests read. An image that a reader can change (`dials`) stands beside static ones of the
+same kind, because widgets do not show on the web. `diagrams` draws ideas. Used by every notebook.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ __all__ = [
     "mark",
     "naming_box",
     "playground_box",
+    "recap",
     "record",
     "recorded",
     "run_folder",
@@ -104,22 +105,50 @@ def claim(sentence: str, holds: bool, **numbers: Any) -> None:
         ClaimFailed: `holds` is false, at recipe `lite`. At other recipes the sentence is printed as not borne out.
         NameError: a name in braces is neither given nor known to the caller.
     """
-    import string
-
-    frame = sys._getframe(1)
-    known = {**frame.f_globals, **frame.f_locals, **numbers}
-    wanted = [part for _, part, _, _ in string.Formatter().parse(sentence) if part]
-    for name in wanted:
-        if name.split(".")[0].split("[")[0] not in known:
-            raise NameError(f"claim: {name!r} is neither given nor a variable here: run the cells above first")
-    text = sentence.format_map(known)
+    text = _told(sentence, sys._getframe(1), numbers)
     if holds:
         show_bundle({"text/markdown": f"✓ {text}", "text/plain": f"✓ {text}"})
         return
     if _STATE["recipe"] in STRICT:
         raise ClaimFailed(f"this sentence is no longer true: {text}")
-    note = f"✗ not borne out at recipe {_STATE['recipe'] or '(none)'}, which is too short for it: {text}"
+    note = f"{_not_borne_out()}: {text}"
     show_bundle({"text/markdown": note, "text/plain": note})
+
+
+def recap(*lines: str | tuple[str, bool], **numbers: Any) -> None:
+    """What to take along, one line each with its numbers; a line with a condition is a `claim`.
+
+    Args:
+        lines: a sentence, or a sentence and whether it holds; names in braces as in `claim`.
+        numbers: for the braces.
+
+    Raises:
+        ClaimFailed: a line's condition is false, at recipe `lite`.
+        NameError: a name in braces is neither given nor known to the caller.
+    """
+    frame, shown = sys._getframe(1), []
+    for line in lines:
+        sentence, holds = (line, True) if isinstance(line, str) else line
+        text = _told(sentence, frame, numbers)
+        if not holds and _STATE["recipe"] in STRICT:
+            raise ClaimFailed(f"this line of the recap is no longer true: {text}")
+        shown.append(f"- {text}" if holds else f"- {_not_borne_out()}: {text}")
+    show_bundle({"text/markdown": "\n".join(shown), "text/plain": "\n".join(shown)})
+
+
+def _not_borne_out() -> str:
+    return f"✗ not borne out at recipe {_STATE['recipe'] or '(none)'}, which is too short for it"
+
+
+def _told(sentence: str, frame: Any, numbers: Mapping[str, Any]) -> str:
+    """A sentence with the names in its braces filled in, from `numbers` and then from a caller's variables."""
+    import string
+
+    known = {**frame.f_globals, **frame.f_locals, **numbers}
+    for _, part, _, _ in string.Formatter().parse(sentence):
+        if part and part.split(".")[0].split("[")[0] not in known:
+            raise NameError(f"claim: {part!r} is neither given nor a variable here: run the cells above first")
+    return sentence.format_map(known)
 
 
 def guess(question: str, options: Sequence[str] = ()) -> None:

@@ -56,11 +56,33 @@ def verdicts(*words: str, results: str | os.PathLike | None = None) -> dict[str,
         cells = [claim.text, measured(claim), shown_effect(effect), effect.seeds if effect else "", f"**{verdict}**"]
         rows.append([*cells, note])
     table(["claim", "measure", "effect in points (95 % interval)", "seeds", "verdict", "what would decide it"], rows)
-    decided = [f"- {_read(entry)}" for entry in found if entry.verdict in ("agrees", "disagrees")]
-    say("\n".join(decided) or "Nothing is decided.")
+    say("\n".join(f"- {sentence}" for sentence in _decided(found)) or "Nothing is decided.")
     named = {f"{entry.claim.text} ({measured(entry.claim)})": entry.verdict for entry in found}
     tally(named)
     return named
+
+
+READ = 2
+"""So many claims that agree are read one by one; of more the clearest is, because the table has them all."""
+
+
+def _decided(found: Sequence[Entry]) -> list[str]:
+    """What disagrees, one by one, and of what agrees the clearest."""
+    agreeing = [entry for entry in found if entry.verdict == "agrees"]
+    if len(agreeing) > READ:
+        clearest = max(agreeing, key=_clearness)
+        said = [f"The clearest of {len(agreeing)} that agree: {_read(clearest)}"]
+    else:
+        said = [_read(entry) for entry in agreeing]
+    return said + [_read(entry) for entry in found if entry.verdict == "disagrees"]
+
+
+def _clearness(entry: Entry) -> float:
+    """How many widths of its interval an effect is away from no effect."""
+    effect = entry.found
+    if effect is None or effect.low is None or effect.high is None or effect.high <= effect.low:
+        return 0.0
+    return abs(effect.mean) / (effect.high - effect.low)
 
 
 def _read(entry: Entry) -> str:

@@ -116,6 +116,23 @@ def test_a_claim_prints_its_numbers_and_fails_when_they_say_otherwise(capsys):
     notebook.setup()
 
 
+def test_a_recap_lists_its_numbers_and_fails_as_a_claim_does(capsys):
+    notebook.setup(recipe="lite")
+    gain = 12.34
+    notebook.recap("one idea", ("the teacher adds {gain:.1f} points, {share:.0%}", gain > 0), share=0.5)
+    assert capsys.readouterr().out == "- one idea\n- the teacher adds 12.3 points, 50%\n"
+    with pytest.raises(notebook.ClaimFailed, match=r"recap is no longer true: it adds 12\.3"):
+        notebook.recap(("it adds {gain:.1f}", gain < 0))
+    with pytest.raises(NameError, match="nowhere"):
+        notebook.recap("{nowhere}")
+    notebook.setup(recipe="tiny")
+    notebook.recap(("it adds {gain:.1f}", gain < 0))
+    assert capsys.readouterr().out.startswith(
+        "- ✗ not borne out at recipe tiny, which is too short for it: it adds 12.3"
+    )
+    notebook.setup()
+
+
 def test_a_guess_is_asked_and_an_exercise_checked(capsys):
     notebook.guess("Which is larger?", ["the control", "the student"])
     assert capsys.readouterr().out.splitlines() == ["Guess: Which is larger?", "  - the control", "  - the student"]

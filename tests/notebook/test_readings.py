@@ -48,6 +48,18 @@ def test_verdicts_are_read_in_sentences(tmp_path, capsys):
         notebook.verdicts("lunch", results=tmp_path)
 
 
+def test_of_many_verdicts_that_agree_the_clearest_is_read(tmp_path, capsys):
+    shares = {"control": 0.2, "+ captions": 0.4, "+ ensemble": 0.9, "control + web captions": 0.1}
+    for row, share in shares.items():
+        recorded.append_rows(tmp_path, lines(row, share, spread=0.01))
+    found = notebook.verdicts("help plain training", "student's captions", results=tmp_path)
+    said, counts = capsys.readouterr().out, list(found.values())
+    assert counts.count("agrees") > 2
+    assert f"The clearest of {counts.count('agrees')} that agree: Our measurement **agrees** with “" in said
+    assert said.count("Our measurement **agrees**") == 1, "the others stand in the table"
+    assert said.count("Our measurement **disagrees**") == counts.count("disagrees") > 0
+
+
 def test_a_claim_that_the_lines_contradict_is_said_to_disagree(tmp_path, capsys):
     recorded.append_rows(tmp_path, [*lines("control", 0.6), *lines("+ captions", 0.2)])
     found = notebook.verdicts("synthetic captions help plain", results=tmp_path)
