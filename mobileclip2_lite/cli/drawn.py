@@ -79,9 +79,10 @@ def embedded(names: Sequence[str]) -> list[str]:
 
 
 def _words(names: Sequence[str], images: object, option: str, instead: str) -> str:
+    knows, its = ("knows", "its") if len(names) == 1 else ("know", "their")
     return (
-        f"{', '.join(names)} know drawings of the embedded world and nothing else, and {images} holds other images: "
-        f"their answers would mean nothing. Take {option} {instead}. To go on all the same: --allow-drawn"
+        f"{', '.join(names)} {knows} drawings of the embedded world and nothing else, and {images} holds other images: "
+        f"{its} answers would mean nothing. Take {option} {instead}. To go on all the same: --allow-drawn"
     )
 
 

@@ -36,6 +36,7 @@ def _add_evaluate(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> Non
         split: str = "test",
         images: Path | None = None,
         templates: tuple[str, ...] = (),
+        dimensions: tuple[int, ...] = (),
         output: Path | None = None,
         settings: Annotated[recipes.Evaluate, tyro.conf.arg(name="")] = recipe.evaluate,
         world: recipes.World = recipe.world,
@@ -52,6 +53,7 @@ def _add_evaluate(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> Non
             split: the split of those sets.
             images: folder of a caption file's images, if they do not lie beside it.
             templates: prompts with `{}` for the class name, instead of each set's own.
+            dimensions: measure embeddings cut to their first so many dimensions, too (`train --nested`).
             output: JSON file for the result on those sets.
             settings: sizes of the embedded test sets.
             world: which names and sizes.
@@ -65,11 +67,12 @@ def _add_evaluate(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> Non
         refuse_for_sets(model, sets, allow_drawn)
         if sets:
             loaded, options = load(model, device=device), {"split": split, "images": images, "templates": templates}
+            options["dimensions"] = dimensions
             for line in result_lines(evaluate_sets(loaded, sets, output, name=model, **options)):
                 print(line)
             return
-        if output or templates or images:
-            raise ValueError("--output, --templates and --images go with --set: name a test set")
+        if output or templates or images or dimensions:
+            raise ValueError("--output, --templates, --images and --dimensions go with --set: name a test set")
         for metric, value in evaluate_model(load(model, device=device), world, settings).items():
             print(f"{metric:32} {value:.4f}")
 
@@ -196,7 +199,8 @@ def _add_export(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
             from mobileclip2_lite.deployment.mobile import export_coreml
 
             for path in export_coreml(loaded, out, name=model, flexible=True):
-                print(path)
+                size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+                print(f"{path}: {size / 1e6:.1f} MB, not compared: Core ML predicts on macOS alone")
         if litert:
             from mobileclip2_lite.deployment.mobile import export_litert
 
@@ -260,6 +264,7 @@ def _add_search(app: tyro.extras.SubcommandApp) -> None:
         without: tuple[str, ...] = (),
         model: str | None = None,
         top: int = 10,
+        dimensions: int | None = None,
         index: Path | None = None,
         html: Path | None = None,
         duplicates: bool = False,
@@ -276,6 +281,7 @@ def _add_search(app: tyro.extras.SubcommandApp) -> None:
             model: a folder with exported towers, or any model with weights: `photo-teacher-vectors`,
                 `hf-hub:apple/MobileCLIP2-S0`, a student (default: an embedded teacher, for drawings alone).
             top: how many to print.
+            dimensions: compare the first so many dimensions alone, of a model trained for it (`train --nested`).
             index: where the index lies (default: in the folder itself).
             html: also write a page with thumbnails.
             duplicates: print groups of images that are the same.
@@ -290,7 +296,7 @@ def _add_search(app: tyro.extras.SubcommandApp) -> None:
         on_disk(folder, NEEDS_DISK)
         refuse_drawn((model or recipes.Reinforce().teachers[-1],), folder, "--model", allow_drawn)
         found = open_index(folder, model, index=index)
-        hits = found.search(text, list(image), top, without) if text or image else []
+        hits = found.search(text, list(image), top, without, dimensions) if text or image else []
         groups = found.duplicates(least) if duplicates else []
         for hit in hits:
             print(f"{hit.score:.3f}  {shown(hit.path)}")

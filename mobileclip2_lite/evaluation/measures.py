@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mobileclip2_lite.models.loaded import encode_texts, first_dimensions, many
+from mobileclip2_lite.models.loaded import encode_texts, many
 
 if TYPE_CHECKING:
     from mobileclip2_lite.models.loaded import LoadedModel
@@ -140,22 +140,6 @@ def retrieval_hits(
     asked = images[torch.isin(images, owner)]
     to_text = _ranked(image_features[asked], text_features, lambda rows: asked[rows, None] == owner, ks, "i2t_r")
     return to_text | _ranked(text_features, image_features, lambda rows: owner[rows, None] == images, ks, "t2i_r")
-
-
-def retrieval_by_dimensions(
-    image_features: Tensor,
-    text_features: Tensor,
-    image_of_text: Sequence[int] | np.ndarray | Tensor,
-    dimensions: Sequence[int],
-    ks: Sequence[int] = (1, 5),
-) -> dict[int, dict[str, float]]:
-    """`retrieval` with features cut to their first dimensions (Matryoshka, arXiv 2205.13147), by how many are kept.
-
-    Raises:
-        ValueError: there are not so many dimensions, or as `retrieval` does.
-    """
-    both = {d: [first_dimensions(one, d) for one in (image_features, text_features)] for d in dimensions}
-    return {d: retrieval(*cut, image_of_text, ks) for d, cut in both.items()}
 
 
 def _ranked(

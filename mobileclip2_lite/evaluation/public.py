@@ -122,6 +122,7 @@ def evaluate_sets(
     images: str | os.PathLike | None = None,
     templates: Sequence[Template] = (),
     batch_size: int = 256,
+    dimensions: Sequence[int] = (),
 ) -> dict[str, Any]:
     """Measure a model on several sets; `out` is written anew after each, so that a stopped run keeps what it has.
 
@@ -130,7 +131,7 @@ def evaluate_sets(
         sources: as `open_set` takes them, or opened sets; `datacomp` stands for all of DataComp's that are measured.
         out: JSON file to write.
         name: what the result calls the model.
-        split, images, templates, batch_size: as `open_set` and `evaluate_set` take them.
+        split, images, templates, batch_size, dimensions: as `open_set` and `evaluate_set` take them.
 
     Returns:
         `schema`, `model` (`name`, `sha256` of its weights, `preprocess`) and `results`, one of `evaluate_set` a set.
@@ -140,7 +141,7 @@ def evaluate_sets(
     result: dict[str, Any] = {"schema": SCHEMA, "model": model, "results": []}
     for source in every:
         test_set = source if isinstance(source, TestSet) else open_set(source, split, images)
-        result["results"].append(evaluate_set(loaded, test_set, templates, batch_size))
+        result["results"].append(evaluate_set(loaded, test_set, templates, batch_size, dimensions))
         if out is not None:
             write_atomic(out, pretty(result))
     return result
@@ -153,3 +154,6 @@ def result_lines(result: dict[str, Any]) -> Iterator[str]:
         yield f"{row['set']} ({row['split']}): {size}"
         for measure, value in row["measures"].items():
             yield f"  {measure:28} {value:.4f}   chance {row['chance'].get(measure, float('nan')):.4f}"
+        for size, measures in row.get("by_dimensions", {}).items():
+            shown = ", ".join(f"{name} {value:.4f}" for name, value in measures.items())
+            yield f"  the first {size} dimensions: {shown}"

@@ -29,7 +29,7 @@ from mobileclip2_lite.evaluation.measures import (
     zero_shot_classifier,
 )
 from mobileclip2_lite.evaluation.suite import flatten_captions
-from mobileclip2_lite.models.loaded import encode_images, encode_texts
+from mobileclip2_lite.models.loaded import FirstDimensions, encode_images, encode_texts, first_dimensions
 from mobileclip2_lite.views.images import read_image
 from mobileclip2_lite.work.bad_sample import BadSample
 
@@ -75,7 +75,11 @@ class TestSet:
 
 
 def evaluate_set(
-    loaded: LoadedModel, test_set: TestSet, templates: Sequence[Template] = (), batch_size: int = 256
+    loaded: LoadedModel,
+    test_set: TestSet,
+    templates: Sequence[Template] = (),
+    batch_size: int = 256,
+    dimensions: Sequence[int] = (),
 ) -> dict[str, Any]:
     """Measure a model on one set.
 
@@ -84,10 +88,12 @@ def evaluate_set(
         test_set: from one of the readers, or `open_set`.
         templates: prompts to use instead of the set's own.
         batch_size: images or texts a forward pass; it does not change the result.
+        dimensions: measure embeddings cut to their first dimensions, too (of models trained with a nested loss).
 
     Returns:
         `set`, `kind`, `split`, `source`, `images`, `texts` or `classes`, `templates`, `dropped` (unreadable images by
-        reason), `measures` (shares between 0 and 1) and `chance` (the same for a model that guesses). JSON data.
+        reason), `measures` (shares between 0 and 1) and `chance` (the same for a model that guesses); `by_dimensions`
+        holds the measures of each cut. JSON data.
 
     Raises:
         ValueError: the set has no readable image, a label outside its classes, or no class names.
@@ -102,7 +108,15 @@ def evaluate_set(
     if first is None:
         raise ValueError(f"{test_set.source}: no image of {test_set.name} could be read ({dict(dropped) or 'none'})")
     features = encode_images(loaded, _chain(first, pixels), batch_size)
-    facts = measure[test_set.kind](loaded, test_set, features, kept, tuple(templates), batch_size)
+
+    def measured(size: int | None = None) -> dict[str, Any]:
+        cut = features if size is None else first_dimensions(features, size)
+        model = loaded if size is None else loaded._replace(model=FirstDimensions(loaded.model, size))
+        return measure[test_set.kind](model, test_set, cut, kept, tuple(templates), batch_size)
+
+    facts = measured()
+    if dimensions:
+        facts["by_dimensions"] = {str(size): measured(size)["measures"] for size in dimensions}
     return {
         "set": test_set.name,
         "kind": test_set.kind,

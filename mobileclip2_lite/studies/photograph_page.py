@@ -7,6 +7,7 @@ A test makes the page again and compares. What is not recorded says so. Taught b
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def write(path: Path, results: Path) -> None:
 
 
 def _photographs(lines: Sequence[Line]) -> list[Block]:
-    lines = sorted(lines, key=lambda line: next(k for k, kind in enumerate(ORDER) if line["arm"].startswith(kind)))
+    lines = sorted(lines, key=lambda line: _place(line["arm"]))
     students = [arm for arm in arms.by_arm(lines) if arm.startswith("reinforced")]
     compared = [(student, control) for student in students for control in ("control", "captions")]
     compared += [("captions", "control"), *zip(students[1:], students, strict=False)]
@@ -63,12 +64,12 @@ def _photographs(lines: Sequence[Line]) -> list[Block]:
     return [
         Heading("A student of photographs, and its controls"),
         Text(
-            f"Three trainings of `{recipe.model}` at {recipe.image_size} pixels, {recipe.samples:,} samples each, "
+            f"Trainings of `{recipe.model}` at {recipe.image_size} pixels, {recipe.samples:,} samples each, "
             "alike but for what they read. `control`: photographs with one human caption. `captions`: the same with "
             "all human captions, in turn. `reinforced`: these and the embeddings of two teachers that were made from "
-            "packages (data/README.md). Measured on photographs that nothing has seen, five captions each, and on "
-            "photographs of classes whose names no student has read; the teachers know a thousand names, these among "
-            "them, so that for a teacher none is unseen."
+            "packages (data/README.md), of so many stored views. Measured on photographs that nothing has seen, five "
+            "captions each, and on photographs of classes whose names no student has read; the teachers know a "
+            "thousand names, these among them, so that for a teacher none is unseen."
         ),
         Text(_counts(lines)),
         arms.table(lines, PHOTOGRAPHS, compared, "photographs"),
@@ -78,6 +79,13 @@ def _photographs(lines: Sequence[Line]) -> list[Block]:
             "or `hf:NAME` with captioned photographs will do."
         ),
     ]
+
+
+def _place(arm: str) -> tuple[int, int]:
+    """Where a row stands: by kind, students by their views."""
+    kind = next(k for k, kind in enumerate(ORDER) if arm.startswith(kind))
+    views = re.search(r"(\d+) views", arm)
+    return kind, int(views[1]) if views else 0
 
 
 def _counts(lines: Sequence[Line]) -> str:

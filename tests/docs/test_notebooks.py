@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 from pathlib import Path
 
@@ -53,3 +54,42 @@ def test_notebook_runs_at_tiny(path, copy):
     assert set(found) == set(published), "the published outputs are of another version"
     for name, value in published.get("fixed", {}).items():
         assert found["fixed"][name] == pytest.approx(value, rel=1e-3, abs=1e-6), f"{name}: run this notebook again"
+
+
+@pytest.mark.slow
+def test_own_photographs_go_through_their_notebook(shared, tmp_path, monkeypatch):
+    """Sixty photographs with five captions each and their teachers: searched, reinforced, trained on, measured."""
+    import papermill
+
+    from mobileclip2_lite.models import photo_teachers
+    from mobileclip2_lite.models.folders import PLACE
+    from mobileclip2_lite.notebook import recorded
+
+    teachers = ["photo-teacher-names", "photo-teacher-vectors"]
+    try:
+        for name in teachers:
+            photo_teachers.save(name, photo_teachers.make(name), {}, tmp_path / "models" / name)
+    except ModuleNotFoundError as error:
+        pytest.skip(str(error))
+    monkeypatch.setenv(PLACE, str(tmp_path / "models"))
+    with open(shared / "flickr800" / "captions.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    images = sorted({row["image"] for row in rows})[:60]
+    (tmp_path / "own").mkdir()
+    for image in images:
+        shutil.copyfile(shared / "flickr800" / image, tmp_path / "own" / Path(image).name)
+    with open(tmp_path / "own" / "captions.csv", "w", encoding="utf-8", newline="") as file:
+        pairs = [(Path(row["image"]).name, row["caption"]) for row in rows if row["image"] in images]
+        csv.writer(file).writerows([("file_name", "text"), *pairs])
+    done = tmp_path / "done.ipynb"
+    papermill.execute_notebook(
+        ROOT / "notebooks" / "80_your_own_data.ipynb", done, cwd=tmp_path, kernel_name="python3", progress_bar=False,
+        parameters={"recipe": "tiny", "images": str(tmp_path / "own"), "teachers": teachers},
+        log_output=False, start_timeout=120, execution_timeout=600,
+    )  # fmt: skip
+    found, said = recorded(done), done.read_text("utf-8")
+    assert found["samples"] == 60
+    assert found["teacher_r5"] > 2 * 5 / 60
+    assert "60 of 60 samples have more than one text" in said
+    assert "of the 300 captions" in said, "all five captions of each of the sixty ask"
+    assert sorted(path.suffix for path in (tmp_path / "own").iterdir()) == [".csv", *[".jpg"] * 60], "only read"

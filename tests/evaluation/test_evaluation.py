@@ -292,13 +292,3 @@ def test_a_class_may_have_any_name_and_a_template_any_signs(name):
     loaded.tokenizer = lambda texts: seen.extend(texts) or tokenizer(texts)
     measures.zero_shot_classifier(loaded, [name], ["a {} {of} it {}"])
     assert seen == [f"a {name} {{of}} it {name}"]
-
-
-def test_retrieval_at_fewer_dimensions():
-    images, texts = random_unit(20, 16), random_unit(20, 16, seed=1)
-    found = measures.retrieval_by_dimensions(images, texts, range(20), (4, 16))
-    assert found[16] == measures.retrieval(images, texts, range(20))
-    short = [torch.nn.functional.normalize(one[:, :4], dim=-1) for one in (images, texts)]
-    assert found[4] == measures.retrieval(*short, range(20))
-    with pytest.raises(ValueError, match="17 dimensions of embeddings that have 16"):
-        measures.retrieval_by_dimensions(images, texts, range(20), (17,))

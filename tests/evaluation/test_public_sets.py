@@ -9,6 +9,7 @@ import http.server
 import io
 import json
 import os
+import re
 import tarfile
 import threading
 from collections import Counter
@@ -496,13 +497,24 @@ def test_own_pairs_are_measured_with_all_their_captions(own, teacher, tmp_path, 
         encode_images(teacher, images), encode_texts(teacher, [text for _, text in rows]), owner, (1, 5, 10)
     )
     assert {key: result["measures"][key] for key in wanted} == pytest.approx(wanted)
+    short = [torch.nn.functional.normalize(one[:, :8], dim=-1) for one in (encode_images(teacher, images),
+             encode_texts(teacher, [text for _, text in rows]))]  # fmt: skip
+    cut = evaluate_set(teacher, public.open_set(folder / "pairs"), dimensions=(8, 192))["by_dimensions"]
+    found = retrieval(*short, owner, (1, 5, 10))
+    assert {key: cut["8"][key] for key in found} == pytest.approx(found)
+    assert cut["192"] == pytest.approx(result["measures"])
+    with pytest.raises(ValueError, match="193 dimensions of embeddings that have 192"):
+        evaluate_set(teacher, public.open_set(folder / "pairs"), dimensions=(193,))
     main(["hold-out", str(folder / "pairs"), str(tmp_path / "train"), str(tmp_path / "test"), "--count", "5"])
     sides = [{s.uid for s in samples(tmp_path / part)} for part in ("train", "test")]
     assert [len(side) for side in sides] == [7, 5]
     assert not sides[0] & sides[1]
     capsys.readouterr()
-    main(["evaluate", str(data_folder() / "teachers" / "lite-teacher-conv"), "--set", str(tmp_path / "test")])
-    assert "test (all): 5 images" in capsys.readouterr().out
+    words = ["evaluate", str(data_folder() / "teachers" / "lite-teacher-conv"), "--set", str(tmp_path / "test")]
+    main([*words, "--dimensions", "16", "64"])
+    said = capsys.readouterr().out
+    assert "test (all): 5 images" in said
+    assert re.search(r"the first 16 dimensions: i2t_r1 [01]\.\d{4}", said)
     main(["hold-out", str(folder / "pairs"), str(tmp_path / "train"), str(tmp_path / "test"), "--count", "5"])
 
 

@@ -73,7 +73,7 @@ def test_the_whole_way_of_the_drawn_world_and_with_other_models_goes_on(tmp_path
         "filter": dataclasses.replace(recipe.filter, keep=1.0),
     }
     refuse_for_source(dataclasses.replace(own, **others), False)
-    with pytest.raises(ValueError, match=r"lite-dfn know drawings.*Take --filter\.scorer photo-teacher-vectors"):
+    with pytest.raises(ValueError, match=r"lite-dfn knows drawings.*Take --filter\.scorer photo-teacher-vectors"):
         refuse_for_source(dataclasses.replace(own, **{**others, "filter": recipes.Filter()}), False)
     make_pairs(recipes.Pairs(count=2), tmp_path / "drawn", world=recipe.world)
     drawn = recipes.Pairs(source=str(tmp_path / "drawn"))

@@ -158,6 +158,11 @@ def test_the_page_shows_arms_guessing_and_paired_differences(lines):
     assert shown_effect(effect) in rows["reinforced, 2 views − control"]
     assert effect.low <= effect.mean <= effect.high
     assert photograph_page.page(lines[::-1], []) == text, "in whatever order they were recorded"
+    more = [{**line, "arm": "reinforced, 10 views"} for line in lines if line["arm"].startswith("reinforced")]
+    text = photograph_page.page([*more, *lines], [])
+    assert photograph_page.page([*lines, *more], []) == text
+    order = [text.index(f"| reinforced, {name} ") for name in ("2 views", "10 views", "10 views − reinforced, 2 views")]
+    assert order == sorted(order), "by views, and the more beside the fewer"
     against = arms.effect(found["control"], found["teacher lite-mci-s"], "i2t_r1")
     assert against.seeds == 2  # a model without seeds stands beside both
 
