@@ -91,5 +91,4 @@ def test_own_photographs_go_through_their_notebook(shared, tmp_path, monkeypatch
     assert found["samples"] == 60
     assert found["teacher_r5"] > 2 * 5 / 60
     assert "60 of 60 samples have more than one text" in said
-    assert "of the 300 captions" in said, "all five captions of each of the sixty ask"
     assert sorted(path.suffix for path in (tmp_path / "own").iterdir()) == [".csv", *[".jpg"] * 60], "only read"
