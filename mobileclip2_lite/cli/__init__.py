@@ -3,7 +3,7 @@
 Every stage of the way is a command that reads a folder and writes a folder; `run` goes the whole way. Settings start
 from the recipe named by `--recipe` (default lite) and any of them can be changed by its own option. Wrong input ends
 in one line that says what to do, and exit status 2; shards that failed while all others were made, in exit status 3.
-Commands about texts, shards, models, photographs and studies are in the modules of those names.
+Commands about texts, shards, models, their use, photographs and studies are in modules of their own.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import tyro
 
 from mobileclip2_lite import recipes
 from mobileclip2_lite.cli import data as cli_captions
+from mobileclip2_lite.cli import deploy as cli_deploy
 from mobileclip2_lite.cli import models as cli_models
 from mobileclip2_lite.cli import photos as cli_photos
 from mobileclip2_lite.cli import shards as cli_shards
@@ -255,6 +256,7 @@ def main(arguments: list[str] | None = None) -> None:
         cli_captions.add(app, recipe)
         cli_shards.add(app)
         cli_models.add(app, recipe)
+        cli_deploy.add(app, recipe)
         cli_photos.add(app, recipe)
         cli_studies.add(app, recipe)
         app.cli(args=rest, prog="mobileclip2-lite", description=__doc__.split("\n")[0])

@@ -1,4 +1,4 @@
-"""The commands that measure and use models: `evaluate`, `latency`, `plan`, `export`, `playground`, `search`."""
+"""The commands that measure models: `evaluate`, `latency`, `plan`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ from typing import Annotated
 import tyro
 
 from mobileclip2_lite import recipes
-from mobileclip2_lite.cli.drawn import refuse_drawn, refuse_for_sets
-from mobileclip2_lite.work.place import on_disk
+from mobileclip2_lite.cli.drawn import refuse_for_sets
 
 Positional = tyro.conf.Positional
-CALIBRATION = 32
-"""Images on which int8 measures the range of its activations."""
 
 
 def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
@@ -21,9 +18,6 @@ def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
     _add_evaluate(app, recipe)
     _add_latency(app)
     _add_plan(app, recipe)
-    _add_export(app, recipe)
-    _add_playground(app, recipe)
-    _add_search(app)
 
 
 def _add_evaluate(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
@@ -155,157 +149,3 @@ def _add_plan(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         elif published:
             found = published_rates(settings)
         print(to_markdown(f"Recipe {settings.name}", plan_module.plan(settings, found, price, image_bytes)))
-
-
-def _add_export(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
-    """The model for other programs."""
-
-    @app.command
-    def export(
-        model: Positional[str],
-        out: Positional[Path],
-        precisions: tuple[str, ...] = ("fp32",),
-        images: Path | None = None,
-        coreml: bool = False,
-        litert: bool = False,
-    ) -> None:
-        """Write both towers as ONNX, folded, checked, with preprocess and tokenizer inside.
-
-        Args:
-            model: with trained weights: a folder, a checkpoint, an embedded model, `MODEL@TAG`, `hf-hub:OWNER/NAME`.
-            out: folder to write.
-            precisions: of `fp32`, `fp16`, `int8`; int8 measures its ranges on images.
-            images: folder of images like those that the model will see, of which some dozens are taken (default:
-                scenes of the embedded world).
-            coreml: also write Core ML packages (the extra `coreml`), with fixed and with flexible batch.
-            litert: also write LiteRT files (the extra `litert`).
-        """
-        from PIL import Image
-
-        from mobileclip2_lite import emoji_world
-        from mobileclip2_lite.deployment.export import NEEDS_DISK, export_onnx, table
-        from mobileclip2_lite.deployment.image_files import some_images
-        from mobileclip2_lite.models.embedded import load
-
-        on_disk(out, NEEDS_DISK)
-        loaded = load(model, device="cpu")
-        scenes = emoji_world.retrieval_set(recipe.world, CALIBRATION, side=256)
-        texts = [captions[0] for captions in scenes.captions]
-        pictures = [Image.fromarray(picture) for picture in scenes.images]
-        if images:
-            pictures = some_images(images, CALIBRATION)
-        print(table(export_onnx(loaded, out, precisions=precisions, images=pictures, texts=texts, name=model)))
-        if coreml:
-            from mobileclip2_lite.deployment.mobile import export_coreml
-
-            for path in export_coreml(loaded, out, name=model, flexible=True):
-                size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-                print(f"{path}: {size / 1e6:.1f} MB, not compared: Core ML predicts on macOS alone")
-        if litert:
-            from mobileclip2_lite.deployment.mobile import export_litert
-
-            print(table(export_litert(loaded, out, name=model)))
-
-
-def _add_playground(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
-    """The model in a browser."""
-
-    @app.command
-    def playground(
-        model: Positional[str],
-        out: Positional[Path],
-        runtime: Path = Path("runs/npm/package/dist"),
-        album: Path | None = None,
-        serve: bool = False,
-        port: int = 8_000,
-        allow_drawn: bool = False,
-    ) -> None:
-        """Write a page that runs the model in a browser: draw or drop an image, name it, search an album.
-
-        Args:
-            model: a folder with exported towers, or any model with weights.
-            out: folder to write.
-            runtime: the folder `dist` of the npm package onnxruntime-web (`make playground` fetches it).
-            album: folder of images to search (default: drawn scenes).
-            serve: start a server of the page on this machine alone, until Ctrl-C.
-            port: of that server.
-            allow_drawn: let models of the embedded world judge other images all the same.
-        """
-        from mobileclip2_lite.deployment.playground import (
-            NEEDS_DISK,
-            check_runtime,
-            drawn_album,
-            folder_album,
-            server,
-            write_playground,
-        )
-        from mobileclip2_lite.deployment.towers import exported_folder
-
-        on_disk(out, NEEDS_DISK)
-        if album:
-            refuse_drawn((model,), album, "MODEL", allow_drawn)
-        check_runtime(runtime)
-        pictures, start = folder_album(album, model) if album else drawn_album(recipe.world, model)
-        print(write_playground(exported_folder(model, out / ".towers"), out, runtime, pictures, start))
-        if serve:
-            with server(out, port) as running:
-                print(f"http://127.0.0.1:{running.server_address[1]}/ shows it; Ctrl-C ends it")
-                running.serve_forever()
-
-
-def _add_search(app: tyro.extras.SubcommandApp) -> None:
-    """Images found again."""
-
-    @app.command
-    def search(
-        folder: Positional[Path],
-        text: Annotated[Positional[str | None], tyro.conf.arg(metavar="TEXT")] = None,
-        image: tuple[Path, ...] = (),
-        without: tuple[str, ...] = (),
-        model: str | None = None,
-        top: int = 10,
-        dimensions: int | None = None,
-        index: Path | None = None,
-        html: Path | None = None,
-        duplicates: bool = False,
-        least: float = 0.95,
-        allow_drawn: bool = False,
-    ) -> None:
-        """Find images of a folder by text, by image or by both, or images that are the same.
-
-        Args:
-            folder: images, in subfolders and linked folders too; they are only read.
-            text: what to look for.
-            image: look for images like these.
-            without: texts that shall not fit.
-            model: a folder with exported towers, or any model with weights: `photo-teacher-vectors`,
-                `hf-hub:apple/MobileCLIP2-S0`, a student (default: an embedded teacher, for drawings alone).
-            top: how many to print.
-            dimensions: compare the first so many dimensions alone, of a model trained for it (`train --nested`).
-            index: where the index lies (default: in the folder itself).
-            html: also write a page with thumbnails.
-            duplicates: print groups of images that are the same.
-            least: cosine from which two images are the same.
-            allow_drawn: let models of the embedded world judge other images all the same.
-        """
-        from mobileclip2_lite.deployment.search import NEEDS_DISK, open_index
-        from mobileclip2_lite.reports.search import shown, write_search_page
-
-        if not (text or image or duplicates):
-            raise ValueError("search needs a text, --image, or --duplicates")
-        on_disk(folder, NEEDS_DISK)
-        refuse_drawn((model or recipes.Reinforce().teachers[-1],), folder, "--model", allow_drawn)
-        found = open_index(folder, model, index=index)
-        hits = found.search(text, list(image), top, without, dimensions) if text or image else []
-        groups = found.duplicates(least) if duplicates else []
-        for hit in hits:
-            print(f"{hit.score:.3f}  {shown(hit.path)}")
-        for group in groups:
-            print("\n".join(["the same:", *(f"  {shown(path)}" for path in group)]))
-        print(f"{len(found.entries):,} images in the index")
-        for reason, count in sorted(found.dropped.items()):
-            print(f"  not read {count:,}: {reason}")
-        if html:
-            asked = " + ".join([*([text] if text else []), *(shown(one.name) for one in image)])
-            asked += "".join(f" - {one}" for one in without)
-            print(write_search_page(html, found, hits, asked, groups))

@@ -50,3 +50,21 @@ def test_the_files_are_measured_and_stand_beside_each_other(tmp_path):
     assert table(rows).count("\n") == 5
     loaded = as_model(load_exported(tmp_path / "teacher"))
     assert evaluate(loaded, WORLD, SETTINGS, ("binding",))["binding"] > 0.4
+
+
+def test_the_command_sets_files_side_by_side(tmp_path, capsys):
+    pytest.importorskip("onnxruntime", reason="needs the extra `export`")
+    pytest.importorskip("onnxscript", reason="needs the extra `export`")
+    from mobileclip2_lite.cli import main
+
+    teachers = [str(data_folder() / "teachers" / f"lite-teacher-{name}") for name in ("conv", "se")]
+    sizes = ["--recipe", "tiny", "--renders", "1", "--scenes", "8", "--precisions", "fp16"]
+    main(["compare", *teachers, "--out", str(tmp_path), *sizes])
+    said = capsys.readouterr().out
+    assert [line.split(" | ")[:2] for line in said.splitlines()[2:6]] == [
+        [f"| {name}", precision] for name in ("lite-teacher-conv", "lite-teacher-se") for precision in ("fp32", "fp16")
+    ]
+    assert " ± " in said
+    with pytest.raises(SystemExit):
+        main(["compare", teachers[0], teachers[0], "--out", str(tmp_path)])
+    assert "each with a name of its own" in capsys.readouterr().err
