@@ -31,7 +31,8 @@ from mobileclip2_lite.work.files import to_json
 from mobileclip2_lite.work.folder import Work, read_manifest
 from mobileclip2_lite.work.place import place_of
 from mobileclip2_lite.work.randomness import rng
-from mobileclip2_lite.work.shardwise import make_shards, totals
+from mobileclip2_lite.work.records import totals
+from mobileclip2_lite.work.shardwise import make_shards
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -30,8 +30,8 @@ from mobileclip2_lite.cli.drawn import refuse_drawn, refuse_for_source
 from mobileclip2_lite.cli.summary import print_summary
 from mobileclip2_lite.training.stopping import Stopped
 from mobileclip2_lite.work.crew import GivenUp, Spread
+from mobileclip2_lite.work.failed import ShardsFailed
 from mobileclip2_lite.work.folder import FolderLocked, StageMismatch
-from mobileclip2_lite.work.shardwise import ShardsFailed
 
 Flat = tyro.conf.arg(name="")
 """The fields of a dataclass become options of the command itself."""

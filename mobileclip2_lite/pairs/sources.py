@@ -28,7 +28,7 @@ from mobileclip2_lite.views.decoding import SUFFIXES
 from mobileclip2_lite.views.images import local_path
 from mobileclip2_lite.work.files import scan, to_json
 from mobileclip2_lite.work.place import StorePath, place_of
-from mobileclip2_lite.work.store import url_of
+from mobileclip2_lite.work.store import refuse_unknown, url_of
 
 __all__ = ["Record", "Source", "open_source"]
 
@@ -85,6 +85,7 @@ def open_source(settings: Pairs, world: World | None = None, seed: int = 0, data
         return _stored_source(name, settings, seed)
     if name.startswith("hf:"):
         return hub.hub_source(name, settings, seed)
+    refuse_unknown(name)
     path, asked, text = options_asked(name)
     if text and not (path.is_dir() and text == FOLDER_TEXT):
         raise ValueError(f"{name}: ?text={FOLDER_TEXT} is for a folder with a folder of images for each class")

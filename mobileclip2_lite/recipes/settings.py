@@ -238,7 +238,7 @@ class Train:
     """Gradient checkpointing: the towers' activations are computed again in the backward pass instead of kept."""
     parallel: str = "ddp"
     """Of several processes, `ddp`: each holds the whole model; or `fsdp`: each a part of every layer, for towers that
-    do not fit (FSDP2). The same training."""
+    do not fit (FSDP2). The same training, as far as it was run: over gloo on CPUs, never over NCCL on GPUs."""
     sync_batch_norm: bool = False
     """Batch norms see the samples of all processes, not only their own (open_clip's default: their own)."""
     compile: bool = False

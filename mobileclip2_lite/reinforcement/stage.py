@@ -34,7 +34,8 @@ from mobileclip2_lite.work.files import pretty, write_atomic
 from mobileclip2_lite.work.folder import Work, read_manifest
 from mobileclip2_lite.work.place import place_of
 from mobileclip2_lite.work.randomness import rng
-from mobileclip2_lite.work.shardwise import make_shards, totals
+from mobileclip2_lite.work.records import totals
+from mobileclip2_lite.work.shardwise import make_shards
 
 if TYPE_CHECKING:
     from mobileclip2_lite.models.teachers import TeacherEnsemble

@@ -30,7 +30,8 @@ from mobileclip2_lite.work.files import pretty, scan, sha256_file, write_atomic,
 from mobileclip2_lite.work.folder import Work
 from mobileclip2_lite.work.json_lines import to_lines
 from mobileclip2_lite.work.place import StorePath, place_of
-from mobileclip2_lite.work.shardwise import listed, make_shards
+from mobileclip2_lite.work.records import listed
+from mobileclip2_lite.work.shardwise import make_shards
 
 
 class Pictures:

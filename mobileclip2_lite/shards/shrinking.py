@@ -23,7 +23,8 @@ from mobileclip2_lite.work.crew import Spread
 from mobileclip2_lite.work.files import sha256_bytes, write_atomic
 from mobileclip2_lite.work.folder import Work, read_manifest
 from mobileclip2_lite.work.place import place_of
-from mobileclip2_lite.work.shardwise import listed, make_shards
+from mobileclip2_lite.work.records import listed
+from mobileclip2_lite.work.shardwise import make_shards
 
 
 def shrink(

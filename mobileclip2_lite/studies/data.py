@@ -122,7 +122,8 @@ def stored(folder: Path, out: Path, storage: str) -> Path:
     """A copy of reinforced shards whose embeddings are stored as `storage`; everything else is the same."""
     from mobileclip2_lite.shards.samples import read_samples, write_shard
     from mobileclip2_lite.shards.shrinking import stored_as
-    from mobileclip2_lite.work.shardwise import listed, make_shards
+    from mobileclip2_lite.work.records import listed
+    from mobileclip2_lite.work.shardwise import make_shards
 
     manifest = read_manifest(folder)
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mobileclip2_lite.work.credentials import aws_provider, plain_http, without_secrets
+from mobileclip2_lite.work.credentials import aws_provider, plain_http, remedy, without_secrets
 
 PIECE = 8 << 20
 """Bytes read from a store at a time."""
@@ -137,14 +137,16 @@ class ObjectStore:
         wrong = self.api.exceptions
         try:
             yield
-        except FileNotFoundError:
-            raise FileNotFoundError(f"{self.root}/{key} does not exist") from None  # its own words hold the request
+        except FileNotFoundError as error:  # its own words hold the request
+            if what := remedy(error):  # not the object is missing, but the bucket
+                raise StoreError(f"{self.root}/{key}{what}") from None
+            raise FileNotFoundError(f"{self.root}/{key} does not exist") from None
         except wrong.AlreadyExistsError:
             raise Exists(f"{self.root}/{key} exists") from None
         except (wrong.BaseError, OSError) as error:
             if isinstance(error, StoreError):
                 raise
-            raise _kind_of(error)(f"{self.root}/{key}: {without_secrets(error)}") from None
+            raise _kind_of(error)(f"{self.root}/{key}: {without_secrets(error)}{remedy(error)}") from None
         except ValueError as error:
             raise StoreError(f"{self.root}/{key}: {without_secrets(error)}") from None
 

@@ -23,18 +23,35 @@ from mobileclip2_lite.work.place import StorePath
 from mobileclip2_lite.work.store import Clash
 
 
+class Abandoned(RuntimeError):
+    """So many processes have ended at one shard that it may be what ends them."""
+
+
 class Claims:
     """The claims of one process on the shards of one folder."""
 
-    def __init__(self, folder: StorePath, lease: float) -> None:
-        self.folder, self.lease = folder / "claims", lease
+    def __init__(self, folder: StorePath, lease: float, most: int | None = None) -> None:
+        """Ask nothing of the store yet.
+
+        Args:
+            folder: the shards'.
+            lease: seconds without a sign of life after which an owner counts as dead.
+            most: owners of one shard that may have died at it; None for any number.
+        """
+        self.folder, self.lease, self.most = folder / "claims", lease, most
         self.host, self.owner = socket.gethostname(), uuid.uuid4().hex
         self.seen: dict[str, tuple[int, bytes, float]] = {}
         """Shard -> number and content of its last claim, and when this process first saw that."""
 
     @contextlib.contextmanager
     def taken(self, name: str) -> Iterator[bool]:
-        """Whether the shard is this process's to make; while the block lasts it gives signs of life."""
+        """Whether the shard is this process's to make; while the block lasts it gives signs of life.
+
+        A dead owner's is not at the first look: shards that have ended no process come first.
+
+        Raises:
+            Abandoned: `most` owners have died at it.
+        """
         number = self._take(name)
         if not number:
             yield False
@@ -50,6 +67,7 @@ class Claims:
 
     def _take(self, name: str) -> int:
         """The number of our claim, 0 if the shard is another's."""
+        first_look = name not in self.seen
         number, content, since = self.seen.get(name, (0, b"", 0.0))
         while (found := self._read(name, number + 1)) is not None:
             number, content, since = number + 1, found, time.monotonic()
@@ -59,8 +77,10 @@ class Claims:
         owner = _owner(content)
         if owner.get("owner") == self.owner:  # an earlier try of ours
             return number
-        if number and time.monotonic() < since + self.lease and not self._dead(owner):
+        if number and time.monotonic() < since + self.lease and (first_look or not self._dead(owner)):
             return 0
+        if self.most is not None and number >= self.most:
+            raise Abandoned(f"{number} processes have ended at it ({self._path(name, number)} is the last one's claim)")
         try:
             self._path(name, number + 1).write_bytes(self._sign(0))
         except Clash:

@@ -27,6 +27,22 @@ def without_secrets(error: object) -> str:
     return " ".join(text.split())
 
 
+_REMEDIES = {
+    "RequestTimeTooSkewed": "this machine's clock is wrong: set it",
+    "/latest/api/token": "no keys in the environment or in ~/.aws/credentials, and this machine has no role: set "
+    "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+    "NoSuchBucket": "there is no such bucket: look for a typing error, or create it",
+    "ContainerNotFound": "there is no such container: look for a typing error, or create it",
+}
+"""Part of what a store or its client says -> what to do."""
+
+
+def remedy(error: object) -> str:
+    """What to do about a store's error, to be put behind it; empty where nothing is known."""
+    text = str(error)
+    return next((f" ({what})" for part, what in _REMEDIES.items() if part in text), "")
+
+
 def plain_http() -> bool:
     """Whether the user lets a store of their own answer without encryption; options given here would overrule that."""
     names = ("AWS_ALLOW_HTTP", "AZURE_ALLOW_HTTP", "GOOGLE_ALLOW_HTTP")

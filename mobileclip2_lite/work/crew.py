@@ -3,7 +3,8 @@
 Paper: appendix on data set reinforcement, which was run on Ray. A worker is made once in its process (it holds the
 teachers) and called once a shard; it reads and writes the files, the crew carries only names and counts. Whoever is
 free takes the next shard, so a slow one holds nobody back. A shard that ends its worker three times, by an error or by
-death, is given up, and the run goes on. Ray's core is used instead of Ray Data, which would try such a shard for ever.
+death, each time on another machine if there are several, is given up, and the run goes on. Ray's core is used instead
+of Ray Data, which would try such a shard for ever.
 Taught by notebooks/70_scaling.ipynb.
 """
 
@@ -12,8 +13,8 @@ from __future__ import annotations
 import itertools
 import operator
 import time
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict, deque
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -74,6 +75,8 @@ class Event(NamedTuple):
     """The worker raised it, or died of it."""
     lost: bool = False
     """The worker's machine went away: no fault of the shard's."""
+    node: str = ""
+    """Where the worker was, if there are several machines."""
 
 
 class Crew(Protocol):
@@ -82,8 +85,11 @@ class Crew(Protocol):
     def free(self, waiting: int) -> bool:
         """Whether a worker can take a shard now; may ask for more workers, since so many shards are `waiting`."""
 
-    def give(self, item: Any) -> None:
-        """Let a free worker do it."""
+    def suits(self, shunned: Collection[str]) -> bool:
+        """Whether a worker that is free lies on none of those nodes, or there is none on any other."""
+
+    def give(self, item: Any, shunned: Collection[str] = ()) -> None:
+        """Let a free worker do it, on none of those nodes if there is one."""
 
     def events(self, seconds: float) -> list[Event]:
         """What has happened, at the latest after so many seconds."""
@@ -123,6 +129,7 @@ class Run:
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         self.source, self.waiting, self.later, self.again = iter(self.items), deque(), deque(), 0.0
         self.ended, self.lost, self.in_a_row = Counter(), Counter(), 0
+        self.shunned: dict[Any, set[str]] = defaultdict(set)
         while self._give() or self.later or self.crew.busy():
             for event in self.crew.events(0.2 if self.later and not self.crew.busy() else 1.0):
                 if event.error is not None:
@@ -136,25 +143,39 @@ class Run:
 
     def _give(self) -> bool:
         """Give shards to whoever is free; whether there is one left that nobody has."""
+        while self.crew.free(self._left(unknown=1)):
+            item = self._next()
+            if item is NOTHING:
+                return bool(self.waiting)
+            self.crew.give(item, self.shunned[item])
+        return self._left(unknown=0) > 0
+
+    def _next(self) -> Any:
+        """A shard for a free worker: tried before, never tried, or, after all others, one that another process had."""
+        for _ in range(len(self.waiting)):
+            item = self.waiting.popleft()
+            if self.crew.suits(self.shunned[item]):
+                return item
+            self.waiting.append(item)  # its turn comes when a worker elsewhere is free
+        for item in itertools.islice(self.source, 1):
+            return item
         if self.later and time.monotonic() >= self.again:
             self.waiting.extend(self.later)
             self.later.clear()
-        while self.crew.free(self._left(unknown=1)):
-            if not self.waiting:
-                self.waiting.extend(itertools.islice(self.source, 1))
-            if not self.waiting:
-                return False
-            self.crew.give(self.waiting.popleft())
-        return self._left(unknown=0) > 0
+            return self.waiting.popleft()
+        return NOTHING
 
     def _left(self, unknown: int) -> int:
-        """Shards that nobody has; `unknown` stands for those of a source that does not tell."""
-        return len(self.waiting) + operator.length_hint(self.source, unknown)
+        """Shards that can be given and that nobody has; `unknown` stands for those of a source that does not tell."""
+        due = len(self.later) if time.monotonic() >= self.again else 0
+        return len(self.waiting) + due + operator.length_hint(self.source, unknown)
 
     def _note(self, event: Event) -> None:
         """Try a shard again that has ended its worker, or give it up."""
         counted = self.lost if event.lost else self.ended
         counted[event.item] += 1
+        if event.node and not event.lost:
+            self.shunned[event.item].add(event.node)
         if self.ended[event.item] < TRIES and self.lost[event.item] < LOST:
             self.waiting.append(event.item)
             return

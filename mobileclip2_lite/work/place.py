@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from mobileclip2_lite.work import cache
-from mobileclip2_lite.work.store import Store, url_of
+from mobileclip2_lite.work.store import Store, refuse_unknown, url_of
 
 
 class Size(NamedTuple):
@@ -167,12 +167,13 @@ def place_of(value: str | os.PathLike, shared: bool = False) -> Path | StorePath
         shared: several machines write there at once, also to a folder of a file system: no lock, created once.
 
     Raises:
-        ValueError: the URL holds a credential.
+        ValueError: the URL holds a credential, or is of no known store (`s4://`).
     """
     if isinstance(value, StorePath):
         return value
     if url := url_of(value):
         return StorePath(url)
+    refuse_unknown(value)
     path = Path(value)
     return StorePath(f"file:///{path.absolute().as_posix().lstrip('/')}") if shared else path
 

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -16,19 +16,28 @@ from mobileclip2_lite.work.crew import NOTHING, Event, WorkerDied, WorkerFailed,
 
 
 class Alone:
-    """This process itself; an error ends the run."""
+    """This process itself; an error ends the run, unless it is `one_of_many` that share a folder."""
 
-    def __init__(self, make_worker: Callable[[], Callable]) -> None:
-        self.make_worker, self.worker, self.done = make_worker, None, []
+    def __init__(self, make_worker: Callable[[], Callable], one_of_many: bool = False) -> None:
+        self.make_worker, self.worker, self.done, self.one_of_many = make_worker, None, [], one_of_many
+
+    def suits(self, shunned: Collection[str]) -> bool:
+        """There is no other machine."""
+        return True
 
     def free(self, waiting: int) -> bool:
         """After every shard its result is taken first."""
         return not self.done
 
-    def give(self, item: Any) -> None:
+    def give(self, item: Any, shunned: Collection[str] = ()) -> None:
         """Do it now."""
-        self.worker = self.worker or self.make_worker()
-        self.done.append(Event(item, self.worker(item)))
+        try:
+            self.worker = self.worker or self.make_worker()
+            self.done.append(Event(item, self.worker(item)))
+        except Exception as error:
+            if not self.one_of_many:
+                raise
+            self.done.append(Event(item, error=error))
 
     def events(self, seconds: float) -> list[Event]:
         """The shard that was just done; a pause if there was none."""
@@ -67,7 +76,11 @@ class Processes:
         self.workers[index] = _Process(self.context, self.make_worker, self.seen[index])
         return True
 
-    def give(self, item: Any) -> None:
+    def suits(self, shunned: Collection[str]) -> bool:
+        """There is no other machine."""
+        return True
+
+    def give(self, item: Any, shunned: Collection[str] = ()) -> None:
         """To the first that is free."""
         next(worker for worker in self.workers if worker and worker.item is NOTHING).give(item)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,9 +64,15 @@ class Actors:
             self._start()
         return idle > 0
 
-    def give(self, item: Any) -> None:
-        """To one that is up and free."""
-        one = next(one for one in self.actors if one.item is NOTHING and one.node is not None)
+    def suits(self, shunned: Collection[str]) -> bool:
+        """Whether an actor on another node is free, or none is up on another node."""
+        elsewhere = [one for one in self.actors if one.node is not None and one.node not in shunned]
+        return not elsewhere or any(one.item is NOTHING for one in elsewhere)
+
+    def give(self, item: Any, shunned: Collection[str] = ()) -> None:
+        """To one that is up and free, on another node if there is one."""
+        free = [one for one in self.actors if one.item is NOTHING and one.node is not None]
+        one = next((one for one in free if one.node not in shunned), free[0])
         one.item, one.answer = item, one.actor.call.remote(item)
 
     def events(self, seconds: float) -> list[Event]:
@@ -89,13 +95,13 @@ class Actors:
             cause = getattr(error, "cause", None) or error
             if item is NOTHING:
                 raise cause from None
-            return Event(item, error=cause)
+            return Event(item, error=cause, node=one.node or "")
         except self.ray.exceptions.RayError as error:
             self._end(one)
             if item is NOTHING:
                 self._died_starting(error)
                 return None
-            return Event(item, error=error, lost=_node_gone(self.ray, one.node, error))
+            return Event(item, error=error, lost=_node_gone(self.ray, one.node, error), node=one.node or "")
         if item is NOTHING:
             one.node, self.died_starting = value, 0
             return None

@@ -7,33 +7,24 @@ that a killed run of any stage goes on, and any stage can be spread over process
 from __future__ import annotations
 
 import functools
-import json
+import operator
 import uuid
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mobileclip2_lite.work.claims import Claims
-from mobileclip2_lite.work.crew import Crew, Failed, Run, Spread
-from mobileclip2_lite.work.files import pretty, sha256_file, write_atomic, write_note
+from mobileclip2_lite.work.crew import LOST, Crew, Run, Spread
+from mobileclip2_lite.work.failed import read_failed, settle
 from mobileclip2_lite.work.folder import Work
-from mobileclip2_lite.work.json_lines import read_lines, to_lines
-from mobileclip2_lite.work.place import Place, StorePath, made_here, place_of
+from mobileclip2_lite.work.place import Place, StorePath, place_of
 from mobileclip2_lite.work.processes import Alone, Processes
+from mobileclip2_lite.work.progress import Progress
 from mobileclip2_lite.work.randomness import pick
+from mobileclip2_lite.work.records import Worker, finished, name_shard, once
 
-FAILED = "failed.jsonl"
 LOOKS = 16
 """Objects of a store that are looked at at a time."""
-
-Worker = Callable[[Path], dict[str, Any]]
-"""Makes one shard: writes the file it is given and returns its record's content, `sha256` of the file among it; a
-record without `sha256` stands for itself, and no file is looked for."""
-
-
-class ShardsFailed(RuntimeError):
-    """All shards are made but a few, which `failed.jsonl` lists with their reasons; the folder is not finished."""
 
 
 def make_shards(
@@ -54,9 +45,10 @@ def make_shards(
 
     Raises:
         StageMismatch: the folder holds other work. FolderLocked: another process writes it.
-        ShardsFailed: of several workers, three ended at the same shard; the other shards are kept.
+        failed.ShardsFailed: of several workers, three ended at one shard; the other shards are kept.
         crew.GivenUp: many shards in a row ended their workers.
-        Exception: whatever the worker in this process raises, with the shard's name; finished shards are kept.
+        Exception: whatever the worker in this process raises, with the shard's name, unless the folder is shared;
+            finished shards are kept.
     """
 
     def make() -> dict[str, Any]:
@@ -119,31 +111,34 @@ def each_shard(
         suffix: of a record's file, in place of the shard's own.
 
     Raises:
-        ShardsFailed: after the records of all shards before the first that was given up, now or in an earlier run.
+        failed.ShardsFailed: some were given up, now or in an earlier run; the records before the first are given.
     """
     spread = spread or Spread()
     folder = place_of(folder, shared=spread.shared)
     given_up = read_failed(folder)
     left_out = {} if spread.retry_failed else given_up
     wanted = names if spread.alone and not (spread.shared or left_out) else [n for n in names if n not in left_out]
-    one = functools.partial(_Once, folder, key, make_worker, suffix, spread.lease if spread.shared else None)
+    one = functools.partial(_Once, folder, key, make_worker, suffix, spread)
     crew = open_crew(one, spread, label=f"mobileclip2_lite-{folder.name}")
     todo = _from_own_start(wanted) if spread.shared else wanted
     run = Run(crew, todo, pause=min(10.0, spread.lease / 20))
     sizes: dict[str, int] = {}
+    shown = Progress(folder.name, operator.length_hint(wanted, 0))
     try:
-        for record in (record for _, record in run) if wanted is names else _in_order(run, wanted):
+        made = shown.over(run)
+        for record in (record for _, record in made) if wanted is names else _in_order(made, wanted):
             if "sha256" in record and isinstance(folder, StorePath):
                 sizes[record["name"]] = record["bytes"]
             yield record
-        for _ in Run(crew, _gone(folder, sizes), run.pause):  # the same bytes again: their records are known
+        again = Run(crew, _gone(folder, sizes), run.pause)
+        for _ in again:  # the same bytes: their records are known
             pass
     finally:
         crew.close()
-    _settle(folder, given_up, left_out, run.failed)
+    settle(folder, given_up, left_out, [*run.failed, *again.failed])
 
 
-def _in_order(run: Run, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _in_order(run: Iterable[tuple[str, dict]], names: Sequence[str]) -> Iterator[dict[str, Any]]:
     """The records in the order of names; those after a shard that was given up are made, and not given."""
     done: dict[str, dict[str, Any]] = {}
     waiting = iter(names)
@@ -173,40 +168,14 @@ def _from_own_start(names: Sequence[str]) -> list[str]:
     return [*names[start:], *names[:start]]
 
 
-def read_failed(folder: Place) -> dict[str, dict[str, Any]]:
-    """Shard -> line of `failed.jsonl`: name, reason, tries."""
-    path = folder / FAILED
-    if not path.is_file():
-        return {}
-    return {line["name"]: line for line in read_lines(path)}
-
-
-def _settle(folder: Place, before: dict, left_out: dict, failed: Sequence[Failed]) -> None:
-    """Write `failed.jsonl` anew, and raise if anything stands in it."""
-    now = {one.item: {"name": one.item, "reason": one.reason, "tries": one.tries} for one in failed}
-    lines = {**left_out, **now}
-    if lines != before:
-        write_note(folder / FAILED, to_lines(lines[name] for name in sorted(lines)))
-    if not lines:
-        if before and isinstance(folder, Path):
-            (folder / FAILED).unlink(missing_ok=True)
-        return
-    first = lines[min(lines)]
-    raise ShardsFailed(
-        f"{len(lines)} shards failed, {first['name']} with {first['reason']}; all are listed in {folder / FAILED}, all "
-        "others are made. Mend the cause and run again with retry_failed (--retry-failed)"
-    )
-
-
 class _Once:
     """In one process: the record of a shard by its name; the worker is made when the first shard is missing."""
 
-    def __init__(
-        self, folder: Place, key: str, make_worker: Callable[[], Worker], suffix: str, lease: float | None
-    ) -> None:
+    def __init__(self, folder: Place, key: str, make_worker: Callable[[], Worker], suffix: str, spread: Spread) -> None:
         self.folder, self.key, self.make_worker, self.suffix = folder, key, make_worker, suffix
         self.worker: Worker | None = None
-        self.claims = Claims(folder, lease) if lease is not None else None
+        most = None if spread.retry_failed else LOST
+        self.claims = Claims(folder, spread.lease, most) if spread.shared else None
 
     def __call__(self, name: str) -> dict[str, Any] | None:
         """The record; None while another process that shares the folder makes it."""
@@ -214,7 +183,7 @@ class _Once:
         if self.claims is None:
             return once(shard, self.key, self._make, self.suffix)
         record = shard.with_suffix(self.suffix)
-        if found := _finished(shard, record, self.key):
+        if found := finished(shard, record, self.key):
             return found
         with self.claims.taken(record.name) as ours:
             return once(shard, self.key, self._make, self.suffix) if ours else None
@@ -228,55 +197,6 @@ class _Once:
             raise
 
 
-def name_shard(error: Exception, shard: Path) -> None:
-    """Put the shard's name before an error's message, unless it is there."""
-    if shard.name in str(error):
-        return
-    if isinstance(error, OSError) and error.errno is not None:
-        error.filename = error.filename or str(shard)
-    elif error.args and isinstance(error.args[0], str):
-        error.args = (f"{shard}: {error.args[0]}", *error.args[1:])
-    elif hasattr(error, "add_note"):  # Python 3.11
-        error.add_note(f"while {shard} was made")
-
-
-def once(shard: Place, key: str, make: Worker, suffix: str = ".json") -> dict[str, Any]:
-    """The record of one shard of a folder, which stands beside it: of the shard that is there, or of the one it makes.
-
-    Args:
-        shard: the tar.
-        key: of the work; a shard of other work, or one that is damaged, is made again.
-        make: writes the tar to the path that it is given, of the same name, and returns the content of its record.
-
-    Raises:
-        store.Clash: a store has another tar of this name.
-    """
-    record = shard.with_suffix(suffix)
-    if found := _finished(shard, record, key):
-        return found
-    with made_here(shard) as target:
-        content = {"key": key, "name": shard.name, **make(target)}
-    write_atomic(record, pretty(content))
-    return content
-
-
-def _finished(shard: Place, record: Place, key: str) -> dict[str, Any] | None:
-    """The record of a shard that this work has finished, None if it must be made; a damaged tar is made again."""
-    try:
-        found = json.loads(record.read_text("utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None
-    if not isinstance(found, dict) or found.get("key") != key:
-        return None
-    if not found.get("sha256"):
-        return found
-    if not shard.is_file():
-        return None
-    if isinstance(shard, StorePath) and "bytes" in found:  # a store does not change what it has taken whole
-        return found if shard.stat().st_size == found["bytes"] else None
-    return found if found["sha256"] == sha256_file(shard) else None
-
-
 def open_crew(make_worker: Callable[[], Callable], spread: Spread, label: str) -> Crew:
     """The workers that `spread` asks for. It is here since both kinds of crew know `work.crew`, which knows neither.
 
@@ -288,22 +208,4 @@ def open_crew(make_worker: Callable[[], Callable], spread: Spread, label: str) -
         from mobileclip2_lite.work.ray_crew import Actors
 
         return Actors(make_worker, spread, label)
-    return Alone(make_worker) if spread.alone else Processes(make_worker, spread.workers, spread.gpus)
-
-
-def listed(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What a manifest says of each shard, from the shards' records."""
-    return [{key: record[key] for key in ("name", "sha256", "samples", "bytes", "dropped")} for record in records]
-
-
-def totals(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What a manifest says of all shards together, `dropped` by reason, and of each (`shards`)."""
-    dropped: Counter = Counter()
-    for record in records:
-        dropped.update(record["dropped"])
-    return {
-        "samples": sum(record["samples"] for record in records),
-        "bytes": sum(record["bytes"] for record in records),
-        "dropped": dict(sorted(dropped.items())),
-        "shards": listed(records),
-    }
+    return Alone(make_worker, spread.shared) if spread.alone else Processes(make_worker, spread.workers, spread.gpus)

@@ -10,12 +10,14 @@ Taught by notebooks/70_scaling.ipynb.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import hashlib
 import mmap
 import os
 import random
 import re
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -31,7 +33,11 @@ LARGEST = 5 * 2**30
 """Bytes that S3 and its like take in one create-only request."""
 SLOWEST = 20.0
 """Seconds of the longest pause between two tries."""
+QUIET = 5.0
+"""Seconds after which it is said that a store does not answer."""
 _URL = re.compile(rf"({'|'.join(SCHEMES)}):/+(?=[^/])")
+_LIKE_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(?=[^/])")
+_ALIASES = ("s3a", "azure", "abfs", "abfss", "memory")
 _IN_USE: set[int] = set()
 """Processes that have made a client; a child that was forked from one of them would wait for ever."""
 
@@ -48,9 +54,9 @@ def url_of(place: str | os.PathLike) -> str | None:
     Raises:
         ValueError: the URL holds a credential, which would end up in logs.
     """
-    text = place if isinstance(place, str) else str(place).replace("\\", "/")  # a StorePath's too, without a copy
-    if text.startswith("file:///"):
-        return text.rstrip("/")
+    text = _text(place)
+    if text.startswith("file:/"):
+        return "file:///" + text.removeprefix("file:").strip("/")
     found = _URL.match(text)
     if not found:
         return None
@@ -61,6 +67,26 @@ def url_of(place: str | os.PathLike) -> str | None:
             "credentials as the store's environment variables or files (docs/stores.md)"
         )
     return f"{found[1]}://{rest}"
+
+
+def refuse_unknown(place: str | os.PathLike) -> None:
+    """Say so where a place looks like a URL of no known store, before it becomes a folder of that odd name.
+
+    Raises:
+        ValueError: it does; names what was probably meant.
+    """
+    text = _text(place)
+    found = _LIKE_URL.match(text)
+    if not found or Path(f"{found[1]}:").is_dir():
+        return
+    near = difflib.get_close_matches(found[1].lower(), SCHEMES, 1, 0.4)
+    meant = f"did you mean {near[0]}://{text[found.end() :]}? " if near else ""
+    known = ", ".join(f"{name}://" for name in SCHEMES if name not in _ALIASES)
+    raise ValueError(f"{found[1]}://{text[found.end() :]} is of no store that is known: {meant}Known are {known}")
+
+
+def _text(place: str | os.PathLike) -> str:
+    return place if isinstance(place, str) else str(place).replace("\\", "/")  # a StorePath's too, without a copy
 
 
 def patience() -> float:
@@ -107,7 +133,7 @@ class Store:
         Raises:
             StoreError: the store's last answer, when patience ends.
         """
-        began, tries = time.monotonic(), 0
+        began, tries, told = time.monotonic(), 0, False
         while True:
             try:
                 return action(_client(self.root, os.getpid()))
@@ -118,6 +144,11 @@ class Store:
                 if time.monotonic() + pause > began + limit:
                     kind = StoreError if isinstance(error, Transient) else Refused
                     raise kind(f"{error} (given up after {tries} tries)") from None
+                if time.monotonic() > began + QUIET and not told:
+                    told = True
+                    warnings.warn(
+                        f"{error}; asked again for up to {limit:.0f} s (MOBILECLIP2_LITE_PATIENCE)", stacklevel=2
+                    )
                 if isinstance(error, Refused):
                     _client.cache_clear()  # a new client reads the credentials anew
                 time.sleep(pause)

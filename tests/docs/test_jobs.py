@@ -11,8 +11,8 @@ import pytest
 from mobileclip2_lite import cli, recipes
 from mobileclip2_lite.reinforcement import stage
 from mobileclip2_lite.work.crew import Spread
+from mobileclip2_lite.work.failed import ShardsFailed
 from mobileclip2_lite.work.place import place_of
-from mobileclip2_lite.work.shardwise import ShardsFailed
 
 ROOT = Path(__file__).resolve().parents[2]
 

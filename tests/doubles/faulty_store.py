@@ -4,6 +4,7 @@ Faults come by chance from a seed, at most `budget` of them, so that every test 
 
 `busy` 503 · `many` 429 · `slow` a pause · `cut` the answer's body ends in the middle · `lost` the request is done, its
 answer never comes · `forget` a write is confirmed and not done · `expired` 400 ExpiredToken · `refuse` 403 ·
+`skewed` 403 RequestTimeTooSkewed ·
 `conflict` 409 · `blind` a listing without any object
 """
 
@@ -20,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,6 +30,7 @@ ANSWERS = {
     "many": (429, "TooManyRequests"),
     "expired": (400, "ExpiredToken"),
     "refuse": (403, "AccessDenied"),
+    "skewed": (403, "RequestTimeTooSkewed"),
     "conflict": (409, "ConditionalRequestConflict"),
 }
 ONLY = {"forget": ("PUT",), "conflict": ("PUT",), "cut": ("GET",)}
@@ -152,23 +155,33 @@ class FaultyStore:
         finally:
             connection.close()
 
-    def objects(self, folder: str) -> dict[str, bytes]:
-        """Everything below a folder of the bucket, asked for without the proxy."""
+    @functools.cached_property
+    def client(self) -> Any:
+        """boto3's, which asks the server behind without the proxy."""
         import boto3
 
         _, port = self.moto.get_host_and_port()
-        client = boto3.client(
+        return boto3.client(
             "s3",
             endpoint_url=f"http://127.0.0.1:{port}",
             region_name="us-east-1",
             aws_access_key_id="x",
             aws_secret_access_key="x",
         )
-        listed = client.get_paginator("list_objects_v2").paginate(Bucket="bucket", Prefix=f"{folder}/")
+
+    def objects(self, folder: str) -> dict[str, bytes]:
+        """Everything below a folder of the bucket."""
+        listed = self.client.get_paginator("list_objects_v2").paginate(Bucket="bucket", Prefix=f"{folder}/")
         keys = [item["Key"] for page in listed for item in page.get("Contents", [])]
         return {
-            key.removeprefix(f"{folder}/"): client.get_object(Bucket="bucket", Key=key)["Body"].read() for key in keys
+            key.removeprefix(f"{folder}/"): self.client.get_object(Bucket="bucket", Key=key)["Body"].read()
+            for key in keys
         }
+
+    def lose(self, key: str) -> None:
+        """Forget an object that is there."""
+        self.client.head_object(Bucket="bucket", Key=key)
+        self.client.delete_object(Bucket="bucket", Key=key)
 
     def close(self) -> None:
         """Stop both servers."""

@@ -531,7 +531,7 @@ def test_locked_folder_is_left_alone(folder, tmp_path):
 KILLED = """
 import os, sys
 from mobileclip2_lite.pairs import collect
-from mobileclip2_lite.work import folder, shardwise
+from mobileclip2_lite.work import folder, records
 from mobileclip2_lite.recipes import Pairs, World
 original, left = {name}, [int(sys.argv[3])]
 def dying(*arguments, **named):
@@ -550,7 +550,7 @@ collect.make_pairs(Pairs(source=sys.argv[1], count=0 if sys.argv[1] != "emoji_wo
     ("kind", "name", "calls", "after"),
     [
         ("folder", "collect.write_shard", 2, True),
-        ("tars", "shardwise.write_atomic", 1, True),
+        ("tars", "records.write_atomic", 1, True),
         ("emoji_world", "collect.write_shard", 2, False),
         ("folder", "folder.write_atomic", 1, True),  # the manifest stands, what led to it is not yet removed
     ],

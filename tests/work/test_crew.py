@@ -8,7 +8,7 @@ import os
 import pytest
 from doubles.workers import Worker
 
-from mobileclip2_lite.work.crew import GivenUp, Run, Spread
+from mobileclip2_lite.work.crew import Event, GivenUp, Run, Spread, WorkerDied
 from mobileclip2_lite.work.processes import Alone, Processes, _devices
 
 
@@ -62,6 +62,70 @@ def test_when_all_shards_fail_it_is_not_the_shards(tmp_path):
     finally:
         crew.close()
     assert isinstance(caught.value.__cause__, ValueError)
+
+
+class Nodes:
+    """A worker on each of some machines, in this process; `ill` says where an item ends its worker."""
+
+    def __init__(self, nodes: int, ill: dict[str, set[str]]) -> None:
+        self.at: dict[str, str | None] = {f"node{n}": None for n in range(nodes)}
+        self.ill, self.tried = ill, {}
+
+    def free(self, waiting):
+        return None in self.at.values()
+
+    def suits(self, shunned):
+        elsewhere = {node: item for node, item in self.at.items() if node not in shunned}
+        return not elsewhere or None in elsewhere.values()
+
+    def give(self, item, shunned=()):
+        free = [node for node, has in self.at.items() if has is None]
+        node = next((node for node in free if node not in shunned), free[0])
+        self.at[node] = item
+        self.tried.setdefault(item, []).append(node)
+
+    def events(self, seconds):
+        """The worker that was given something last is done first: the one that is free is always the same."""
+        node, item = next((node, item) for node, item in reversed(self.at.items()) if item is not None)
+        self.at[node] = None
+        wrong = node in self.ill.get(item, ())
+        return [Event(item, error=WorkerDied("died"), node=node) if wrong else Event(item, result=item, node=node)]
+
+    def busy(self):
+        return any(item is not None for item in self.at.values())
+
+
+def test_a_shard_is_given_up_after_three_deaths_on_three_machines():
+    everywhere = {f"node{n}" for n in range(4)}
+    crew = Nodes(4, {"poison": everywhere, "picky": {"node3", "node2"}})
+    run = Run(crew, ["poison", "picky", *"abcdefghij"])
+    assert sorted(item for item, _ in run) == sorted(["picky", *"abcdefghij"])
+    assert [one.item for one in run.failed] == ["poison"]
+    assert len(set(crew.tried["poison"])) == len(crew.tried["poison"]) == 3
+    assert len(set(crew.tried["picky"])) == len(crew.tried["picky"]), "a machine that is ill is not tried twice"
+    crew = Nodes(2, {"poison": everywhere})
+    run = Run(crew, ["a", "poison", "b"])
+    assert len(list(run)) == 2
+    assert len(crew.tried["poison"]) == 3, "two machines are all there are"
+    assert set(crew.tried["poison"]) == {"node0", "node1"}
+
+
+def test_what_another_process_has_comes_after_all_that_nobody_has(tmp_path):
+    seen = []
+
+    def work(item):
+        seen.append(item)
+        return None if item == "theirs" and seen.count(item) < 2 else item
+
+    assert len(list(Run(Alone(lambda: work), ["theirs", *"abc"], pause=0.0))) == 4
+    assert seen == ["theirs", "a", "b", "c", "theirs"]
+
+
+def test_one_of_many_that_share_a_folder_lists_what_fails(tmp_path):
+    make = functools.partial(Worker, tmp_path)
+    run = Run(Alone(make, one_of_many=True), ["wrong1", "a", "b"])
+    assert [item for item, _ in run] == ["a", "b"]
+    assert [(one.item, one.tries) for one in run.failed] == [("wrong1", 3)]
 
 
 def test_settings_that_make_no_sense_are_refused():

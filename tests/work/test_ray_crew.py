@@ -73,6 +73,56 @@ def test_a_node_is_added_and_lost_and_a_shard_that_kills_is_given_up(tmp_path):
     assert max(tries) == 2, "the shard of the lost node was done again"
 
 
+THREE = """
+import json, os, signal, sys, time
+from pathlib import Path
+import ray
+from ray.cluster_utils import Cluster
+from mobileclip2_lite.work.crew import Run, Spread
+from mobileclip2_lite.work.ray_crew import Actors
+
+notes = Path(sys.argv[1])
+
+
+class Worker:
+    def __call__(self, item):
+        node = ray.get_runtime_context().get_node_id()
+        (notes / f"{item}.{node}.{time.time_ns()}").touch()
+        tried = {path.name.split(".")[1] for path in notes.glob(f"{item}.*")}
+        if item == "poison" or (item == "picky" and len(tried) == 1):  # the first machine that picky meets is ill
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.5)
+        return node
+
+
+memory = {"object_store_memory": 80 * 2**20}
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **memory})
+for _ in range(2):
+    cluster.add_node(num_cpus=1, **memory)
+ray.init(address=cluster.address, log_to_driver=False)
+crew = Actors(Worker, Spread("ray", workers=3, least=3), "test")
+while not all(one.node for one in crew.actors):  # all machines are up
+    crew.events(1.0)
+run = Run(crew, ["poison", "picky", *(f"shard{number}" for number in range(12))])
+done = list(run)
+crew.close()
+(notes / "found.json").write_text(json.dumps({"done": done, "failed": run.failed}))
+ray.shutdown()
+cluster.shutdown()
+"""
+
+
+@pytest.mark.slow
+def test_a_shard_is_given_up_after_deaths_on_three_nodes_and_an_ill_node_is_not_tried_twice(tmp_path):
+    run_alone(THREE, tmp_path, seconds=600)
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert sorted(item for item, _ in found["done"]) == sorted(["picky", *(f"shard{number}" for number in range(12))])
+    assert [item for item, _, _ in found["failed"]] == ["poison"]
+    nodes = {item: [path.name.split(".")[1] for path in tmp_path.glob(f"{item}.*")] for item in ("poison", "picky")}
+    assert len(nodes["poison"]) == len(set(nodes["poison"])) == 3
+    assert len(nodes["picky"]) == len(set(nodes["picky"])) == 2
+
+
 SAME = """
 import os, sys
 from pathlib import Path

@@ -11,8 +11,9 @@ from doubles.fake_teachers import files
 from doubles.shard_writer import NAMES, Writer
 
 from mobileclip2_lite.work.crew import Spread
+from mobileclip2_lite.work.failed import ShardsFailed
 from mobileclip2_lite.work.folder import FolderLocked, StageMismatch, Work
-from mobileclip2_lite.work.shardwise import ShardsFailed, make_shards
+from mobileclip2_lite.work.shardwise import make_shards
 
 # --- the skeleton ----------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -16,12 +17,13 @@ import pytest
 from doubles.faulty_store import FAULTS, Faults
 from doubles.shard_maker import make
 
+from mobileclip2_lite.work import shardwise
 from mobileclip2_lite.work.claims import Claims
-from mobileclip2_lite.work.crew import Spread
+from mobileclip2_lite.work.crew import LOST, Spread
+from mobileclip2_lite.work.failed import ShardsFailed, read_failed
 from mobileclip2_lite.work.files import sha256_bytes
 from mobileclip2_lite.work.folder import StageMismatch
 from mobileclip2_lite.work.place import place_of
-from mobileclip2_lite.work.shardwise import ShardsFailed, read_failed
 from mobileclip2_lite.work.store import Clash
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -109,12 +111,13 @@ def test_a_manifest_is_written_only_when_every_shard_is_still_there(store, undis
 
     def lose(request):
         if not lost and request.command == "PUT" and request.path.endswith("shard-000007.tar"):
-            store.ask("DELETE", "/bucket/set/shard-000002.tar", b"", {})
+            store.lose("set/shard-000002.tar")
             lost.append(1)
 
     store.faults.deny = lose
+    puts = store.faults.requests["PUT"]
     make("s3://bucket/set")
-    assert lost
+    assert store.faults.requests["PUT"] == puts + 18 + 2, "the lost one and its record once more"
     assert hashes(store.objects("set")) == undisturbed
 
 
@@ -292,6 +295,57 @@ def test_of_many_that_see_a_stale_claim_one_takes_it_over(store):
     time.sleep(0.3)
     taken = [watcher._take("a") for watcher in watchers]
     assert sorted(taken) == [0, 0, 0, 0, 0, 2]
+
+
+def test_a_shard_that_ends_every_process_is_reached_last_and_given_up_in_the_end(store, undisturbed, tmp_path):
+    """Processes that share a folder die at one shard one by one: all others are made before, and a limit ends it."""
+    journal = tmp_path / "journal"
+    journal.mkdir()
+    shared = {"shared": True, "lease": 5}
+    ill = {"shard-000003.tar": "kill"}
+    running = [start("s3://bucket/set", journal, ill=ill, spread=shared) for _ in range(3)]
+    assert [process.wait(120) for process in running] == [-signal.SIGKILL] * 3
+    [process.communicate() for process in running]
+    assert len(made_by(journal)) == 8, "the others were made"
+    for number in range(4, LOST + 1):  # as if so many more had died
+        claim = Claims(place_of("s3://bucket/set"), 5)
+        claim.host = "another-machine"
+        (place_of("s3://bucket/set") / "claims" / f"shard-000003.json.{number}").write_bytes(claim._sign(0))
+    one = Spread(shared=True, lease=0.5)
+    with pytest.raises(ShardsFailed, match=rf"shard-000003\.tar with Abandoned: {LOST} processes have ended at it"):
+        make("s3://bucket/set", spread=one, journal=journal)
+    assert len(made_by(journal)["shard-000003.tar"]) == 3, "nobody has tried it again"
+    make("s3://bucket/set", spread=dataclasses.replace(one, retry_failed=True))
+    assert {n: h for n, h in hashes(store.objects("set")).items() if n != "failed.jsonl"} == undisturbed
+
+
+def test_an_error_of_one_shard_does_not_end_a_process_that_shares_a_folder(store, undisturbed):
+    one = Spread(shared=True, lease=5)
+    with pytest.raises(ShardsFailed, match=r"1 shards failed, shard-000002\.tar with ValueError: .*no good"):
+        make("s3://bucket/set", spread=one, ill={"shard-000002.tar": "raise"})
+    assert len([name for name in store.objects("set") if name.endswith(".tar")]) == 7
+    make("s3://bucket/set", spread=dataclasses.replace(one, retry_failed=True))
+    assert {n: h for n, h in hashes(store.objects("set")).items() if n != "failed.jsonl"} == undisturbed
+
+
+def test_a_shard_lost_at_the_end_that_cannot_be_made_again_is_no_finished_set(store, monkeypatch):
+    """The last look finds a shard gone, and its worker ends three times when it is made again: no manifest."""
+
+    def lose(request):
+        if request.command == "PUT" and request.path.endswith("shard-000001.tar"):
+            lose.puts += 1
+        if not lose.lost and request.command == "PUT" and request.path.endswith("shard-000007.json"):
+            store.lose("set/shard-000001.tar")
+            lose.lost = True
+        return "refuse" if lose.lost and request.path.endswith("shard-000001.tar") and lose.puts > 1 else None
+
+    lose.puts, lose.lost = 0, False
+    store.faults.deny = lose
+    monkeypatch.setenv("MOBILECLIP2_LITE_PATIENCE", "1")
+    monkeypatch.setattr(shardwise, "_from_own_start", list)  # the seventh shard is the last
+    with pytest.raises(ShardsFailed, match=r"1 shards failed, shard-000001\.tar with Refused"):
+        make("s3://bucket/set", spread=Spread(shared=True, lease=5))
+    assert "manifest.json" not in store.objects("set")
 
 
 # --- all of it -------------------------------------------------------------------------------------------------------

@@ -14,7 +14,10 @@ import pytest
 from doubles.faulty_store import FAULTS, Faults, served
 from doubles.workers import look
 
+from mobileclip2_lite.pairs.collect import make_pairs
+from mobileclip2_lite.recipes import Pairs
 from mobileclip2_lite.work import backends, cache, credentials
+from mobileclip2_lite.work import store as store_module
 from mobileclip2_lite.work.backends import Refused, StoreError
 from mobileclip2_lite.work.place import StorePath, place_of
 from mobileclip2_lite.work.store import Clash, Store, tree, url_of
@@ -49,6 +52,50 @@ def test_a_url_with_a_credential_is_refused_and_not_repeated(url):
         place_of(url)
     assert "secret" not in str(caught.value)
     assert "abc" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("s4://bucket/a", "s3://bucket/a"), (Path("S3://bucket/a"), "s3://bucket/a"), ("gcs://bucket", "gs://bucket")],
+)
+def test_a_scheme_that_is_not_known_is_refused(given, meant, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=rf"of no store that is known: did you mean {meant}\? Known are s3://, gs://"):
+        place_of(given)
+    with pytest.raises(ValueError, match="of no store that is known"):
+        make_pairs(Pairs(source="s4://bucket/{000..003}.tar"), tmp_path / "out")
+    (tmp_path / "odd:").mkdir()
+    assert place_of("odd:/name") == Path("odd:/name"), "a folder of this disk"
+
+
+def test_a_wrong_clock_is_named(store, monkeypatch):
+    monkeypatch.setenv("MOBILECLIP2_LITE_PATIENCE", "1")
+    store.faults = Faults(["skewed"], rate=1.0, budget=10**6)
+    with pytest.raises(Refused, match=r"RequestTimeTooSkewed \(this machine's clock is wrong: set it\)"):
+        place_of("s3://bucket/a").read_bytes()
+
+
+def test_a_bucket_that_is_not_there_is_named(store):
+    with pytest.raises(StoreError, match=r"s3://buckett/a/b \(there is no such bucket: look for a typing error"):
+        place_of("s3://buckett/a/b").write_bytes(CONTENT)
+
+
+def test_missing_keys_are_named(store, monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    monkeypatch.setenv("MOBILECLIP2_LITE_PATIENCE", "1")
+    monkeypatch.setitem(backends.RETRIES, "max_retries", 0)
+    with pytest.raises(StoreError, match=r"no keys in the environment .* set AWS_ACCESS_KEY_ID"):
+        place_of("s3://bucket/a").read_bytes()
+
+
+def test_a_store_that_is_silent_for_long_is_spoken_of(store, monkeypatch):
+    monkeypatch.setattr(store_module, "QUIET", 0.2)
+    monkeypatch.setitem(backends.RETRIES, "max_retries", 0)
+    store.faults = Faults(["busy"], rate=1.0, budget=6)
+    with pytest.warns(UserWarning, match=r"503.*asked again for up to 300 s \(MOBILECLIP2_LITE_PATIENCE\)"):
+        place_of("s3://bucket/a").write_bytes(CONTENT)
 
 
 def places(tmp_path: Path) -> list[StorePath]:
