@@ -9,8 +9,10 @@ import tyro
 
 from mobileclip2_lite import recipes
 from mobileclip2_lite.cli.drawn import refuse_for_sets
+from mobileclip2_lite.work.crew import Spread
 
 Positional = tyro.conf.Positional
+ALONE = Spread()
 
 
 def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
@@ -32,6 +34,8 @@ def _add_evaluate(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> Non
         templates: tuple[str, ...] = (),
         dimensions: tuple[int, ...] = (),
         output: Path | None = None,
+        parts: Path | None = None,
+        spread: Annotated[Spread, tyro.conf.arg(name="")] = ALONE,
         settings: Annotated[recipes.Evaluate, tyro.conf.arg(name="")] = recipe.evaluate,
         world: recipes.World = recipe.world,
         device: str = "auto",
@@ -49,6 +53,8 @@ def _add_evaluate(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> Non
             templates: prompts with `{}` for the class name, instead of each set's own.
             dimensions: measure embeddings cut to their first so many dimensions, too (`train --nested`).
             output: JSON file for the result on those sets.
+            parts: folder to keep the features of each set's tars in: a stopped run goes on, and workers share it.
+            spread: over which workers a set's tars; they need `--parts`.
             settings: sizes of the embedded test sets.
             world: which names and sizes.
             device: `cpu`, `cuda`, `cuda:N`, `mps`; `auto` takes the GPU, if there is one.
@@ -61,12 +67,14 @@ def _add_evaluate(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> Non
         refuse_for_sets(model, sets, allow_drawn)
         if sets:
             loaded, options = load(model, device=device), {"split": split, "images": images, "templates": templates}
-            options["dimensions"] = dimensions
+            options |= {"dimensions": dimensions, "parts": parts, "spread": spread}
             for line in result_lines(evaluate_sets(loaded, sets, output, name=model, **options)):
                 print(line)
             return
-        if output or templates or images or dimensions:
-            raise ValueError("--output, --templates, --images and --dimensions go with --set: name a test set")
+        if output or templates or images or dimensions or parts or spread != ALONE:
+            raise ValueError(
+                "--output, --templates, --images, --dimensions, --parts and workers go with --set: name a test set"
+            )
         for metric, value in evaluate_model(load(model, device=device), world, settings).items():
             print(f"{metric:32} {value:.4f}")
 
@@ -114,6 +122,8 @@ def _add_plan(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         measure: bool = False,
         rates: Path | None = None,
         published: bool = False,
+        gpu: str = "",
+        devices: int = 1,
         device: str = "cpu",
         batch_size: int = 32,
         seconds: float = 3.0,
@@ -127,6 +137,9 @@ def _add_plan(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
             measure: find this device's rates first, with random weights: minutes on a CPU.
             rates: JSON of rates, to write with `--measure` and to read without.
             published: take the rates of an A100 that follow from the authors' published hours.
+            gpu: take rates of a GPU of this kind (`A100`, `H100`, `H200`, `L40S`, ...), estimated from those hours,
+                FLOPs and the makers' peaks.
+            devices: so many work together: also print wall time, network and cores for all.
             device: measured device: `cpu`, `cuda`.
             batch_size: pictures, texts or samples at a time when measuring.
             seconds: at least so long for each number.
@@ -135,17 +148,23 @@ def _add_plan(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         """
         from mobileclip2_lite.costs import plan as plan_module
         from mobileclip2_lite.costs import rates as rates_module
+        from mobileclip2_lite.costs.gpus import estimated_rates
         from mobileclip2_lite.costs.published import published_rates
-        from mobileclip2_lite.costs.rates import read_rates, write_rates
         from mobileclip2_lite.reports.page import to_markdown
 
+        asked = {"--measure or --rates": measure or rates, "--published": published, "--gpu": gpu}
+        if len(chosen := [option for option, given in asked.items() if given]) > 1:
+            raise ValueError(f"{' and '.join(chosen)} name different rates: choose one")
         found = None
         if measure:
             found = rates_module.measure(settings, device, batch_size, settings.precision, seconds, say=print)
             if rates:
-                write_rates(found, rates)
+                rates_module.write_rates(found, rates)
         elif rates:
-            found = read_rates(rates)
+            found = rates_module.read_rates(rates)
         elif published:
             found = published_rates(settings)
-        print(to_markdown(f"Recipe {settings.name}", plan_module.plan(settings, found, price, image_bytes)))
+        elif gpu:
+            found = estimated_rates(settings, gpu)
+        blocks = plan_module.plan(settings, found, price, image_bytes, devices)
+        print(to_markdown(f"Recipe {settings.name}", blocks))

@@ -68,7 +68,7 @@ def judge(loaded: LoadedModel, test_set: TestSet, template: str = "{}", batch_si
     """
     mteb = _mteb()
     kept: list[Example] = []
-    images = list(readable(test_set, kept, Counter()))
+    images = list(readable(test_set.examples(), kept, Counter()))
     make = {"classification": _zero_shot, "retrieval": _retrieval, "hard_negatives": _pairs}[test_set.kind]
     measured = {}
     for task, names in make(mteb, test_set, images, kept, template):

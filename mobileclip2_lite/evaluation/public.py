@@ -16,10 +16,12 @@ from mobileclip2_lite.evaluation.caption_files import JSON_LINES, open_captions
 from mobileclip2_lite.evaluation.datacomp import SETS
 from mobileclip2_lite.evaluation.measures import Template
 from mobileclip2_lite.evaluation.own_images import folder_rows
+from mobileclip2_lite.evaluation.parts import evaluate_in_parts
 from mobileclip2_lite.evaluation.sets import Example, TestSet, evaluate_set
 from mobileclip2_lite.evaluation.wds_sets import is_wds, open_wds
 from mobileclip2_lite.models.card import digest
 from mobileclip2_lite.shards.samples import read_samples, shard_names
+from mobileclip2_lite.work.crew import Spread
 from mobileclip2_lite.work.files import pretty, write_atomic
 from mobileclip2_lite.work.place import on_disk
 
@@ -123,6 +125,8 @@ def evaluate_sets(
     templates: Sequence[Template] = (),
     batch_size: int = 256,
     dimensions: Sequence[int] = (),
+    parts: str | os.PathLike | None = None,
+    spread: Spread | None = None,
 ) -> dict[str, Any]:
     """Measure a model on several sets; `out` is written anew after each, so that a stopped run keeps what it has.
 
@@ -132,16 +136,28 @@ def evaluate_sets(
         out: JSON file to write.
         name: what the result calls the model.
         split, images, templates, batch_size, dimensions: as `open_set` and `evaluate_set` take them.
+        parts: folder to keep each tar's features in, so that a stopped run goes on, and workers can share it; None
+            keeps them in memory.
+        spread: over which workers; more than this process need `parts`.
+
+    Raises:
+        ValueError: `spread` without `parts`, or a set that does not lie in tars with either.
 
     Returns:
         `schema`, `model` (`name`, `sha256` of its weights, `preprocess`) and `results`, one of `evaluate_set` a set.
     """
+    if spread is not None and spread != Spread() and parts is None:
+        raise ValueError("several workers need a folder that all of them see, for the features of each tar: --parts")
     every = [one for source in sources for one in (datacomp_sources() if source == DATACOMP else [source])]
     model = {"name": name, "sha256": digest(loaded.model), "preprocess": loaded.preprocess.to_config()}
     result: dict[str, Any] = {"schema": SCHEMA, "model": model, "results": []}
     for source in every:
         test_set = source if isinstance(source, TestSet) else open_set(source, split, images)
-        result["results"].append(evaluate_set(loaded, test_set, templates, batch_size, dimensions))
+        if parts is None:
+            result["results"].append(evaluate_set(loaded, test_set, templates, batch_size, dimensions))
+        else:
+            found = evaluate_in_parts(loaded, test_set, parts, templates, batch_size, dimensions, spread)
+            result["results"].append(found)
         if out is not None:
             write_atomic(out, pretty(result))
     return result

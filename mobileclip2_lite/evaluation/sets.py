@@ -70,6 +70,8 @@ class TestSet:
     """Names in the order of the labels."""
     templates: tuple[Template, ...] = ()
     """Prompts that belong to the set; () takes the library's own."""
+    parts: tuple[Callable[[], Iterator[Example | BadSample]], ...] = ()
+    """Reads one tar of the set each, in their order; () where it does not lie in tars."""
 
     __test__ = False  # pytest would take the class for a test
 
@@ -98,25 +100,46 @@ def evaluate_set(
     Raises:
         ValueError: the set has no readable image, a label outside its classes, or no class names.
     """
+    kept, dropped, features = embed(loaded, test_set.examples(), batch_size)
+    return measured(loaded, test_set, features, kept, dropped, templates, batch_size, dimensions)
+
+
+def embed(
+    loaded: LoadedModel, examples: Iterator[Example | BadSample], batch_size: int
+) -> tuple[list[Example], Counter[str], Tensor | None]:
+    """The examples whose images decode, reasons of the others, and features (N, D); None of no image."""
     kept: list[Example] = []
     dropped: Counter[str] = Counter()
+    pixels = readable(examples, kept, dropped)
+    first = next(pixels, None)
+    return kept, dropped, None if first is None else encode_images(loaded, _chain(first, pixels), batch_size)
+
+
+def measured(
+    loaded: LoadedModel,
+    test_set: TestSet,
+    features: Tensor | None,
+    kept: list[Example],
+    dropped: Counter[str],
+    templates: Sequence[Template],
+    batch_size: int,
+    dimensions: Sequence[int],
+) -> dict[str, Any]:
+    """What `evaluate_set` returns, of images that have been embedded."""
     measure = {"classification": _classification, "retrieval": _retrieval, "hard_negatives": _hard_negatives}
     if test_set.kind not in measure:
         raise ValueError(f"{test_set.source}: kind {test_set.kind!r} is not measured; one of {', '.join(KINDS)} is")
-    pixels = readable(test_set, kept, dropped)
-    first = next(pixels, None)
-    if first is None:
+    if features is None:
         raise ValueError(f"{test_set.source}: no image of {test_set.name} could be read ({dict(dropped) or 'none'})")
-    features = encode_images(loaded, _chain(first, pixels), batch_size)
 
-    def measured(size: int | None = None) -> dict[str, Any]:
+    def by_size(size: int | None = None) -> dict[str, Any]:
         cut = features if size is None else first_dimensions(features, size)
         model = loaded if size is None else loaded._replace(model=FirstDimensions(loaded.model, size))
         return measure[test_set.kind](model, test_set, cut, kept, tuple(templates), batch_size)
 
-    facts = measured()
+    facts = by_size()
     if dimensions:
-        facts["by_dimensions"] = {str(size): measured(size)["measures"] for size in dimensions}
+        facts["by_dimensions"] = {str(size): by_size(size)["measures"] for size in dimensions}
     return {
         "set": test_set.name,
         "kind": test_set.kind,
@@ -133,9 +156,9 @@ def _chain(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
     yield from rest
 
 
-def readable(test_set: TestSet, kept: list[Example], dropped: Counter[str]) -> Iterator[Any]:
+def readable(examples: Iterator[Example | BadSample], kept: list[Example], dropped: Counter[str]) -> Iterator[Any]:
     """Images that decode; their examples go to `kept` without the bytes, the others are counted by reason."""
-    for example in test_set.examples():
+    for example in examples:
         try:
             if isinstance(example, BadSample):
                 raise example

@@ -13,6 +13,7 @@ Taught by notebooks/40_reinforced_training.ipynb.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -62,16 +63,18 @@ def open_wds(source: str | os.PathLike, split: str = "test") -> TestSet:
     if kind not in ("classification", "retrieval"):
         raise ValueError(f"{text} is a {kind} set: only classification and retrieval are measured")
     tars = [f"{split}/{number}.tar" for number in range(int(count))]
+    parts = tuple(functools.partial(_examples, opener, tar, text, kind) for tar in tars)
     return TestSet(
         name=_name(text),
         kind=kind,
         split=split,
         source=text,
-        examples=lambda: (example for tar in tars for example in _examples(opener, tar, text, kind)),
+        examples=lambda: (example for part in parts for example in part()),
         class_names=_class_names(_read(opener, "classnames.txt")),
         templates=tuple(
             line.replace("{c}", "{}") for line in _lines(_read(opener, "zeroshot_classification_templates.txt"))
         ),
+        parts=parts,
     )
 
 

@@ -343,7 +343,7 @@ def test_odd_members_and_samples_that_lack_something_are_counted(tmp_path):
     rows = shown(captioned.examples())
     assert rows == [Example(b"x", texts=("one", "two")), ("no_text", "b"), ("text_not_utf8", "c")]
     kept, dropped = [], Counter()
-    assert list(readable(captioned, kept, dropped)) == []
+    assert list(readable(captioned.examples(), kept, dropped)) == []
     assert dropped == {"not_an_image": 1, "no_text": 1, "text_not_utf8": 1}
 
 
