@@ -28,15 +28,12 @@ import torch.nn.functional as F
 
 from mobileclip2_lite import recipes
 from mobileclip2_lite.costs import rates
-from mobileclip2_lite.costs.flops import count_flops
-from mobileclip2_lite.costs.latency import TextTower, device_name
+from mobileclip2_lite.costs.gpus import flops, peak_of
+from mobileclip2_lite.costs.latency import device_name
 from mobileclip2_lite.models.loaded import LoadedModel, autocast, usable_precision
-from mobileclip2_lite.models.resolve import resolve
-from mobileclip2_lite.models.zoo import build, create_model
+from mobileclip2_lite.models.zoo import create_model
 from mobileclip2_lite.work.stopwatch import Stopwatch
 
-PEAKS = {"H200": 989, "H100 PCIe": 756, "H100": 989, "A100": 312, "A10G": 70, "A10": 125, "L40S": 362, "L4": 121}
-"""Dense bf16 TFLOP/s by the makers' data sheets; the first name that the device's holds."""
 PRECISION = "bf16"
 
 
@@ -48,7 +45,7 @@ def main() -> None:
         print("no GPU here: not run")
         return
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device_name(device)
-    peak = arguments.peak or next((value for key, value in PEAKS.items() if key in name), 0)
+    peak = arguments.peak or peak_of(name)
     facts = {"device": name, "peak_tflops": peak or None, "precision": usable_precision(PRECISION, device)}
     facts |= {"batch_size": arguments.batch_size, "torch": torch.__version__, "date": time.strftime("%Y-%m-%d")}
     fastest = {"views": 0.0, "samples": 0.0}
@@ -91,17 +88,6 @@ def measured(arguments: argparse.Namespace, device: torch.device, peak: float, f
             if kind and row.get("what") == kind:
                 fastest[kind] = max(fastest[kind], row["a_second"])
             yield {"part": part, "name": name, **row}
-
-
-def flops(name: str) -> tuple[int, int]:
-    """FLOPs of one image and of one text of a full context, without making the weights."""
-    source = resolve(name)
-    with torch.device("meta"):
-        model = build(source.model_cfg)
-        side, context = source.preprocess.image_size, model.context_length
-        images = torch.zeros(1, 3, side, side)
-        tokens = torch.zeros(1, context, dtype=torch.long)
-        return count_flops(model.visual, images), count_flops(TextTower(model), tokens)
 
 
 def rate(what: str, made: tuple[int, Callable], seconds: float, device: torch.device, peak: float, each: int) -> dict:

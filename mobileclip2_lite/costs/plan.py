@@ -6,80 +6,45 @@ as their number; training seldom is. Taught by notebooks/70_scaling.ipynb.
 
 from __future__ import annotations
 
-import gzip
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from mobileclip2_lite.costs.published import OF_RECIPE, PUBLISHED, payback_table
-from mobileclip2_lite.costs.rates import CAPTION, Item, Rates, dimension, kept_pairs, work
+from mobileclip2_lite.costs.compared import hours_compared, sizes_compared
+from mobileclip2_lite.costs.published import OF_RECIPE, payback_table
+from mobileclip2_lite.costs.rates import MEASURED, Item, Rates, kept_pairs, work
+from mobileclip2_lite.costs.sizes import sample_bytes, set_bytes, size_words, tar_bytes
 from mobileclip2_lite.recipes import Recipe
 from mobileclip2_lite.reports.page import Block, Table, Text
-from mobileclip2_lite.shards import samples as shards
-from mobileclip2_lite.shards.keys import IMAGE, TEXT, caption_key, embedding_key
-from mobileclip2_lite.views.drawing import draw
-from mobileclip2_lite.work.randomness import rng, stable_uid
 
 
-def sample_bytes(recipe: Recipe, image_bytes: int = 0) -> dict[str, int]:
-    """Bytes of the members of one reinforced sample of a recipe, as `shards` encodes them.
-
-    Args:
-        image_bytes: of the picture; 0 leaves it out, as the published sets do.
-    """
-    return {name: len(data) for name, data in _made_up(recipe, image_bytes).items()}
-
-
-def _made_up(recipe: Recipe, image_bytes: int) -> dict[str, bytes]:
-    """The members of a made-up sample; its embeddings are random unit rows, so that they pack as real ones do."""
-    import torch
-
-    settings, uid = recipe.reinforce, stable_uid("planned")
-    captions = [CAPTION] * recipe.caption.generate.captions
-    texts = {name.rpartition("/")[2]: captions for name in recipe.caption.captioners}
-    chance, digest = rng(0, "planned"), "0" * 64
-    views = [draw(chance, 640, 480, settings.augment, digest) for _ in range(settings.views)]
-    rows = {}
-    for name in settings.teachers:
-        width = dimension(name)
-        counts = {IMAGE: settings.views, TEXT: 1, **{caption_key(name): len(own) for name, own in texts.items()}}
-        for kind, count in counts.items():
-            drawn = torch.from_numpy(chance.normal(size=(count, width)))
-            rows[embedding_key(kind, name)] = torch.nn.functional.normalize(drawn, dim=1).float()
-    meta = {"source": uid, "width": 640, "height": 480, "sha256": digest}
-    sample = shards.Sample(uid, bytes(image_bytes), "jpg", CAPTION, meta, texts, views, rows)
-    members = shards.members(sample, settings.storage)
-    return {name: data for name, data in members.items() if image_bytes or name != "jpg"}
-
-
-def tar_bytes(members: Mapping[str, int]) -> int:
-    """What members take in a tar: a header of 512 bytes each, and whole blocks of 512."""
-    return sum(512 + -(-size // 512) * 512 for size in members.values())
-
-
-def set_bytes(recipe: Recipe, image_bytes: int = 0) -> int:
-    """Bytes of the whole reinforced set in tars; `image_bytes` as in `sample_bytes`."""
-    return tar_bytes(sample_bytes(recipe, image_bytes)) * kept_pairs(recipe)
-
-
-def plan(recipe: Recipe, rates: Rates | None = None, price: float = 0.0, image_bytes: int = 100_000) -> list[Block]:
+def plan(
+    recipe: Recipe, rates: Rates | None = None, price: float = 0.0, image_bytes: int = 100_000, devices: int = 1
+) -> list[Block]:
     """The plan, to be printed: work with hours and money where there are rates, bytes, and cores that keep up.
 
     Args:
         price: of a device for an hour, in any currency.
         image_bytes: of an average picture.
+        devices: that work together; the wall time is the device-hours divided by them.
+
+    Raises:
+        ValueError: there is no device.
     """
+    if devices < 1:
+        raise ValueError(f"devices is {devices}: at least one has to do the work")
     out = [
-        _work_table(work(recipe), rates, price),
+        _work_table(work(recipe), rates, price, devices),
         _bytes_table(recipe, image_bytes),
         _store_table(recipe, image_bytes),
     ]
     if recipe.name in OF_RECIPE:
-        out.append(_published_table(recipe))
+        out += [*sizes_compared(recipe), *hours_compared()]
     if not rates:
         return out
-    out = [Text(f"A device is one {rates.device}."), *out, _network_table(recipe, rates, image_bytes)]
+    out = [Text(f"A device is one {rates.device}."), out[0], _sources_table(recipe, rates), *out[1:]]
+    out.append(_network_table(recipe, rates, image_bytes, devices))
     if any(item.stage in ("caption", "reinforce") for item in work(recipe)):
         out.append(payback_table(recipe, rates))
-    return [*out, _cores_table(recipe, rates)] if rates.per_core else out
+    return [*out, _cores_table(recipe, rates, devices)] if rates.per_core else out
 
 
 def hours(items: Sequence[Item], rates: Rates) -> float:
@@ -93,7 +58,7 @@ def hours(items: Sequence[Item], rates: Rates) -> float:
     return sum(item.count / rates.per_second[item.what] for item in items) / 3600
 
 
-def _work_table(items: Sequence[Item], rates: Rates | None, price: float) -> Table:
+def _work_table(items: Sequence[Item], rates: Rates | None, price: float, devices: int) -> Table:
     if not rates:
         return Table(["stage", "work", "count"], [[item.stage, item.what, f"{item.count:,}"] for item in items])
     header, rows = ["stage", "work", "count", "a second", "device-hours"], []
@@ -102,8 +67,20 @@ def _work_table(items: Sequence[Item], rates: Rates | None, price: float) -> Tab
     rows.append(["all", "", "", ""])
     for row, chosen in zip(rows, [*([item] for item in items), items], strict=True):
         spent = hours(chosen, rates)
-        row += [f"{spent:,.4g}", *([f"{spent * price:,.0f}"] if price else [])]
-    return Table([*header, *(["money"] if price else [])], rows)
+        row += [f"{spent:,.4g}", *([f"{spent / devices:,.4g}"] if devices > 1 else [])]
+        row += [f"{spent * price:,.0f}"] if price else []
+    wall = [f"hours on {devices:,}"] if devices > 1 else []
+    return Table([*header, *wall, *(["money"] if price else [])], rows)
+
+
+def _sources_table(recipe: Recipe, rates: Rates) -> Table:
+    """Where each rate comes from; works of one source share a row."""
+    found: dict[str, list[str]] = {}
+    for item in work(recipe):
+        found.setdefault(rates.source(item.what), []).append(item.what)
+    if rates.per_core:
+        found.setdefault(MEASURED, []).extend(rates.per_core)
+    return Table(["rates of", "come from"], [[", ".join(whats), why] for why, whats in found.items()], prose=True)
 
 
 def _bytes_table(recipe: Recipe, image_bytes: int) -> Table:
@@ -136,50 +113,28 @@ def _store_table(recipe: Recipe, image_bytes: int) -> Table:
     return Table(["store", "requests", "bytes"], rows)
 
 
-def _network_table(recipe: Recipe, rates: Rates, image_bytes: int) -> Table:
-    """Bytes a second that keep one device busy."""
+def _network_table(recipe: Recipe, rates: Rates, image_bytes: int, devices: int) -> Table:
+    """Bytes a second that keep the devices busy."""
     whole, pairs = set_bytes(recipe, image_bytes) / kept_pairs(recipe), kept_pairs(recipe)
     seconds = 3600 * hours([item for item in work(recipe) if item.stage == "reinforce"], rates)
-    rows = [["train", size_words(whole * rates.per_second[f"samples {recipe.student.model}"])]]
+    needed = {"train": whole * rates.per_second[f"samples {recipe.student.model}"]}
     if seconds:
-        rows.insert(0, ["reinforce, read and written", size_words((image_bytes + whole) * pairs / seconds)])
-    return Table(["stage", "bytes a second and device"], rows)
+        needed = {"reinforce, read and written": (image_bytes + whole) * pairs / seconds, **needed}
+    counts = [1, devices] if devices > 1 else [1]
+    rows = [[stage, *(size_words(size * count) for count in counts)] for stage, size in needed.items()]
+    return Table(["stage", "bytes a second and device", f"of {devices:,}"][: 1 + len(counts)], rows)
 
 
-def _published_table(recipe: Recipe) -> Table:
-    """The set without images beside what was published; and packed, which the official files are and ours are not."""
-    name = OF_RECIPE[recipe.name]
-    published = PUBLISHED[name][2] * 1e12
-    packed = sum(512 + -(-len(gzip.compress(data)) // 512) * 512 for data in _made_up(recipe, 0).values())
-    rows = [
-        [f"published: {name}", size_words(published), "1"],
-        ["planned, plain tars", *_beside(set_bytes(recipe), published)],
-        ["planned, each member packed with gzip", *_beside(packed * kept_pairs(recipe), published)],
-    ]
-    return Table(["set without images", "bytes", "of the published"], rows)
-
-
-def _beside(size: float, published: float) -> list[str]:
-    return [size_words(size), f"{size / published:.2f}"]
-
-
-def _cores_table(recipe: Recipe, rates: Rates) -> Table:
-    """CPU cores that replay and load as fast as one device works."""
+def _cores_table(recipe: Recipe, rates: Rates, devices: int) -> Table:
+    """CPU cores that replay and load as fast as the devices work."""
     seconds = 3600 * hours([item for item in work(recipe) if item.stage == "reinforce"], rates)
     needed = {
         "reinforce": ("views replayed", kept_pairs(recipe) * recipe.reinforce.views / seconds),
         "train": ("samples loaded", rates.per_second[f"samples {recipe.student.model}"]),
     }
-    rows = []
+    rows, counts = [], [1, devices] if devices > 1 else [1]
     for stage, (what, wanted) in needed.items():
-        rows.append([stage, what, f"{rates.per_core[what]:,.4g}", f"{wanted / rates.per_core[what]:,.2g}"])
-    return Table(["stage", "work", "a core and second", "cores for a device"], rows)
-
-
-def size_words(count: float) -> str:
-    """Bytes in decimal units: `1.23 GB`."""
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if count < 1000 or unit == "TB":
-            return f"{count:,.3g} {unit}"
-        count /= 1000
-    raise AssertionError
+        cores = [f"{wanted / rates.per_core[what] * count:,.2g}" for count in counts]
+        rows.append([stage, what, f"{rates.per_core[what]:,.4g}", *cores])
+    header = ["stage", "work", "a core and second", "cores for a device", f"for {devices:,}"]
+    return Table(header[: 3 + len(counts)], rows)

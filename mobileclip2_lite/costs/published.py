@@ -28,6 +28,8 @@ OF_RECIPE = {"paper_12m": "DFNDR-12M", "paper_2b": "DFNDR-2B"}
 """Recipe -> the set that it makes."""
 HOURS = {"stored": 1.3, "teachers live": 4.1, "all live": 21.1}
 """Hours of an epoch."""
+HOURS_FROM = "the published hours of an epoch (MobileCLIP, arXiv 2311.17049), whatever the model"
+"""Source of the rates that follow from them."""
 EPOCH, GPUS = 12_800_000, 8
 """Samples and A100 of such an epoch."""
 IMAGE_PART = 81.08 / (81.08 + 2 * 6.65)
@@ -54,7 +56,8 @@ def published_rates(recipe: Recipe) -> Rates:
     }
     kinds = {item.what: item.what.partition(" ")[0] for item in work(recipe)}
     known = {what: 1 / each[kind] for what, kind in kinds.items() if kind in each}
-    return Rates("A100, by the hours that MobileCLIP's authors published", known, {})
+    sources = dict.fromkeys(known, HOURS_FROM)
+    return Rates("A100, by the hours that MobileCLIP's authors published", known, {}, sources)
 
 
 class Payback(NamedTuple):

@@ -12,7 +12,7 @@ import json
 import os
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 CAPTION = "a photograph of two small dogs on a wooden table next to a window"
 """A caption of usual length, 15 tokens of CLIP's: texts and captions are measured with it."""
 
+MEASURED = "measured on that machine, random weights (`plan --measure`)"
+"""Where a rate comes from of which nothing else is said."""
 ARCHITECTURES = {"hf-hub:apple/mobileclip2_coca_dfn2b_s13b_mscoco38k_s12m_context77": "coca_ViT-L-14"}
 """Architecture of models that only a hub knows, to measure them without it."""
 
@@ -57,6 +59,12 @@ class Rates:
     """`views TEACHER`, `texts TEACHER`, `captions CAPTIONER`, `samples STUDENT`: per device."""
     per_core: dict[str, float]
     """`views replayed`, `samples loaded`: per CPU core, beside the device."""
+    sources: dict[str, str] = field(default_factory=dict)
+    """Work -> where its rate comes from, if it was not measured."""
+
+    def source(self, what: str) -> str:
+        """Where the rate of some work comes from."""
+        return self.sources.get(what, MEASURED)
 
 
 def work(recipe: Recipe) -> list[Item]:

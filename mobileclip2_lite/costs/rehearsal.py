@@ -58,6 +58,7 @@ def rehearse(settings: Train, data: str | Path | StorePath, processes: int = 1) 
     shards = read_manifest(data)["shards"]
     _look_at_ends(data, settings, cards, shards)
     loaded = _without_numbers(settings)
+    _look_at_tokens(loaded, data, shards)
     sizes = _memory(loaded, settings, cards, processes)
     return [
         Text("Nothing was trained: tensors had shapes and no numbers. The first and the last shard were read."),
@@ -80,6 +81,22 @@ def _look_at_ends(
         sample = next(read_samples(data / name))
         if problem := _problem(sample, settings, cards):
             raise ValueError(f"{data / name}, sample {sample.uid}: {problem}")
+
+
+def _look_at_tokens(loaded: LoadedModel, data: Path | StorePath, shards: list[dict[str, Any]]) -> None:
+    """Look whether the text tower has a place for every token of real texts: without numbers it takes any."""
+    sample = next(read_samples(data / shards[0]["name"]))
+    written = [sample.text, *(text for texts in sample.syn_texts.values() for text in texts)]
+    tokens, tower = loaded.tokenizer(written), getattr(loaded.model, "text", loaded.model)
+    rows = max((part.num_embeddings for part in tower.modules() if isinstance(part, nn.Embedding)), default=None)
+    if rows is not None and int(tokens.max()) >= rows:
+        raise ValueError(
+            f"the tokenizer gives token {int(tokens.max())} for {sample.uid}, the text tower knows {rows}: the model's "
+            "folder holds another model's tokenizer"
+        )
+    context = getattr(loaded.model, "context_length", tokens.shape[1])
+    if tokens.shape[1] > context:
+        raise ValueError(f"the tokenizer gives {tokens.shape[1]} tokens a text, the text tower takes {context}")
 
 
 def _problem(sample: Sample, settings: Train, cards: Mapping[str, TeacherCard]) -> str:

@@ -108,12 +108,13 @@ def write_official(
     """
     if dtype not in ("bf16", "fp32") or paug not in ("list", "string"):
         raise ValueError(f"dtype {dtype!r}, paug {paug!r}: bf16 or fp32, list or string")
-    return write_tar(path, ((s.uid, _official_members(s, teachers, dtype, paug, joined, size)) for s in samples))
+    return write_tar(path, ((s.uid, official_members(s, teachers, dtype, paug, joined, size)) for s in samples))
 
 
-def _official_members(
+def official_members(
     sample: Sample, teachers: Sequence[str], dtype: str, paug: str, joined: bool | None, size: int
 ) -> dict[str, bytes]:
+    """The members of one sample; arguments as `write_official` takes them."""
     try:
         parameters = [to_official(view, size) for view in sample.views] or sample.meta.get(RAW, [])
         embeddings = _concatenated(sample, teachers, joined)

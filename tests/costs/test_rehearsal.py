@@ -96,6 +96,21 @@ def test_the_last_shard_is_opened(tmp_path):
         rehearse(chosen, data)
 
 
+def test_a_tokenizer_of_another_model_is_noticed(data, tmp_path, monkeypatch):
+    """On the meta device a text tower takes any token, and the training would end in its first step."""
+    from mobileclip2_lite.costs import rehearsal
+    from mobileclip2_lite.models.tokenizer import prefix_tokenizer
+
+    real, chosen = rehearsal.new_model, settings(write_model(tmp_path / "model"))
+    for tokenizer, words in (
+        (prefix_tokenizer(4_000, 24), r"gives token 3999 for .*, the text tower knows 600"),
+        (prefix_tokenizer(600, 30), "gives 30 tokens a text, the text tower takes 24"),
+    ):
+        monkeypatch.setattr(rehearsal, "new_model", lambda s, t=tokenizer: real(s)._replace(tokenizer=t))
+        with pytest.raises(ValueError, match=words):
+            rehearse(chosen, data)
+
+
 def test_the_command_prints_and_trains_nothing(data, tmp_path, capsys):
     model = write_model(tmp_path / "model")
     options = ["--model", str(model), "--samples", "80", "--batch-size", "16", "--captioners", "short"]
