@@ -7,6 +7,7 @@ Taught by notebooks/80_your_own_data.ipynb.
 
 from __future__ import annotations
 
+import heapq
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
@@ -27,7 +28,7 @@ def hold_out(
         pairs: folder of pairs.
         train: folder to write, of all images but `count`.
         test: folder to write, of `count` images with all their texts.
-        count: images to hold out.
+        count: images to hold out; samples with the same image lie on the same side and count once.
 
     Returns:
         The manifests of `train` and `test`.
@@ -38,10 +39,13 @@ def hold_out(
     pairs, train, test = Path(pairs), Path(train), Path(test)
     if len({one.absolute() for one in (pairs, train, test)}) < 3:
         raise ValueError(f"{pairs}, {train} and {test} must be three folders: one is read, two are written")
-    kept, held = split(pairs, count)
-    known = {"pairs": read_manifest(pairs)["key"], "held_out": count}
-    write_pairs(train, kept, {"part": "train", **known})
-    write_pairs(test, held, {"part": "test", **known})
+    drawn = {_draw(sample) for sample in samples(pairs)}  # an image's number, not the image: folders may be large
+    _check_count(pairs, count, len(drawn))
+    held = frozenset(heapq.nsmallest(count, drawn))
+    manifest = read_manifest(pairs)
+    known, source = {"pairs": manifest["key"], "held_out": count}, manifest["source"]
+    write_pairs(train, (one for one in samples(pairs) if _draw(one) not in held), {"part": "train", **known}, source)
+    write_pairs(test, (one for one in samples(pairs) if _draw(one) in held), {"part": "test", **known}, source)
     return read_manifest(train), read_manifest(test)
 
 
@@ -52,17 +56,26 @@ def samples(folder: Path) -> Iterator[Sample]:
 
 
 def split(folder: Path, held_out: int) -> tuple[list[Sample], list[Sample]]:
-    """(training, held out): which images are held out follows from their bytes alone."""
-    found = sorted(samples(folder), key=lambda sample: sha256_bytes(b"held out" + sample.image))
-    if not 0 < held_out < len(found):
-        raise ValueError(
-            f"{held_out} of the {len(found)} images of {folder} cannot be held out: name fewer, at least 1"
-        )
+    """(training, held out) of a folder that fits into memory, both in the order in which images are drawn."""
+    found = sorted(samples(folder), key=_draw)
+    _check_count(folder, held_out, len(found))
     return found[held_out:], found[:held_out]
 
 
-def write_pairs(folder: Path, found: Iterable[Sample], identity: Mapping[str, Any], shard: int = 500) -> Path:
-    """A folder of pairs, made once."""
+def _draw(sample: Sample) -> str:
+    """A number of an image that follows from its bytes: the smallest are held out."""
+    return sha256_bytes(b"held out" + sample.image)
+
+
+def _check_count(folder: Path, held_out: int, found: int) -> None:
+    if not 0 < held_out < found:
+        raise ValueError(f"{held_out} of the {found} images of {folder} cannot be held out: name fewer, at least 1")
+
+
+def write_pairs(
+    folder: Path, found: Iterable[Sample], identity: Mapping[str, Any], source: str, shard: int = 500
+) -> Path:
+    """A folder of pairs, made once; `source` is where its manifest says they come from."""
     work = Work(folder, "pairs", 1, dict(identity))
     if work.done():
         return folder
@@ -74,5 +87,5 @@ def write_pairs(folder: Path, found: Iterable[Sample], identity: Mapping[str, An
             records.append({"name": name, **write_shard(folder / name, some)._asdict(), "dropped": {}})
             texts += sum(len(sample.texts) for sample in some)
         total = sum(record["samples"] for record in records)
-        work.commit(source="photographs", samples=total, texts=texts, dropped={}, shards=records)
+        work.commit(source=source, samples=total, texts=texts, dropped={}, shards=records)
     return folder

@@ -102,8 +102,8 @@ def prepare(captions: str, named: Sequence[Path], work: Path, held_out: int, nam
     make_pairs(Pairs(source=captions, count=0), work / "captioned")
     training, test = split(work / "captioned", held_out)
     known = {"captions": read_manifest(work / "captioned")["key"], "held_out": held_out}
-    folders = {"test": write_pairs(work / "test", test, {"part": "test", **known})}
-    folders["fit"] = write_pairs(work / "fit", training, {"part": "fit", **known})
+    folders = {"test": write_pairs(work / "test", test, {"part": "test", **known}, STUDY)}
+    folders["fit"] = write_pairs(work / "fit", training, {"part": "fit", **known}, STUDY)
     if named:
         table = named_table(named, work / "named.csv")
         make_pairs(Pairs(source=str(table), count=0), work / "named")
@@ -111,9 +111,9 @@ def prepare(captions: str, named: Sequence[Path], work: Path, held_out: int, nam
         held = {sample.text for sample in unseen}
         training += [sample for sample in more if sample.text not in held]
         known |= {"named": read_manifest(work / "named")["key"], "names": names}
-        folders["names"] = write_pairs(work / "names", unseen, {"part": "names", **known})
-    folders["train"] = write_pairs(work / "train", training, {"part": "train", **known})
-    folders["one"] = write_pairs(work / "one", map(one_text, training), {"part": "one", **known})
+        folders["names"] = write_pairs(work / "names", unseen, {"part": "names", **known}, STUDY)
+    folders["train"] = write_pairs(work / "train", training, {"part": "train", **known}, STUDY)
+    folders["one"] = write_pairs(work / "one", map(one_text, training), {"part": "one", **known}, STUDY)
     return folders
 
 

@@ -36,6 +36,7 @@ from mobileclip2_lite.pairs.holding_out import hold_out, samples, split
 from mobileclip2_lite.recipes import Pairs, World
 from mobileclip2_lite.shards.tars import write_tar
 from mobileclip2_lite.work.bad_sample import BadSample
+from mobileclip2_lite.work.folder import read_manifest
 
 WORLD = World(names=12, image_size=64, max_objects=2)
 IMAGES = 12
@@ -524,6 +525,12 @@ def test_held_out_are_the_same_images_whatever_else_is_there(own, tmp_path):
     more, again = split(folder / "pairs", 6)
     assert {sample.uid for sample in held} < {sample.uid for sample in again}
     assert len(more) == 6
+    train, test = hold_out(folder / "pairs", tmp_path / "train", tmp_path / "test", 4)
+    assert {sample.uid for sample in samples(tmp_path / "test")} == {sample.uid for sample in held}
+    order = [sample.uid for sample in samples(folder / "pairs")]
+    left = [uid for uid in order if uid not in {sample.uid for sample in held}]
+    assert [sample.uid for sample in samples(tmp_path / "train")] == left
+    assert train["source"] == test["source"] == read_manifest(folder / "pairs")["source"]
     with pytest.raises(ValueError, match="12 of the 12 images"):
         hold_out(folder / "pairs", tmp_path / "a", tmp_path / "b", 12)
     with pytest.raises(ValueError, match="three folders"):
