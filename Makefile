@@ -67,6 +67,7 @@ book: $(STAMP) ## the course as HTML pages with contents, into runs/book/index.h
 publish: $(STAMP) ## run all notebooks at recipe lite and keep the outputs in notebooks/
 	$(PY) -m nbconvert --to notebook --execute --inplace --log-level WARN --ExecutePreprocessor.record_timing=False \
 	  --ExecutePreprocessor.store_widget_state=False notebooks/*.ipynb
+	$(PY) -m mobileclip2_lite.notebook.published notebooks
 
 # The page's runtime comes from npm, which nothing else here needs: two files of 14 MB, checked by npm.
 ORT_WEB := onnxruntime-web-1.30.0

@@ -37,7 +37,7 @@ def show_widget(widget: Any, what: str) -> None:
     from IPython.display import display
 
     bundle = widget._repr_mimebundle_()
-    display({**bundle, "text/plain": f"({what}: open this notebook in JupyterLab to use it)"}, raw=True)
+    display({**bundle, "text/plain": f"({what}: run this cell in JupyterLab to use it)"}, raw=True)
 
 
 def dial(

@@ -47,6 +47,8 @@ def differences(first: Recipe, second: Recipe, where: str = "") -> list[Differen
 def _shown(value: object) -> str:
     if isinstance(value, tuple):
         return ", ".join(f"{v[0]} {v[1]:g}" if isinstance(v, tuple) else str(v) for v in value) or "none"
+    if isinstance(value, float):
+        return min(str(value), f"{value:.3g}", key=len)  # 1 / 30 as 0.0333
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
