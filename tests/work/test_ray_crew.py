@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from doubles.fake_teachers import FakeTeachers, files, sample, write_pairs
@@ -10,6 +11,7 @@ from doubles.loopback import run_alone
 
 from mobileclip2_lite.recipes import Reinforce
 from mobileclip2_lite.reinforcement.stage import reinforce
+from mobileclip2_lite.work.ray_crew import Actors, _Handle
 
 NODES = """
 import json, os, signal, sys, time
@@ -71,6 +73,28 @@ def test_a_node_is_added_and_lost_and_a_shard_that_kills_is_given_up(tmp_path):
     assert reasons["wrong"] == "ValueError: wrong"
     tries = [len(list(tmp_path.glob(f"{name}.*"))) for name in names if name.startswith("long")]
     assert max(tries) == 2, "the shard of the lost node was done again"
+
+
+class Fake:
+    """In place of an actor: notes what it is given."""
+
+    def __init__(self) -> None:
+        self.call, self.had = SimpleNamespace(remote=lambda item: self.had.append(item) or f"answer to {item}"), []
+
+
+def test_a_shard_is_given_to_a_node_that_it_has_not_been_on():
+    """Without a cluster: which actor is free, which node is shunned, which one is still coming up."""
+    crew = Actors.__new__(Actors)
+    here, there, coming = (_Handle(Fake(), None, node=node) for node in ("here", "there", None))
+    crew.actors = [here, there, coming]
+    assert crew.suits({"here"})
+    crew.give("poison", {"here"})
+    assert there.actor.had == ["poison"]
+    assert not crew.suits({"here"}), "the only other node is busy: wait for it"
+    assert crew.suits({"here", "there"}), "there is no third: any will do"
+    crew.give("poison", {"here", "there"})
+    assert here.actor.had == ["poison"]
+    assert here.answer == "answer to poison"
 
 
 THREE = """
