@@ -16,7 +16,6 @@ import os
 import statistics
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,7 +24,7 @@ import inputs
 import numpy as np
 
 from mobileclip2_lite.deployment import index_parts
-from mobileclip2_lite.deployment.image_files import Entry, find_images, open_image
+from mobileclip2_lite.deployment.image_files import Entry, Unread, find_images, open_image
 from mobileclip2_lite.deployment.near_duplicates import groups
 from mobileclip2_lite.deployment.runtime import Exported, load_exported
 from mobileclip2_lite.deployment.search import Index, build_index
@@ -64,7 +63,7 @@ def answers(model: Exported, image: Path, images: int, rounds: int, clock: Clock
 
 def indexing(model: Exported, photos: Path, rounds: int, clock: Clock, folder: Path) -> list[dict]:
     """Images a second while an index is made, beside the encoder alone."""
-    opened = [open_image(photos / entry.name) for entry in find_images(photos, Counter())]
+    opened = [open_image(photos / entry.name) for entry in find_images(photos, Unread())]
 
     def encoder(_: int) -> None:
         for start in range(0, len(opened), 32):

@@ -14,6 +14,8 @@ from mobileclip2_lite.work.place import on_disk
 Positional = tyro.conf.Positional
 CALIBRATION = 32
 """Images on which int8 measures the range of its activations."""
+UNREAD = 20
+"""Files that could not be read of which `search` prints the names."""
 
 
 def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
@@ -203,8 +205,12 @@ def _add_search(app: tyro.extras.SubcommandApp) -> None:
         for group in groups:
             print("\n".join(["the same:", *(f"  {shown(path)}" for path in group)]))
         print(f"{len(found.entries):,} images in the index")
-        for reason, count in sorted(found.dropped.items()):
-            print(f"  not read {count:,}: {reason}")
+        for name, reason in found.unread[:UNREAD]:
+            print(f"  not read: {shown(name)} ({reason})")
+        if len(found.unread) > UNREAD:
+            print(
+                "  " + ", ".join(f"{count:,} {reason}" for reason, count in sorted(found.dropped.items())) + " in all"
+            )
         if html:
             asked = " + ".join([*([text] if text else []), *(shown(one.name) for one in image)])
             asked += "".join(f" - {one}" for one in without)

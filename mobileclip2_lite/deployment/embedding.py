@@ -8,14 +8,14 @@ notebooks/60_deploy.ipynb.
 from __future__ import annotations
 
 import os
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
-from mobileclip2_lite.deployment.image_files import Entry, images_of
+from mobileclip2_lite.deployment.image_files import Entry, Unread, images_of
 from mobileclip2_lite.deployment.runtime import Exported
 
 PART = 512
@@ -30,7 +30,7 @@ def embedded(
     entries: Sequence[Entry],
     batch_size: int,
     workers: int,
-    dropped: Counter[str],
+    dropped: Unread,
     done: Callable[[int], object],
 ) -> Iterator[Features]:
     """Features batch by batch, in order.
@@ -46,8 +46,8 @@ def embedded(
     """
     workers = workers or os.cpu_count() or 1
 
-    def work(batch: Sequence[Entry]) -> tuple[list[Entry], np.ndarray, Counter[str]]:
-        lost: Counter[str] = Counter()
+    def work(batch: Sequence[Entry]) -> tuple[list[Entry], np.ndarray, Unread]:
+        lost = Unread()
         read = list(images_of(folder, list(batch), lost))
         features = model.embed_images([image for _, image in read]) if read else np.zeros((0, 0), np.float32)
         return [entry for entry, _ in read], features.astype(np.float32), lost
@@ -64,7 +64,7 @@ def embedded(
                 return
             size, future = waiting.popleft()
             some, features, lost = future.result()
-            dropped.update(lost)
+            dropped.take(lost)
             done(size)
             if some:
                 yield some, features

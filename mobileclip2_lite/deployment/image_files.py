@@ -28,7 +28,25 @@ class Entry(NamedTuple):
     """Modification time, nanoseconds."""
 
 
-def find_images(folder: str | os.PathLike, dropped: Counter[str]) -> list[Entry]:
+class Unread(Counter[str]):
+    """Files that could not be read, counted by reason; `files` has (name, reason) of each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.files: list[tuple[str, str]] = []
+
+    def note(self, name: str, reason: str) -> None:
+        """Count one file."""
+        self[reason] += 1
+        self.files.append((name, reason))
+
+    def take(self, other: Unread) -> None:
+        """Count the files of another count, too."""
+        self.update(other)
+        self.files += other.files
+
+
+def find_images(folder: str | os.PathLike, dropped: Unread) -> list[Entry]:
     """The image files below a folder, sorted by name; links without a target and closed folders are counted."""
     found: list[Entry] = []
     seen: set[tuple[int, int]] = set()
@@ -44,11 +62,11 @@ def find_images(folder: str | os.PathLike, dropped: Counter[str]) -> list[Entry]
                 for entry in entries:
                     _take(entry, below, found, waiting, dropped)
         except PermissionError:
-            dropped["closed_folder"] += 1
+            dropped.note(below.rstrip("/") or ".", "closed_folder")
     return sorted(found)
 
 
-def _take(entry: os.DirEntry, below: str, found: list, waiting: list, dropped: Counter[str]) -> None:
+def _take(entry: os.DirEntry, below: str, found: list, waiting: list, dropped: Unread) -> None:
     """Sort one thing of a folder: an image, a folder to look into, or nothing."""
     if entry.name.startswith("."):
         return
@@ -61,7 +79,7 @@ def _take(entry: os.DirEntry, below: str, found: list, waiting: list, dropped: C
             found.append(Entry(name, status.st_size, status.st_mtime_ns))
     except OSError:  # a link to nothing, or one that leads to itself
         if is_image:
-            dropped["broken_link"] += 1
+            dropped.note(name, "broken_link")
 
 
 def open_image(path: str | os.PathLike) -> Any:
@@ -73,13 +91,13 @@ def open_image(path: str | os.PathLike) -> Any:
     return read_image(Path(path), upright=True)
 
 
-def images_of(folder: Path, entries: list[Entry], dropped: Counter[str]) -> Iterator[tuple[Entry, Any]]:
+def images_of(folder: Path, entries: list[Entry], dropped: Unread) -> Iterator[tuple[Entry, Any]]:
     """(entry, image) of those that can be read; the others are counted by reason."""
     for entry in entries:
         try:
             yield entry, open_image(folder / entry.name)
         except BadImage as error:
-            dropped[error.reason] += 1
+            dropped.note(entry.name, error.reason)
 
 
 def some_images(folder: str | os.PathLike, count: int) -> list[Any]:
@@ -91,7 +109,7 @@ def some_images(folder: str | os.PathLike, count: int) -> list[Any]:
     """
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"{folder} is not a folder: name the folder that holds the images")
-    dropped: Counter[str] = Counter()
+    dropped = Unread()
     entries = find_images(folder, dropped)
     found = [image for _, image in images_of(Path(folder), entries[:: -(-len(entries) // count) or 1], dropped)]
     if not found:

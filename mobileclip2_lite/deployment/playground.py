@@ -19,7 +19,6 @@ import itertools
 import json
 import os
 import shutil
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from mobileclip2_lite import emoji_world
-from mobileclip2_lite.deployment.image_files import find_images, images_of
+from mobileclip2_lite.deployment.image_files import Unread, find_images, images_of
 from mobileclip2_lite.deployment.runtime import Exported, load_exported, metadata
 from mobileclip2_lite.models.preprocess import Preprocess
 from mobileclip2_lite.models.tokenizer import prefix_merges
@@ -195,7 +194,7 @@ def folder_album(folder: str | os.PathLike, name: str = "", count: int = 60) -> 
     Raises:
         ValueError: the folder holds no image that can be read.
     """
-    dropped: Counter[str] = Counter()
+    dropped = Unread()
     found = images_of(Path(folder), find_images(folder, dropped), dropped)
     pictures = [Picture(Path(entry.name).stem, image) for entry, image in itertools.islice(found, count)]
     if not pictures:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +21,7 @@ import numpy as np
 
 from mobileclip2_lite import recipes
 from mobileclip2_lite.deployment.embedding import embedded, in_parts
-from mobileclip2_lite.deployment.image_files import Entry, find_images, open_image
+from mobileclip2_lite.deployment.image_files import Entry, Unread, find_images, open_image
 from mobileclip2_lite.deployment.index_parts import read_parts, tidy, write_part
 from mobileclip2_lite.deployment.near_duplicates import groups
 from mobileclip2_lite.deployment.runtime import Exported, load_exported
@@ -66,6 +65,8 @@ class Index:
     """Known images that vanished or changed."""
     dropped: dict[str, int] = field(default_factory=dict)
     """Files that could not be read, by reason."""
+    unread: list[tuple[str, str]] = field(default_factory=list)
+    """Their names and reasons."""
 
     def query(
         self,
@@ -161,7 +162,7 @@ def build_index(
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder: name the folder that holds the images")
     place = _place(folder, model, index)
-    dropped: Counter[str] = Counter()
+    dropped = Unread()
     present = find_images(folder, dropped)
     stored = read_parts(place)
     known = dict(zip(stored.entries, range(len(stored.entries)), strict=True))
@@ -181,7 +182,7 @@ def build_index(
     result.features = stored.features if whole or not rows else stored.features[rows]
     with _writing(place):
         tidy(place, stored, result.entries, result.features)
-    result.dropped = dict(dropped)
+    result.dropped, result.unread = dict(dropped), sorted(dropped.files)
     return result
 
 

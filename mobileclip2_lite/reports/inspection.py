@@ -63,6 +63,7 @@ def inspect(
         found["problems"] += _read_all(folder, names)
     found |= {
         "path": str(path),
+        "texts": manifest.get("texts", found["samples"]),
         "dropped": manifest.get("dropped") or dict(_dropped(manifest)),
         "settings": manifest.get("settings", {}),
         "stage": manifest.get("stage", ""),
@@ -183,7 +184,7 @@ def _text(found: dict, manifest: bool, verify: bool) -> str:
     lines = [
         f"{found['path']}" + (f"   (stage {found['stage']})" if found["stage"] else ""),
         f"shards      {found['shards']}",
-        f"samples     {found['samples']}",
+        f"samples     {found['samples']}" + (f", {found['texts']} texts" if found["texts"] > found["samples"] else ""),
         "dropped     " + (", ".join(f"{n} {reason}" for reason, n in sorted(found["dropped"].items())) or "none"),
         f"views       {found['views'][0]}" + (f" to {found['views'][1]}" if len(set(found["views"])) > 1 else ""),
         "captioners  " + (", ".join(name or "(unnamed)" for name in found["captioners"]) or "none"),

@@ -22,6 +22,8 @@ SIDE = 160
 """Largest side of a thumbnail, pixels."""
 MAX_GROUPS = 100
 """Groups of duplicates that a page shows."""
+MAX_NAMES = 50
+"""Files that could not be read, by reason, of which a page shows the names."""
 
 
 def write_search_page(
@@ -53,8 +55,8 @@ def write_search_page(
         if len(duplicates) > MAX_GROUPS:
             blocks.append(Text(f"Shown are the {MAX_GROUPS} largest."))
     if index.dropped:
-        rows = [[reason, f"{count:,}"] for reason, count in sorted(index.dropped.items())]
-        blocks += [Heading("Not read"), Table(["reason", "files"], rows)]
+        rows = [[reason, f"{count:,}", _names(index, reason)] for reason, count in sorted(index.dropped.items())]
+        blocks += [Heading("Not read"), Table(["reason", "files", "names"], rows)]
     write_atomic(path, to_html(verbatim(question) or "Search", blocks).encode("utf-8"))
     return path
 
@@ -68,6 +70,12 @@ def _hit(hit: Hit, page: Path) -> Picture:
     picture = _thumbnail(hit.path, page)
     picture.caption = f"{hit.score:.3f} {picture.caption}"
     return picture
+
+
+def _names(index: Index, reason: str) -> str:
+    """The first files that could not be read for one reason."""
+    names = [verbatim(shown(name)) for name, why in index.unread if why == reason]
+    return ", ".join(names[:MAX_NAMES]) + (" …" if len(names) > MAX_NAMES else "")
 
 
 def _thumbnail(file: Path, page: Path) -> Picture:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from mobileclip2_lite.deployment.image_files import find_images, images_of
+from mobileclip2_lite.deployment.image_files import Unread, find_images, images_of
 from mobileclip2_lite.evaluation.measures import retrieval, zero_shot_classifier
 from mobileclip2_lite.models import photo_teachers
 from mobileclip2_lite.models.folders import photo_folder
@@ -73,7 +72,7 @@ def write_names(
     Raises:
         ValueError: no image could be read.
     """
-    dropped: Counter[str] = Counter()
+    dropped = Unread()
     folder, read, names = Path(folder).resolve(), [], list(names) or photo_teachers.imagenet_names()
 
     def images() -> Iterator[Image.Image]:

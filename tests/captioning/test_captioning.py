@@ -434,7 +434,7 @@ def test_command_filter(monkeypatch, tmp_path, capsys):
     run("filter", "here", "there", "--keep", "0.5", "--precision", "bf16", "--device", "cpu", "--workers", "2")
     out = capsys.readouterr().out
     assert out.splitlines() == [
-        "5 samples in 1 shards in there",
+        "5 samples in 1 shard in there",
         "  dropped 2: no_text",
         "  removed 4: score below 0.2500",
     ]

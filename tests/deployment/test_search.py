@@ -81,6 +81,7 @@ def test_unreadable_files_are_counted_by_reason(folder):
     index = build_index(folder, Towers().model)
     assert sum(index.dropped.values()) == 1
     assert index.dropped == {"not_an_image": 1} or index.dropped == {"broken_image": 1}
+    assert index.unread == [("broken.jpg", next(iter(index.dropped)))]
 
 
 def test_a_score_is_the_cosine_with_the_query_whatever_was_asked(folder):
@@ -142,6 +143,7 @@ def test_links_are_followed_once_and_broken_ones_counted(folder, tmp_path_factor
     assert len(index.entries) == 8
     assert {"link/linked.png", "file.png"} <= {entry.name for entry in index.entries}
     assert index.dropped["broken_link"] == 2
+    assert [name for name, reason in index.unread if reason == "broken_link"] == ["gone.jpg", "itself.jpg"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
@@ -360,7 +362,7 @@ def test_the_command_searches_writes_a_page_and_says_what_it_could_not_read(fold
     said = capsys.readouterr().out
     assert said.count(".png") >= 3
     assert "6 images in the index" in said
-    assert "not read 1: " in said
+    assert "  not read: broken.jpg (not_an_image)" in said or "  not read: broken.jpg (broken_image)" in said
     assert "the same:" in said
     assert not (folder / search.INDEX).exists(), "the index lies where it was asked for"
     page = (away / "page" / "found.html").read_text("utf-8")
@@ -368,6 +370,7 @@ def test_the_command_searches_writes_a_page_and_says_what_it_could_not_read(fold
     link = re.search(r'<a href="([^"]+)"><img', page)[1]
     assert (away / "page" / unquote(link)).resolve().is_file(), "a thumbnail leads to its file"
     assert "Not read" in page
+    assert "broken.jpg" in page
     main([*words[:2], "--model", str(towers), "--image", str(folder / "red ünï 0.png"), "--without", "blue"])
     assert "1.000  " not in capsys.readouterr().out, "a query with something taken away is met by nothing wholly"
     with pytest.raises(SystemExit):

@@ -383,11 +383,11 @@ def test_commands_join_and_shrink(tmp_path, capsys):
     write_tar(tmp_path / "published" / "00000000.tar", made)
     words = ["--teachers", "first", "6", "second", "4", "--logit-scales", "second", "50"]
     main(["join", str(tmp_path / "published"), str(tmp_path / "joined"), *words])
-    assert "3 samples in 1 shards" in capsys.readouterr().out
+    assert "3 samples in 1 shard" in capsys.readouterr().out
     manifest = read_manifest(tmp_path / "joined")
     assert [(card["name"], card["logit_scale"]) for card in manifest["teachers"]] == [("first", None), ("second", 50.0)]
     assert manifest == join(tmp_path / "published", tmp_path / "joined", TEACHERS, logit_scales={"second": 50.0})
     main(["shrink", str(tmp_path / "joined"), str(tmp_path / "small"), "--side", "16"])
-    assert "3 samples in 1 shards" in capsys.readouterr().out
+    assert "3 samples in 1 shard" in capsys.readouterr().out
     [small] = (tmp_path / "small").glob("*.tar")
     assert {min(decoding.decode(item.image).size) for item in shards.read_samples(small)} == {16}
