@@ -149,6 +149,8 @@ def _add_playground(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> N
         check_runtime(runtime)
         pictures, start = folder_album(album, model) if album else drawn_album(recipe.world, model)
         print(write_playground(exported_folder(model, out / ".towers"), out, runtime, pictures, start))
+        if not serve:
+            print("A local server shows it: this command with --serve, or python -m http.server in that folder")
         if serve:
             with server(out, port) as running:
                 print(f"http://127.0.0.1:{running.server_address[1]}/ shows it; Ctrl-C ends it")
