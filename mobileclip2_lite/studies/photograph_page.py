@@ -19,7 +19,11 @@ from mobileclip2_lite.work.files import write_atomic
 TITLE = "What was measured on photographs"
 ABOUT = """\
 Made by `mobileclip2-lite claims` from `mobileclip2_lite/studies/results/`; a test makes it again. Percent right, the
-mean over seeds; differences are points of percent with 95 % intervals over seeds and test items, paired by both."""
+mean over seeds; differences are points of percent with 95 % intervals over seeds and test items, paired by both. Seeds
+differ in weights and order; pairs and stored views are the same for all, so that an interval says what other trainings
+on these pairs would give, not what other pairs would. Each interval stands alone: of twenty that leave zero out, one is
+expected to do so by luck, so believe columns that agree before one number. Teachers have seen far more than the pairs
+that are listed; a student inherits that, a control does not, which is what is measured."""
 PHOTOGRAPHS = {
     "i2t_r1": "image to text, R@1",
     "t2i_r1": "text to image, R@1",
