@@ -19,7 +19,7 @@ from mobileclip2_lite.evaluation.caption_truth import check_lists, named, words
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mobileclip2_lite.models.teachers import TeacherEnsemble
+    from mobileclip2_lite.models.ensemble import TeacherEnsemble
     from mobileclip2_lite.recipes import World
 
     Teachers = TeacherEnsemble | str | os.PathLike | Sequence[str]
@@ -200,7 +200,8 @@ def _entropy(count: Counter) -> float | None:
 def load_ensemble(teachers: Teachers, device: str | None = None) -> TeacherEnsemble:
     """The ensemble of those names, on `device` (None: the GPU, if there is one), or the one given, where it is."""
     from mobileclip2_lite.models.embedded import pick_device
-    from mobileclip2_lite.models.teachers import TeacherEnsemble, load_teachers
+    from mobileclip2_lite.models.ensemble import TeacherEnsemble
+    from mobileclip2_lite.models.teachers import load_teachers
 
     return teachers if isinstance(teachers, TeacherEnsemble) else load_teachers(teachers).to(pick_device(device))
 

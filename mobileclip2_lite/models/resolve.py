@@ -20,9 +20,10 @@ from typing import Any
 
 from mobileclip2_lite.models.family import FAMILY, family_member
 from mobileclip2_lite.models.folders import PHOTO, photo_folder
-from mobileclip2_lite.models.hub import HUB, WEIGHT_NAMES, pick, snapshot
+from mobileclip2_lite.models.hub import HUB, snapshot
+from mobileclip2_lite.models.model_folder import config_in, is_transformers, read_config, recognise, weights_in
 from mobileclip2_lite.models.preprocess import Preprocess
-from mobileclip2_lite.models.weight_files import PART, SUFFIXES, first_line, named_parts, read_state
+from mobileclip2_lite.models.weight_files import SUFFIXES, first_line
 from mobileclip2_lite.models.weights import TRANSFORMERS
 from mobileclip2_lite.work.place import folder_here, place_of
 from mobileclip2_lite.work.store import url_of
@@ -106,7 +107,7 @@ def _from_name(name: str, pretrained: str | None) -> Source:
     if tag is not None:
         return _with_tag(source, name, pretrained, tag)
     if path.is_dir():
-        source.weights, source.folder = _weights_in(path), path
+        source.weights, source.folder = weights_in(path), path
     elif path.suffix.lower() in SUFFIXES:
         if not path.is_file():
             raise FileNotFoundError(f"{path} does not exist (weights for {name})")
@@ -202,10 +203,10 @@ def _from_file(path: Path) -> Source:
     """A weights file alone: a config beside it or the file's or folder's name says what it is."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
-    if _config_in(path.parent) is not None:
+    if config_in(path.parent) is not None:
         source = _from_folder(path.parent, path.resolve().parent.name, weights=path)
     else:
-        name = family_member(path.stem) or family_member(path.resolve().parent.name) or _recognise(path)
+        name = family_member(path.stem) or family_member(path.resolve().parent.name) or recognise(path)
         if name is None:
             raise ValueError(
                 f"{path} does not say which model it is (no config beside it, neither name nor tensors of MobileCLIP): "
@@ -218,12 +219,12 @@ def _from_file(path: Path) -> Source:
 
 def _from_folder(folder: Path, called: str, weights: Path | None = None) -> Source:
     """A folder of ours (`config.json`), of open_clip (`open_clip_config.json`), or with only a known weights file."""
-    config_path = _config_in(folder)
+    config_path = config_in(folder)
     if config_path is None:
-        if _is_transformers(folder):
+        if is_transformers(folder):
             raise ValueError(f"{folder}: {TRANSFORMERS}")
-        weights = weights or _weights_in(folder)
-        name = family_member(weights.stem) or family_member(called) or _recognise(weights)
+        weights = weights or weights_in(folder)
+        name = family_member(weights.stem) or family_member(called) or recognise(weights)
         if name is None:
             raise ValueError(
                 f"{folder} has weights ({weights.name}) but no config.json or open_clip_config.json with "
@@ -232,7 +233,7 @@ def _from_folder(folder: Path, called: str, weights: Path | None = None) -> Sour
         source = _built_in(name)
         source.weights, source.folder = weights, folder
         return source
-    config = _read_config(config_path)
+    config = read_config(config_path)
     model_cfg = config["model_cfg"]
     name = config.get("architecture") or family_member(called) or called
     given = config.get("preprocess_cfg") or {}
@@ -244,7 +245,7 @@ def _from_folder(folder: Path, called: str, weights: Path | None = None) -> Sour
             f"{config_path} says nothing of mean and std: OpenAI's are taken; pass mean= and std= if that is wrong"
         ]
     preprocess = Preprocess.from_config({**(known.to_config() if known else {}), **given, "size": size})
-    return Source(name, model_cfg, preprocess, weights or _weights_in(folder), folder, notes)
+    return Source(name, model_cfg, preprocess, weights or weights_in(folder), folder, notes)
 
 
 def _usual_of_trunk(model_cfg: dict[str, Any]) -> Preprocess | None:
@@ -256,80 +257,6 @@ def _usual_of_trunk(model_cfg: dict[str, Any]) -> Preprocess | None:
         if trunk and open_clip.get_model_config(member.config)["vision_cfg"]["timm_model_name"] == trunk:
             return member.preprocess
     return None
-
-
-def _config_in(folder: Path) -> Path | None:
-    """The folder's config with a `model_cfg`, or one that is such; other `config.json` files (transformers') aren't."""
-    for name in ("config.json", "open_clip_config.json"):
-        path = folder / name
-        content = path.read_bytes() if path.is_file() else b""
-        if b'"model_cfg"' in content or (b'"embed_dim"' in content and b'"vision_cfg"' in content):
-            return path
-    return None
-
-
-def _is_transformers(folder: Path) -> bool:
-    """Whether the folder's `config.json` is one of the library transformers."""
-    path = folder / "config.json"
-    content = path.read_bytes() if path.is_file() else b""
-    return b'"model_type"' in content and (b'"architectures"' in content or b'"vision_config"' in content)
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text("utf-8-sig"))
-        if "model_cfg" not in config:  # a bare model config, as Apple's captioners have it
-            config = {"model_cfg": config}
-        for key in ("embed_dim", "vision_cfg", "text_cfg"):
-            config["model_cfg"][key]
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not a model config: `model_cfg` lacks {error}") from error
-    return config
-
-
-def _recognise(path: Path) -> str | None:
-    """The family member whose image tower a weights file holds, by the shapes of a few tensors."""
-    state = read_state(path)
-    shapes = {
-        key.removeprefix("visual.trunk.").removeprefix("image_encoder.model."): value.shape
-        for key, value in state.items()
-    }
-    for key in ("stem.0.conv_kxk.0.conv.weight", "stem.0.reparam_conv.weight", "patch_embed.0.rbr_conv.0.conv.weight"):
-        if key in shapes:
-            mixers = sum(
-                key.startswith(("stages.2.blocks.", "network.4.")) and key.endswith("mlp.fc1.weight") for key in shapes
-            )
-            mixers += sum(key.startswith("network.4.") and key.endswith("convffn.fc1.weight") for key in shapes)
-            small = "MobileCLIP2-S0" if mixers == 10 else "MobileCLIP-S1"
-            return {64: small, 80: "MobileCLIP2-S2", 96: "MobileCLIP2-S3", 128: "MobileCLIP2-S4"}.get(shapes[key][0])
-    if "patch_emb.0.block.conv.weight" in shapes or "patch_embed.backbone.stem.0.conv.weight" in shapes:
-        return "MobileCLIP2-B"
-    return None
-
-
-def _weights_in(folder: Path) -> Path:
-    """The folder's weights file: a known name first, safetensors before PyTorch."""
-    here = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
-    name = pick(here)
-    parts = named_parts(folder)
-    if name is None and parts:
-        raise FileNotFoundError(f"{folder} has an index, but none of the {len(parts)} parts that it names: {parts[:4]}")
-    if name is None:
-        raise FileNotFoundError(
-            f"{folder} has no weights file ({', '.join(SUFFIXES)}): name a folder that a finished training wrote"
-        )
-    alike = sorted({_whole(other) for other in here if Path(other).suffix == Path(name).suffix})
-    if name not in WEIGHT_NAMES and len(alike) > 1 and not set(alike) <= set(parts):
-        raise ValueError(f"{folder} has several weights files ({', '.join(alike)}): name one of them")
-    return folder / name
-
-
-def _whole(name: str) -> str:
-    """A file's name, or what all its parts have in common."""
-    match = PART.fullmatch(name)
-    return match[1] if match else name
 
 
 def say(source: Source) -> None:

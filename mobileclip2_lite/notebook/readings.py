@@ -128,7 +128,7 @@ def study(name: str, measures: Sequence[str] = MEASURES, results: str | os.PathL
     Raises:
         KeyError: there is no such study.
     """
-    from mobileclip2_lite.reports.run import LABELS
+    from mobileclip2_lite.reports.numbers import LABELS
     from mobileclip2_lite.studies import recorded
     from mobileclip2_lite.studies.questions import STUDIES
 
@@ -153,7 +153,7 @@ def study(name: str, measures: Sequence[str] = MEASURES, results: str | os.PathL
 
 def _standings(ladder: Ladder, rows: Mapping[str, str], measure: str) -> list[Standing]:
     """The rows in one measure, the highest first."""
-    from mobileclip2_lite.reports.run import mean_and_deviation
+    from mobileclip2_lite.reports.numbers import mean_and_deviation
 
     found = []
     for label, row in rows.items():
@@ -164,7 +164,7 @@ def _standings(ladder: Ladder, rows: Mapping[str, str], measure: str) -> list[St
 
 def _highest(measure: str, standings: Sequence[Standing]) -> str:
     """Which row is highest in one measure, and whether it stands out."""
-    from mobileclip2_lite.reports.run import percent
+    from mobileclip2_lite.reports.numbers import percent
     from mobileclip2_lite.studies.verdicts import LEAST_SEEDS
 
     first, second = standings[:2]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from mobileclip2_lite.models.teachers import TeacherEnsemble
+    from mobileclip2_lite.models.ensemble import TeacherEnsemble
 
 MOST = 12
 """Texts that a batch may have: more columns cannot be read."""

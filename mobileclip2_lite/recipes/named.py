@@ -4,16 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from mobileclip2_lite.recipes.settings import (
-    Augment,
-    Caption,
-    Evaluate,
-    Generate,
-    Pairs,
-    Recipe,
-    Reinforce,
-    Train,
-)
+from mobileclip2_lite.recipes.data_settings import Augment, Caption, Generate, Pairs, Reinforce
+from mobileclip2_lite.recipes.settings import Evaluate, Recipe, Train
 
 
 def lite() -> Recipe:

@@ -20,7 +20,7 @@ from mobileclip2_lite.shards.samples import Sample
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mobileclip2_lite.models.teachers import TeacherEnsemble
+    from mobileclip2_lite.models.ensemble import TeacherEnsemble
 
 
 class Embedder:

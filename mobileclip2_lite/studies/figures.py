@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mobileclip2_lite.reports import figures
-from mobileclip2_lite.reports.run import LABELS
+from mobileclip2_lite.reports.numbers import LABELS
 from mobileclip2_lite.studies.paper import WAYS
 from mobileclip2_lite.studies.questions import STUDIES, Study
 from mobileclip2_lite.studies.recorded import MEASURES, MISSING, Ladder, curve, end, full_rows, values

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mobileclip2_lite import recipes
-from mobileclip2_lite.reports.run import mean_and_deviation, percent, read_json
+from mobileclip2_lite.reports.numbers import mean_and_deviation, percent, read_json
 from mobileclip2_lite.studies.record import generation, where
 from mobileclip2_lite.work.files import pretty, read_object, write_atomic
 from mobileclip2_lite.work.folder import read_manifest

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mobileclip2_lite.reports.run import LABELS, mean_and_deviation, percent
+from mobileclip2_lite.reports.numbers import LABELS, mean_and_deviation, percent
 from mobileclip2_lite.studies.intervals import pack, unpack
 from mobileclip2_lite.studies.paper import WAYS
 from mobileclip2_lite.studies.questions import Study

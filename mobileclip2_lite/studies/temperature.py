@@ -24,7 +24,7 @@ from torch import Tensor
 
 from mobileclip2_lite.models.folders import data_folder
 from mobileclip2_lite.recipes import Temperature, Train
-from mobileclip2_lite.training.losses import ensemble_target
+from mobileclip2_lite.training.row_losses import ensemble_target
 from mobileclip2_lite.training.teachers import TUNED, stored_cards, teacher_cards
 from mobileclip2_lite.work.files import pretty, read_object, write_atomic, write_note
 from mobileclip2_lite.work.place import on_disk, place_of

@@ -21,7 +21,6 @@ from mobileclip2_lite.models.loaded import LoadedModel, attention, autocast
 from mobileclip2_lite.models.trimming import text_lengths
 from mobileclip2_lite.recipes import Train
 from mobileclip2_lite.shards.dataset import ReinforcedDataset
-from mobileclip2_lite.training import losses
 from mobileclip2_lite.training.distributed import Processes
 from mobileclip2_lite.training.feeding import PreparedBatch, stacked
 from mobileclip2_lite.training.step import ROWS, Stepper
@@ -82,7 +81,7 @@ def _texts(stepper: Stepper, tokens: Tensor, images: Tensor, written: Tensor) ->
             embedding, states = text_states(model, some)
             logits, targets = next_token_logits(model, images[rows], states, some)
         features.append(embedding)
-        total = total + losses.captioning(logits.float()[None], targets[None], pad, written)
+        total = total + next_token_loss(logits.float()[None], targets[None], pad, written)
     return torch.cat(features)[order.argsort()], total
 
 
@@ -118,3 +117,21 @@ class HeldOut:
             total += F.cross_entropy(logits.float(), targets, reduction="sum").item()
             tokens += len(targets)
         return {"caption_loss": total / max(tokens, 1)}
+
+
+def next_token_loss(logits: Tensor, targets: Tensor, ignore: int = 0, tokens: Tensor | float | None = None) -> Tensor:
+    """Mean cross-entropy of the next token (CoCa, arXiv 2205.01917).
+
+    Args:
+        logits: (B, L, V).
+        targets: (B, L) token ids; those equal to `ignore` (padding) do not count.
+        tokens: counted tokens of the whole batch, where this is one process's share; None counts here.
+
+    Raises:
+        ValueError: no target counts, so that there is no mean.
+    """
+    counted = (targets != ignore).sum() if tokens is None else tokens
+    if logits.device.type == "cpu" and not counted:  # on a GPU the look would cost time, and the loss is NaN
+        raise ValueError(f"no token to predict: all {targets.numel()} targets are padding ({ignore})")
+    total = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=ignore, reduction="sum")
+    return total / counted

@@ -1,13 +1,13 @@
-"""What a student is trained on: contrast, distillation from an ensemble by name, softmax or sigmoid, captioning.
+"""What a student is trained on: contrast, and distillation from an ensemble by name, softmax or sigmoid.
 
 Paper: MobileCLIP, "multi-modal reinforced training" (the loss), and MobileCLIP2 (one logit scale a teacher). Reads
 features, writes nothing. All teachers' probabilities are averaged before the one cross-entropy, and the mean entropy is
 taken off, so that value and gradient are those of the paper's mean of KL terms at the price of one. Differs from the
 paper: large batches can be done row chunk by row chunk (same result), and a sigmoid form is offered. Gives up: teachers
-are fixed, nothing flows back into them. Taught by notebooks/30_distillation_temperature.ipynb.
+are fixed, nothing flows back into them. What one block of rows adds is in `row_losses`. Taught by
+notebooks/30_distillation_temperature.ipynb.
 
-Shapes: B rows of this process, N rows of all processes, D student's and E a teacher's dimensions, L tokens, V
-vocabulary.
+Shapes: B rows of this process, N rows of all processes, D student's and E a teacher's dimensions.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+
+from mobileclip2_lite.training.row_losses import column_norms, sigmoid_rows, softmax_rows
 
 
 class Rows(NamedTuple):
@@ -203,7 +204,7 @@ class PairLoss:
         """Sums over (image row, every text) of the binary losses."""
         bias = torch.zeros_like(scale) if bias is None else bias
         norms = [
-            None if name in self.logit_biases else _column_norms(self.logit_scales[name], u.all, w.all, self.chunk)
+            None if name in self.logit_biases else column_norms(self.logit_scales[name], u.all, w.all, self.chunk)
             for u, w, name in pairs
         ]
 
@@ -241,97 +242,6 @@ def same_image(ids: Rows | None, low: int, high: int) -> Tensor | None:
     same = ids.local[low:high, None] == ids.all[None, :]
     same.diagonal(ids.start + low).fill_(False)
     return same
-
-
-def softmax_rows(
-    logits: Tensor, teacher_logits: Sequence[Tensor], start: int, same: Tensor | None = None, gated: bool = False
-) -> tuple[Tensor, Tensor]:
-    """Sums over rows of -log p(partner) and of mean_k KL(teacher k || student).
-
-    Args:
-        logits: (B, N) student's scaled similarities.
-        teacher_logits: (B, N) of each teacher.
-        start: the partner of row i is column start + i.
-        same: (B, N) True for pairs that are no negatives in the contrast.
-        gated: multiply -log p(partner) by the teachers' probability of the partner over their largest.
-    """
-    log_p = F.log_softmax(logits, dim=1)
-    contrasted = log_p if same is None else F.log_softmax(logits.masked_fill(same, -torch.inf), dim=1)
-    missed = -contrasted.diagonal(start)
-    if not teacher_logits:
-        return missed.sum(), missed.new_zeros(())
-    target, negative_entropy = ensemble_target(teacher_logits)
-    contrastive = (missed * belief(target, start)).sum() if gated else missed.sum()
-    return contrastive, negative_entropy.sum() - (target * log_p).sum()
-
-
-@torch.no_grad()
-def belief(target: Tensor, start: int) -> Tensor:
-    """(B,) How far the teachers believe in each row's partner: its probability over that of their favourite, 0 to 1.
-
-    Args:
-        target: (B, N) the teachers' mean probabilities.
-        start: the partner of row i is column start + i.
-    """
-    return target.diagonal(start) / target.amax(dim=1)
-
-
-@torch.no_grad()
-def ensemble_target(teacher_logits: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """The teachers' mean probabilities (B, N), and each row's mean of their negative entropies (B,)."""
-    target = negative_entropy = None
-    for logits in teacher_logits:
-        log_q = F.log_softmax(logits, dim=1)
-        q = log_q.exp()
-        row = (q * log_q).sum(dim=1)
-        target = q if target is None else target.add_(q)
-        negative_entropy = row if negative_entropy is None else negative_entropy.add_(row)
-    return target.div_(len(teacher_logits)), negative_entropy.div_(len(teacher_logits))
-
-
-def sigmoid_rows(
-    logits: Tensor, target: Tensor | None, start: int, same: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Sums over all pairs of binary cross-entropy with the identity, and of binary KL(target || student).
-
-    Args:
-        logits: (B, N) student's scaled and shifted similarities.
-        target: (B, N) probabilities, or None.
-        start: the partner of row i is column start + i.
-        same: (B, N) True for pairs that are no questions in the contrast.
-    """
-    softplus = F.softplus(logits)  # -log(1 - p); and -log p = softplus - logits
-    asked = softplus if same is None else softplus.masked_fill(same, 0)
-    contrastive = asked.sum() - logits.diagonal(start).sum()
-    if target is None:
-        return contrastive, contrastive.new_zeros(())
-    negative_entropy = torch.special.xlogy(target, target) + torch.special.xlogy(1 - target, 1 - target)
-    return contrastive, (negative_entropy + softplus - target * logits).sum()
-
-
-@torch.no_grad()
-def _column_norms(scale: float, images: Tensor, texts: Tensor, chunk: int) -> Tensor:
-    """(N,) log of each text's softmax denominator over all images."""
-    size = chunk or len(texts)
-    return torch.cat([(scale * texts[i : i + size] @ images.T).logsumexp(dim=1) for i in range(0, len(texts), size)])
-
-
-def captioning(logits: Tensor, targets: Tensor, ignore: int = 0, tokens: Tensor | float | None = None) -> Tensor:
-    """Mean cross-entropy of the next token (CoCa, arXiv 2205.01917).
-
-    Args:
-        logits: (B, L, V).
-        targets: (B, L) token ids; those equal to `ignore` (padding) do not count.
-        tokens: counted tokens of the whole batch, where this is one process's share; None counts here.
-
-    Raises:
-        ValueError: no target counts, so that there is no mean.
-    """
-    counted = (targets != ignore).sum() if tokens is None else tokens
-    if logits.device.type == "cpu" and not counted:  # on a GPU the look would cost time, and the loss is NaN
-        raise ValueError(f"no token to predict: all {targets.numel()} targets are padding ({ignore})")
-    total = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=ignore, reduction="sum")
-    return total / counted
 
 
 def _same_names(what: str, given: Mapping[str, object], teachers: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mobileclip2_lite.training.feeding import PreparedBatch, TextGroup, stacked
-from mobileclip2_lite.training.losses import ensemble_target
+from mobileclip2_lite.training.row_losses import ensemble_target
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ from mobileclip2_lite.work.files import read_object
 from mobileclip2_lite.work.folder import read_manifest
 
 if TYPE_CHECKING:
-    from mobileclip2_lite.models.teachers import TeacherEnsemble
+    from mobileclip2_lite.models.ensemble import TeacherEnsemble
     from mobileclip2_lite.training.feeding import PreparedBatch
 
 

@@ -16,7 +16,7 @@ from mobileclip2_lite.work.randomness import rng, stable_uid
 
 
 class FakeTeachers(torch.nn.Module):
-    """The interface of `models.teachers.TeacherEnsemble`: linear maps of pixels, hashes of texts."""
+    """The interface of `models.ensemble.TeacherEnsemble`: linear maps of pixels, hashes of texts."""
 
     names = ("small", "large")
     logit_scales = {"small": 50.0, "large": 70.0}  # noqa: RUF012

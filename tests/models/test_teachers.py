@@ -11,16 +11,9 @@ import torch.nn.functional as F
 from PIL import Image
 
 from mobileclip2_lite.models import teachers as teachers_module
+from mobileclip2_lite.models.ensemble import Teacher, TeacherEnsemble
 from mobileclip2_lite.models.preprocess import Preprocess
-from mobileclip2_lite.models.teachers import (
-    EMBEDDED_PAIR,
-    PAPER_PAIR,
-    V1_PAIR,
-    Teacher,
-    TeacherEnsemble,
-    load_teachers,
-    save_teachers,
-)
+from mobileclip2_lite.models.teachers import EMBEDDED_PAIR, PAPER_PAIR, V1_PAIR, load_teachers, save_teachers
 from mobileclip2_lite.models.zoo import create_model, save_model
 
 FIRST, SECOND = (teacher.name for teacher in EMBEDDED_PAIR)

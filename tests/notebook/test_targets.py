@@ -17,7 +17,7 @@ IMAGES = [np.full((8, 8, 3), grey, np.uint8) for grey in (80, 180)]
 def test_equal_weights_give_the_librarys_target_and_unequal_ones_lean():
     import torch
 
-    from mobileclip2_lite.training.losses import ensemble_target
+    from mobileclip2_lite.training.row_losses import ensemble_target
 
     scales = {"a": 5.0, "b": 20.0}
     logits = [torch.tensor(scale * COSINES[name]) for name, scale in scales.items()]

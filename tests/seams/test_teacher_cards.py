@@ -14,7 +14,8 @@ from doubles.tiny_training import settings
 
 from mobileclip2_lite import recipes
 from mobileclip2_lite.models.card import TeacherCard
-from mobileclip2_lite.models.teachers import Teacher, TeacherEnsemble, load_live, load_teachers
+from mobileclip2_lite.models.ensemble import Teacher, TeacherEnsemble
+from mobileclip2_lite.models.teachers import load_live, load_teachers
 from mobileclip2_lite.models.zoo import create_model, save_model
 from mobileclip2_lite.reinforcement.stage import reinforce
 from mobileclip2_lite.shards import samples as shards

@@ -19,8 +19,8 @@ from mobileclip2_lite.evaluation.measures import zero_shot_classifier
 from mobileclip2_lite.filtering.scoring import ShardScorer
 from mobileclip2_lite.models.coca import cut, text_states
 from mobileclip2_lite.models.embedded import Travelling
+from mobileclip2_lite.models.ensemble import Teacher, TeacherEnsemble
 from mobileclip2_lite.models.loaded import encode_texts
-from mobileclip2_lite.models.teachers import Teacher, TeacherEnsemble
 from mobileclip2_lite.models.trimming import encode_text, is_trimmable, text_lengths, trim
 from mobileclip2_lite.models.zoo import create_model
 from mobileclip2_lite.reinforcement.embedder import Embedder

@@ -440,7 +440,7 @@ def test_live_teachers_see_the_students_views_at_their_own_size(data, model):
 def test_live_teachers_equal_stored_embeddings(model, tmp_path):
     """From pairs through reinforcement by real teachers to the loss: online and offline say the same."""
     from mobileclip2_lite import recipes
-    from mobileclip2_lite.models.teachers import Teacher, TeacherEnsemble
+    from mobileclip2_lite.models.ensemble import Teacher, TeacherEnsemble
     from mobileclip2_lite.reinforcement.stage import reinforce
     from mobileclip2_lite.shards import samples as shards
     from mobileclip2_lite.work.folder import Work

@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mobileclip2_lite.training.losses import PairLoss, Rows, captioning, ensemble_target
+from mobileclip2_lite.training.captioner_step import next_token_loss
+from mobileclip2_lite.training.losses import PairLoss, Rows
+from mobileclip2_lite.training.row_losses import ensemble_target
 
 SCALES = {"first": 20.0, "second": 7.0}
 DIMENSIONS = {"first": 5, "second": 3}
@@ -216,7 +218,7 @@ def test_sigmoid_equals_double_loop(batch):
 
 def test_sigmoid_optimum_is_the_teachers_probability():
     """Where the student's sigmoid equals the target, loss and gradient are 0; SigLIP's own form moves on there."""
-    from mobileclip2_lite.training.losses import sigmoid_rows
+    from mobileclip2_lite.training.row_losses import sigmoid_rows
 
     target = torch.tensor([[0.9, 0.2], [0.01, 0.5]], dtype=torch.float64)
     logits = target.logit().requires_grad_()
@@ -230,7 +232,7 @@ def test_sigmoid_optimum_is_the_teachers_probability():
 
 
 def test_sigmoid_survives_certain_teachers():
-    from mobileclip2_lite.training.losses import sigmoid_rows
+    from mobileclip2_lite.training.row_losses import sigmoid_rows
 
     logits = torch.tensor([[60.0, -60.0]], requires_grad=True)
     _, distillation = sigmoid_rows(logits, torch.tensor([[1.0, 0.0]]), 0)
@@ -250,12 +252,12 @@ def test_captioning_equals_double_loop():
                 row = logits[b, place].tolist()
                 value -= row[targets[b, place]] - math.log(sum(math.exp(x) for x in row))
                 counted += 1
-    assert captioning(logits, targets).item() == pytest.approx(value / counted, abs=1e-12)
-    assert torch.autograd.gradcheck(lambda x: captioning(x, targets), logits.requires_grad_())
-    halves = [captioning(logits[i], targets[i], tokens=counted).item() for i in (slice(0, 1), slice(1, 3))]
+    assert next_token_loss(logits, targets).item() == pytest.approx(value / counted, abs=1e-12)
+    assert torch.autograd.gradcheck(lambda x: next_token_loss(x, targets), logits.requires_grad_())
+    halves = [next_token_loss(logits[i], targets[i], tokens=counted).item() for i in (slice(0, 1), slice(1, 3))]
     assert sum(halves) == pytest.approx(value / counted, abs=1e-12)
     with pytest.raises(ValueError, match="no token to predict"):
-        captioning(logits, torch.zeros(3, 4, dtype=torch.long))
+        next_token_loss(logits, torch.zeros(3, 4, dtype=torch.long))
 
 
 @pytest.mark.parametrize(
