@@ -57,15 +57,16 @@ def view_stored(source: Any = None, views: Sequence[Any] = (), numbers: str = "c
         axes.imshow(pixels_of(source), extent=(0.1, 1.5, 0.5, 1.9), aspect="auto", zorder=3)
     else:
         box(axes, 0.1, 0.5, 1.4, 1.4, "image")
-    arrow(axes, (1.55, 1.2), (2.2, 1.2), "draw once")
-    box(axes, 2.25, 0.75, 2.0, 0.9, f"view\n{numbers}\n20 to 30 bytes in the shard", "ours", strong=True, size=8)
+    arrow(axes, (1.55, 1.2), (2.45, 1.2), "draw once")
+    box(axes, 2.5, 0.75, 1.9, 0.9, f"view\n{numbers}\n20 to 30 bytes", "ours", strong=True, size=8)
     for index, (y, role, text) in enumerate(((1.35, "teacher", "teacher's size"), (0.05, "student", "student's size"))):
-        arrow(axes, (4.3, 1.2), (5.1, y + 0.5), "replay" if not index else "")
+        arrow(axes, (4.45, 1.2), (5.15, y + 0.5))
         if index < len(views):
             axes.imshow(pixels_of(views[index]), extent=(5.2, 6.2, y, y + 1.0), aspect="auto", zorder=3)
         else:
             box(axes, 5.2, y, 1.0, 1.0, "the same\nview", role)
         axes.text(6.35, y + 0.5, text, va="center", size=9, color=COLOURS[role])
+    axes.text(4.65, 1.75, "replay", ha="center", size=8, color=INK)
     axes.text(7.45, 1.85, "its embedding is\nstored beside it", va="center", size=8, color=INK)
     axes.set_aspect("equal")
     axes.set_xlim(0, 8.8)
