@@ -9,15 +9,17 @@ and compiled with CUDA graphs, and its text tower; `caption` five captions an im
 stored embeddings of two teachers and synthetic captions; `loader` what one CPU core replays and loads, and how many
 cores keep the fastest of the others fed; `agreement` the lowest cosine between what the device and the CPU in fp32 make
 of the same images and texts. `of_peak` is the share of the chip's dense bf16 peak that its makers give, by FLOPs of
-matrix products and convolutions. A part for which no time is left says so. Without a GPU nothing is measured, nor
-written.
+matrix products and convolutions. A part for which no time is left says so, and one that the deadline ends. Without a
+GPU nothing is measured, nor written.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import dataclasses
+import signal
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -49,9 +51,12 @@ def main() -> None:
     facts = {"device": name, "peak_tflops": peak or None, "precision": usable_precision(PRECISION, device)}
     facts |= {"batch_size": arguments.batch_size, "torch": torch.__version__, "date": time.strftime("%Y-%m-%d")}
     fastest = {"views": 0.0, "samples": 0.0}
-    for row in measured(arguments, device, peak * 1e12, fastest):
-        print(*(f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in row.items()))
-        harness.keep(arguments.out, [{**facts, **row}], add=True)  # each when it is there
+    with contextlib.suppress(OutOfTime):  # between two parts
+        for row in measured(arguments, device, peak * 1e12, fastest):
+            print(
+                *(f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in row.items())
+            )
+            harness.keep(arguments.out, [{**facts, **row}], add=True)  # each when it is there
 
 
 def parsed() -> argparse.Namespace:
@@ -64,6 +69,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--seconds", type=float, default=5.0, help="at least so long for each number")
     parser.add_argument("--limit", type=float, default=460.0, help="seconds after which no part is begun")
+    parser.add_argument("--deadline", type=float, default=465.0, help="seconds after which the part under way is ended")
     parser.add_argument("--peak", type=float, default=0.0, help="TFLOP/s of the chip, if it is not known here")
     return parser.parse_args()
 
@@ -79,15 +85,42 @@ def measured(arguments: argparse.Namespace, device: torch.device, peak: float, f
         parts.append(("train", name, lambda name=name: training(name, arguments, device, peak)))
     parts.append(("caption", arguments.captioner, lambda: captioning(arguments, device)))
     parts.append(("loader", "one core", lambda: loading(arguments, fastest)))
-    for part, name, run in parts:
-        if began.seconds > arguments.limit:
-            yield {"part": part, "name": name, "left_out": "no time was left"}
-            continue
-        for row in run():
-            kind = {"reinforce": "views", "train": "samples"}.get(part)
-            if kind and row.get("what") == kind:
-                fastest[kind] = max(fastest[kind], row["a_second"])
-            yield {"part": part, "name": name, **row}
+    with deadline(arguments.deadline):
+        for part, name, run in parts:
+            if began.seconds > min(arguments.limit, arguments.deadline):
+                yield {"part": part, "name": name, "left_out": "no time was left"}
+                continue
+            try:
+                for row in run():
+                    kind = {"reinforce": "views", "train": "samples"}.get(part)
+                    if kind and row.get("what") == kind:
+                        fastest[kind] = max(fastest[kind], row["a_second"])
+                    yield {"part": part, "name": name, **row}
+            except OutOfTime:
+                yield {"part": part, "name": name, "left_out": "it was ended when the time was up"}
+
+
+class OutOfTime(Exception):
+    """The deadline has come in the middle of a part."""
+
+
+@contextlib.contextmanager
+def deadline(seconds: float) -> Iterator[None]:
+    """Raise `OutOfTime` in the block after so many seconds, where the system has such an alarm (not on Windows)."""
+
+    def end(*_: object) -> None:
+        raise OutOfTime
+
+    if not hasattr(signal, "setitimer"):
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def rate(what: str, made: tuple[int, Callable], seconds: float, device: torch.device, peak: float, each: int) -> dict:

@@ -44,6 +44,18 @@ def test_small_shapes_on_the_cpu(repository, monkeypatch, tmp_path, capsys):
     assert {row["left_out"] for row in later} == {"no time was left"}
 
 
+def test_the_part_that_the_deadline_meets_is_ended_and_the_others_left_out(repository, monkeypatch, tmp_path):
+    """Eight minutes are eight minutes, also where compiling takes longer than anybody thought."""
+    shapes = ["--teachers", "lite-teacher-se", "--captioner", "lite-coca", "--students", "lite-mci-s"]
+    endless = ["--batch-size", 5, "--seconds", 10**6, "--deadline", 6, "--out", tmp_path / "gpu.jsonl"]
+    run(repository, monkeypatch, "--device", "cpu", *shapes, *endless)
+    rows = [json.loads(line) for line in (tmp_path / "gpu.jsonl").read_text("utf-8").splitlines()]
+    ended = [row["left_out"] for row in rows if "left_out" in row]
+    assert ended[0] == "it was ended when the time was up"
+    assert set(ended[1:]) == {"no time was left"}
+    assert rows[-1]["part"] == "loader"
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_nothing_is_measured(repository, monkeypatch, tmp_path, capsys):
     run(repository, monkeypatch, "--out", tmp_path / "gpu.jsonl")
