@@ -11,7 +11,7 @@ import contextlib
 import time
 import warnings
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mobileclip2_lite.work.crew import NOTHING, Event, Spread
@@ -65,9 +65,12 @@ class Actors:
         return idle > 0
 
     def suits(self, shunned: Collection[str]) -> bool:
-        """Whether an actor on another node is free, or none is up on another node."""
+        """Whether an actor on another node is free, or none is there or coming up that may be on another."""
         elsewhere = [one for one in self.actors if one.node is not None and one.node not in shunned]
-        return not elsewhere or any(one.item is NOTHING for one in elsewhere)
+        if any(one.item is NOTHING for one in elsewhere):
+            return True
+        patient_since = time.monotonic() - self.PATIENCE  # a cluster may have no room for those that were asked for
+        return not elsewhere and not any(one.node is None and one.since > patient_since for one in self.actors)
 
     def give(self, item: Any, shunned: Collection[str] = ()) -> None:
         """To one that is up and free, on another node if there is one."""
@@ -142,12 +145,16 @@ class Actors:
 
 @dataclass(eq=False)
 class _Handle:
-    """An actor, what it is at, and the answer that is awaited: first its node's name, then a shard's record."""
+    """An actor, what it is at, and the answer that is awaited: first its node's name, then a shard's record.
+
+    It was asked for at `since`.
+    """
 
     actor: Any
     answer: Any
     item: Any = NOTHING
     node: str | None = None
+    since: float = field(default_factory=time.monotonic)
 
 
 class _Actor:
