@@ -196,10 +196,39 @@ def test_extras_agree_with_environment_yml_and_makefile():
     assert "pip" in environment["dependencies"]
     (asked,) = [re.fullmatch(r"-e \.\[(.+)\]", line)[1] for line in pip]
     assert set(asked.split(",")) <= set(extras)
-    assert set(re.search(r"^EXTRAS \?= (\S+)$", read("Makefile"), re.MULTILINE)[1].split(",")) <= set(extras)
     from packaging.specifiers import SpecifierSet
 
     assert SpecifierSet(project["requires-python"]).contains(python.removeprefix("python=").strip("="))
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize(
+    ("there", "goals", "installs"),
+    [
+        ("", "run", "fast"),
+        ("", "test", "dev"),
+        ("", "run test", "dev"),
+        ("fast", "run", None),
+        ("dev", "run", None),
+        ("all", "test", None),
+        ("fast", "lab", "dev"),
+        ("dev", "run EXTRAS=all", "all"),
+    ],
+)
+def test_a_target_sets_up_what_it_needs_and_no_more(tmp_path, there, goals, installs):
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        (tmp_path / name).write_text(read(name), "utf-8")
+    if there:
+        python = tmp_path / ".venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+        python.parent.mkdir(parents=True)
+        python.symlink_to(sys.executable)
+        (tmp_path / ".venv" / ".ready").write_text(f"{there} in {tmp_path.resolve()}")
+    own = {k: v for k, v in os.environ.items() if not k.startswith("MAKE") and k not in ("MFLAGS", "EXTRAS")}
+    command = ["make", "-n", *goals.split()]
+    said = subprocess.run(command, cwd=tmp_path, env=own, text=True, capture_output=True, check=True)
+    found = re.findall(r"-e '\.\[(.+)\]'", said.stdout)
+    assert found == ([installs] if installs else [])
+    assert set(found) <= set(pyproject()["project"]["optional-dependencies"])
 
 
 def test_constraints_pin_every_dependency():
