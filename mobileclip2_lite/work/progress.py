@@ -1,6 +1,7 @@
 """How far the shards of a run are: a bar on a terminal, now and then a line in a job's log.
 
-Ours. A log has no cursor, so it gets a line a minute. Writes to stderr alone, and nothing where TQDM_DISABLE is set.
+Ours. A log has no cursor, so it gets a line a minute. Writes to stderr alone; nothing in a notebook, whose outputs are
+kept, nor where TQDM_DISABLE is set.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Progress:
         """The same items, each counted as it comes; `run.failed`, if there is such a list, is counted beside."""
         from tqdm.auto import tqdm
 
-        quiet = not self.total or os.environ.get("TQDM_DISABLE", "") not in ("", "0")
+        quiet = not self.total or os.environ.get("TQDM_DISABLE", "") not in ("", "0") or "ipykernel" in sys.modules
         terminal = sys.stderr.isatty()
         with tqdm(total=self.total, desc=self.label, unit="shard", disable=quiet or not terminal) as bar:
             for item in run:

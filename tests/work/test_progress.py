@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -29,6 +30,7 @@ def clock(monkeypatch) -> list[float]:
     now = [0.0]
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
     monkeypatch.delenv("TQDM_DISABLE")
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
     return now
 
 
@@ -41,6 +43,12 @@ def test_a_log_gets_a_line_a_minute(clock, capsys):
 def test_nothing_is_said_where_the_number_is_unknown_or_nobody_looks(clock, capsys, monkeypatch, total, quiet):
     monkeypatch.setenv("TQDM_DISABLE", quiet)
     assert len(list(Progress("reinforced", total).over(Items(clock)))) == 10
+    assert capsys.readouterr().err == ""
+
+
+def test_a_notebook_keeps_its_outputs_clean(clock, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    assert len(list(Progress("reinforced", 20).over(Items(clock)))) == 10
     assert capsys.readouterr().err == ""
 
 
