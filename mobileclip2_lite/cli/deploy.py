@@ -215,5 +215,5 @@ def _add_search(app: tyro.extras.SubcommandApp) -> None:
             )
         if html:
             asked = " + ".join([*([text] if text else []), *(shown(one.name) for one in image)])
-            asked += "".join(f" - {one}" for one in without)
+            asked += "".join(f", without {one}" for one in without)
             print(write_search_page(html, found, hits, asked, groups))

@@ -228,7 +228,12 @@ def _blocks(item: Sample, items: Sequence[Sample]) -> Iterator[Block]:
         shown = [_picture(image, f"{image.width} x {image.height}")]
         for number, view in enumerate(item.views[:6]):
             operations = ", ".join(f"{name} {value:.3g}" for name, value in view.operations)
-            shown.append(_picture(replay(image, view, 120, on_mismatch="ignore"), f"view {number}: {operations}"))
+            shown.append(
+                _picture(
+                    replay(image, view, 120, on_mismatch="ignore"),
+                    f"view {number}" + (f": {operations}" if operations else ""),
+                )
+            )
         yield Pictures(shown, small=True)
     except decoding.BadImage as error:
         yield Text(verbatim(str(error)))

@@ -46,7 +46,7 @@ def write_search_page(
     path.parent.mkdir(parents=True, exist_ok=True)
     blocks: list[Block] = [Text(f"{len(index.entries):,} images in `{verbatim(shown(index.folder))}`.")]
     if hits:
-        blocks += [Heading(verbatim(question) or "Found"), Pictures([_hit(hit, path) for hit in hits], small=True)]
+        blocks += [Heading("Nearest first"), Pictures([_hit(hit, path) for hit in hits], small=True)]
     if duplicates:
         blocks.append(Heading(f"{len(duplicates):,} groups of images that are the same"))
         blocks += [

@@ -85,3 +85,15 @@ def test_the_searchs_program_asks_every_kind_of_question_and_indexes(programs, t
     assert all(line["milliseconds"] > 0 and line["images"] == 200 for line in asked)
     assert made[0]["ratio_to_encoder"] == 1.0
     assert "| near-duplicates |" in capsys.readouterr().out
+
+
+def test_a_recorded_answer_over_fifty_thousand_images_takes_far_less_than_a_second(repository):
+    lines = list(read_lines(repository / "benchmarks" / "results" / "search.jsonl"))
+    times = {line["way"]: line["milliseconds"] for line in lines if line.get("images", 0) >= 50_000}
+    assert {"open the index", "a text", "an image", "both, without a text"} <= times.keys()
+    assert all(value < 500 for way, value in times.items() if way != "near-duplicates")
+    text = " ".join((repository / "README.md").read_text("utf-8").split())
+    said = f"{times['open the index'] / 1e3:.1f} s to open its index and {times['a text']:.0f} ms an answer"
+    assert f"`search` over 50,000 images takes {said} (`benchmarks/search.py`)" in text
+    rates = {line["way"]: line["ratio_to_encoder"] for line in lines if line["benchmark"] == "index"}
+    assert all(ratio > 0.75 for ratio in rates.values()), "an index is made at the encoder's speed, nearly"
