@@ -73,7 +73,7 @@ def _check_count(folder: Path, held_out: int, found: int) -> None:
 
 
 def write_pairs(
-    folder: Path, found: Iterable[Sample], identity: Mapping[str, Any], source: str, shard: int = 500
+    folder: Path, found: Iterable[Sample], identity: Mapping[str, Any], source: str = "pairs", shard: int = 500
 ) -> Path:
     """A folder of pairs, made once; `source` is where its manifest says they come from."""
     work = Work(folder, "pairs", 1, dict(identity))
