@@ -23,6 +23,7 @@ from mobileclip2_lite.models.loaded import LoadedModel
 from mobileclip2_lite.models.reparameterization import is_folded
 from mobileclip2_lite.models.resolve import lite_names, resolve, say, with_size
 from mobileclip2_lite.models.sentence_encoder import TOKENIZER_FILE, SentenceEncoder, WordPiece
+from mobileclip2_lite.models.strided_convolutions import slice_strided_pointwise
 from mobileclip2_lite.models.tokenizer import tokenizer_of
 from mobileclip2_lite.models.trimming import allow_trimming
 from mobileclip2_lite.models.weights import load_weights
@@ -72,6 +73,7 @@ def create_model(
         model.visual.set_input_size(image_size)
     model.architecture = source.architecture
     allow_trimming(model)
+    slice_strided_pointwise(model)
     return LoadedModel(model, preprocess, tokenizer_of(source.model_cfg, source.architecture, source.folder))
 
 

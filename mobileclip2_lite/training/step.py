@@ -26,7 +26,6 @@ from mobileclip2_lite.recipes import Train
 from mobileclip2_lite.training import gradient_cache
 from mobileclip2_lite.training.branches import add_up_branches
 from mobileclip2_lite.training.contrast import Contrast, pair_loss
-from mobileclip2_lite.training.cpu import strided_pointwise_by_slicing
 from mobileclip2_lite.training.distributed import Processes
 from mobileclip2_lite.training.feeding import PreparedBatch, stacked
 from mobileclip2_lite.training.grouped_convolutions import speed_up_grouped_convolutions
@@ -83,7 +82,6 @@ class Stepper:
         together = processes.size > 1
         self.synchronised = together and settings.sync_batch_norm
         if self.device.type == "cpu":
-            strided_pointwise_by_slicing(self.model)
             speed_up_grouped_convolutions(self.model)
             if not settings.compile and not self.synchronised:  # compiling merges passes itself
                 add_up_branches(self.model)

@@ -21,7 +21,6 @@ from mobileclip2_lite.models.loaded import usable_precision
 from mobileclip2_lite.models.trimming import is_trimmable, text_lengths
 from mobileclip2_lite.models.zoo import create_model
 from mobileclip2_lite.training import checkpoints, gradient_cache
-from mobileclip2_lite.training.cpu import strided_pointwise_by_slicing
 from mobileclip2_lite.training.distributed import Processes
 from mobileclip2_lite.training.feeding import CAPTIONS, REAL, Tokens, feed
 from mobileclip2_lite.training.log import read
@@ -486,21 +485,6 @@ def test_cpu_without_bf16_takes_fp32(data, model, tmp_path, monkeypatch):
     assert usable_precision("bf16", torch.device("cuda")) == "bf16"
     monkeypatch.setattr(loaded_module, "cpu_has_bf16", lambda: True)
     assert usable_precision("bf16", torch.device("cpu")) == "bf16"
-
-
-def test_strided_pointwise_convolutions_by_slicing_are_the_same():
-    torch.manual_seed(0)
-    plain = torch.nn.Conv2d(3, 5, 1, stride=2)
-    sliced = torch.nn.Conv2d(3, 5, 1, stride=2)
-    sliced.load_state_dict(plain.state_dict())
-    strided_pointwise_by_slicing(torch.nn.Sequential(sliced))
-    assert "_conv_forward" in vars(sliced)
-    x = torch.randn(2, 3, 7, 8)
-    for module in (plain, sliced):
-        module(x).square().sum().backward()
-    assert torch.allclose(plain(x), sliced(x), atol=1e-6)
-    assert torch.allclose(plain.weight.grad, sliced.weight.grad, rtol=1e-5, atol=1e-5)
-    assert torch.allclose(plain.bias.grad, sliced.bias.grad, rtol=1e-5, atol=1e-5)
 
 
 def test_sigmoid_student_has_a_bias_and_keeps_it(data, model, tmp_path):
