@@ -11,15 +11,17 @@ scheduler of their own. Taught by notebooks/00_start_here.ipynb.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from pathlib import Path
 
 from mobileclip2_lite.recipes import Recipe
+from mobileclip2_lite.reports.numbers import evaluated_seeds
 from mobileclip2_lite.work.crew import Spread
 from mobileclip2_lite.work.files import pretty, write_atomic
 from mobileclip2_lite.work.folder import Work, read_manifest
@@ -54,7 +56,8 @@ def _timed(folder: Path, stage: str, outputs: list[str], say: Callable[[str], No
 def run(recipe: Recipe, folder: str | os.PathLike | None = None, say: Callable[[str], None] = print) -> dict:
     """Go the whole way and return what `evaluation.json` holds.
 
-    A script calls it below `if __name__ == "__main__":`, because trainings run in processes of their own.
+    A run grows: seeds that were evaluated in the folder before stay in its results beside those asked for. A script
+    calls it below `if __name__ == "__main__":`, because trainings run in processes of their own.
 
     Args:
         folder: where everything is written; default `runs/<recipe.name>` below the current folder.
@@ -70,6 +73,7 @@ def run(recipe: Recipe, folder: str | os.PathLike | None = None, say: Callable[[
     from mobileclip2_lite.reports.run import write_report
 
     folder = on_disk(folder or Path("runs") / recipe.name, RUN_NEEDS_DISK)
+    recipe = dataclasses.replace(recipe, seeds=tuple(sorted({*recipe.seeds, *evaluated_seeds(folder)})))
     make_data(recipe, folder, say)
     trained = [f"{kind}-seed{seed}/manifest.json" for kind in ("control", "student") for seed in recipe.seeds]
     with _timed(folder, "train", trained, say):
@@ -211,6 +215,17 @@ def measure(recipe: Recipe, folder: Path, name: str, teacher: bool = False) -> d
     return done["results"]
 
 
+def _evaluation_folder(folder: Path, seeds: Sequence[int]) -> Path:
+    """`evaluation` for the seeds of the first, another beside it for more."""
+    first = folder / "evaluation"
+    if not (first / "manifest.json").is_file():
+        return first
+    same = {f"student-seed{seed}" for seed in seeds} == {
+        name for name in read_manifest(first)["inputs"] if name.startswith("student-seed")
+    }
+    return first if same else folder / f"evaluation-seeds-{'-'.join(map(str, seeds))}"
+
+
 def _teachers(folder: Path) -> dict[str, str]:
     """Name -> hash of the weights of each teacher that reinforced a run's data."""
     return {card["name"]: card["sha256"] for card in read_manifest(folder / "reinforced")["teachers"]}
@@ -223,7 +238,8 @@ def evaluate_all(recipe: Recipe, folder: Path) -> dict:
     trained = {kind: [f"{kind}-seed{seed}" for seed in recipe.seeds] for kind in ("control", "student")}
     inputs = {name: folder / name for names in trained.values() for name in names}
     inputs["teachers"] = _teachers(folder)
-    work = Work(folder / "evaluation", "evaluate", 1, {"world": recipe.world, "evaluate": recipe.evaluate}, inputs)
+    settings = {"world": recipe.world, "evaluate": recipe.evaluate}
+    work = Work(_evaluation_folder(folder, recipe.seeds), "evaluate", 1, settings, inputs)
     done = work.done()
     if done is None:
         results: dict = {kind: [] for kind in trained}

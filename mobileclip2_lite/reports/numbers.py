@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mobileclip2_lite.work.folder import read_manifest
+
 LABELS = {
     "zero_shot": "zero-shot, top-1",
     "zero_shot_top5": "zero-shot, top-5",
@@ -33,6 +35,13 @@ def read_json(path: Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: run the pipeline of this folder to its end first")
     return json.loads(path.read_text("utf-8"))
+
+
+def evaluated_seeds(folder: Path) -> list[int]:
+    """The seeds that a run's folder has results of: of several evaluations, those of the one with most."""
+    found = [list(read_manifest(path.parent)["inputs"]) for path in folder.glob("evaluation*/manifest.json")]
+    most = max(found, key=len, default=[])
+    return sorted(int(name.removeprefix("student-seed")) for name in most if name.startswith("student-seed"))
 
 
 def mean_and_deviation(seeds: Sequence[Mapping[str, float]], measure: str) -> tuple[float, float | None]:

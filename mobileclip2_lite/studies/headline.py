@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mobileclip2_lite import recipes
-from mobileclip2_lite.reports.numbers import mean_and_deviation, percent, read_json
+from mobileclip2_lite.reports.numbers import evaluated_seeds, mean_and_deviation, percent, read_json
 from mobileclip2_lite.studies.record import generation, where
 from mobileclip2_lite.work.files import pretty, read_object, write_atomic
 from mobileclip2_lite.work.folder import read_manifest
@@ -52,8 +52,7 @@ def record(run: str | Path, recipe: recipes.Recipe, results: Path) -> Path:
     """
     run = Path(run)
     evaluation = read_json(run / "evaluation.json")
-    measured = read_manifest(run / "evaluation")["inputs"]
-    seeds = sorted(int(name.removeprefix("student-seed")) for name in measured if name.startswith("student-seed"))
+    seeds = evaluated_seeds(run)
     trained = {kind: read_manifest(run / f"{kind}-seed{seeds[0]}")["seconds"] for kind in ("control", "student")}
     arguments = ["mobileclip2-lite", "run", "--recipe", recipe.name, "--seeds", *map(str, seeds)]
     line = {

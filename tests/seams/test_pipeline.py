@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 from mobileclip2_lite import cli, pipeline, recipes
 from mobileclip2_lite.evaluation.suite import chance
 from mobileclip2_lite.models import loaded
+from mobileclip2_lite.reports.numbers import evaluated_seeds
 from mobileclip2_lite.shards.samples import read_pairs, read_samples
 from mobileclip2_lite.work.crew import Spread
 from mobileclip2_lite.work.folder import StageMismatch, read_manifest
@@ -92,6 +94,24 @@ def test_second_run_finds_its_work_done(tiny_run):
     changed = {Path(name).parent.name for name, value in state(tiny_run).items() if before.get(name) != value}
     assert changed <= {"figures", tiny_run.name}
     assert before[str(tiny_run / "timings.json")] == state(tiny_run)[str(tiny_run / "timings.json")]
+
+
+def test_a_run_grows_by_seeds_and_keeps_those_it_had(tiny_run, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    shutil.copytree(tiny_run, folder)
+    of_one = json.loads((folder / "evaluation.json").read_text("utf-8"))
+    monkeypatch.setattr(pipeline, "train_all", lambda recipe, run: None)
+    for kind in ("control", "student"):  # another seed's training, as far as the evaluation reads it
+        shutil.copytree(folder / f"{kind}-seed0", folder / f"{kind}-seed1")
+    two = pipeline.run(dataclasses.replace(RECIPE, seeds=(0, 1)), folder, say=lambda line: None)
+    assert [len(two[kind]) for kind in ("control", "student")] == [2, 2]
+    assert two["student"][0] == of_one["student"][0]
+    assert evaluated_seeds(folder) == [0, 1]
+    before = state(folder)
+    again = pipeline.run(RECIPE, folder, say=lambda line: None)  # as the notebooks ask, which know of one seed
+    assert again == two == json.loads((folder / "evaluation.json").read_text("utf-8"))
+    changed = {Path(name).parent.name for name, value in state(folder).items() if before.get(name) != value}
+    assert changed <= {"figures", folder.name}
 
 
 def test_changed_settings_are_refused_and_nothing_is_touched(tiny_run):
