@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 def slice_strided_pointwise(model: nn.Module) -> None:
-    """Let 1x1 convolutions with a stride drop the pixels first where a CPU computes gradients."""
+    """Let strided 1x1 convolutions drop the pixels first where a CPU computes gradients in channels-last layout."""
     for module in model.modules():
         pointwise = isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.padding == (0, 0)
         if pointwise and module.groups == 1 and max(module.stride) > 1:
@@ -22,7 +22,8 @@ def slice_strided_pointwise(model: nn.Module) -> None:
 
 
 def _convolution(stride: tuple[int, int], x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    if x.device.type == "cpu" and torch.is_grad_enabled():
+    channels_last = not x.is_contiguous() or weight.stride(-1) > 1  # of a 1x1 kernel only its strides tell
+    if channels_last and x.device.type == "cpu" and torch.is_grad_enabled():
         kept = x[:, :, :: stride[0], :: stride[1]].contiguous(memory_format=torch.channels_last)
         return nn.functional.conv2d(kept, weight, bias)
     return nn.functional.conv2d(x, weight, bias, stride)
