@@ -139,7 +139,7 @@ cluster.shutdown()
 """
 
 
-@pytest.mark.soak  # three raylets want more than two cores: on two they did not come up beside other tests
+@pytest.mark.soak  # three raylets on two cores: a minute and a half alone, but they may not come up beside other tests
 def test_a_shard_is_given_up_after_deaths_on_three_nodes_and_an_ill_node_is_not_tried_twice(tmp_path):
     run_alone(THREE, tmp_path, seconds=600)
     found = json.loads((tmp_path / "found.json").read_text())
