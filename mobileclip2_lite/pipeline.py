@@ -21,7 +21,7 @@ from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from pathlib import Path
 
 from mobileclip2_lite.recipes import Recipe
-from mobileclip2_lite.reports.numbers import evaluated_seeds
+from mobileclip2_lite.reports.numbers import evaluated_seeds, seeds_of
 from mobileclip2_lite.work.crew import Spread
 from mobileclip2_lite.work.files import pretty, write_atomic
 from mobileclip2_lite.work.folder import Work, read_manifest
@@ -218,12 +218,9 @@ def measure(recipe: Recipe, folder: Path, name: str, teacher: bool = False) -> d
 def _evaluation_folder(folder: Path, seeds: Sequence[int]) -> Path:
     """`evaluation` for the seeds of the first, another beside it for more."""
     first = folder / "evaluation"
-    if not (first / "manifest.json").is_file():
+    if not (first / "manifest.json").is_file() or set(seeds_of(first)) == set(seeds):
         return first
-    same = {f"student-seed{seed}" for seed in seeds} == {
-        name for name in read_manifest(first)["inputs"] if name.startswith("student-seed")
-    }
-    return first if same else folder / f"evaluation-seeds-{'-'.join(map(str, seeds))}"
+    return folder / f"evaluation-seeds-{'-'.join(map(str, seeds))}"
 
 
 def _teachers(folder: Path) -> dict[str, str]:

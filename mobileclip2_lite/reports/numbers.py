@@ -39,9 +39,13 @@ def read_json(path: Path) -> Any:
 
 def evaluated_seeds(folder: Path) -> list[int]:
     """The seeds that a run's folder has results of: of several evaluations, those of the one with most."""
-    found = [list(read_manifest(path.parent)["inputs"]) for path in folder.glob("evaluation*/manifest.json")]
-    most = max(found, key=len, default=[])
-    return sorted(int(name.removeprefix("student-seed")) for name in most if name.startswith("student-seed"))
+    return max((seeds_of(path.parent) for path in folder.glob("evaluation*/manifest.json")), key=len, default=[])
+
+
+def seeds_of(evaluation: Path) -> list[int]:
+    """The seeds of one finished evaluation."""
+    names = read_manifest(evaluation)["inputs"]
+    return sorted(int(name.removeprefix("student-seed")) for name in names if name.startswith("student-seed"))
 
 
 def mean_and_deviation(seeds: Sequence[Mapping[str, float]], measure: str) -> tuple[float, float | None]:
