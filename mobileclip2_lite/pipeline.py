@@ -16,6 +16,7 @@ import functools
 import json
 import multiprocessing
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from pathlib import Path
@@ -205,7 +206,7 @@ def measure(recipe: Recipe, folder: Path, name: str, teacher: bool = False) -> d
     from mobileclip2_lite.models.teachers import load_teachers
 
     inputs = {"teacher": {name: _teachers(folder)[name]}} if teacher else {name: folder / name}
-    place = folder / "measured" / name.replace("/", "_")
+    place = folder / "measured" / re.sub(r'[\\/:*?"<>|]', "_", name)  # no system takes all of these in a file's name
     work = Work(place, "evaluate", 1, {"world": recipe.world, "evaluate": recipe.evaluate}, inputs)
     done = work.done()
     if done is None:

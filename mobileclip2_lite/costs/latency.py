@@ -269,7 +269,7 @@ def _backend(tower: nn.Module, inputs: torch.Tensor, backend: str, threads: int)
 
 def waiting(device: torch.device) -> Callable[[], None] | None:
     """What waits until a device has done all that it was asked for; None where nothing runs on after a call."""
-    return torch.cuda.synchronize if device.type == "cuda" else None
+    return {"cuda": torch.cuda.synchronize, "mps": torch.mps.synchronize}.get(device.type)
 
 
 def device_name(device: torch.device) -> str:

@@ -56,10 +56,15 @@ def samples(folder: Path) -> Iterator[Sample]:
 
 
 def split(folder: Path, held_out: int) -> tuple[list[Sample], list[Sample]]:
-    """(training, held out) of a folder that fits into memory, both in the order in which images are drawn."""
+    """(training, held out) of a folder that fits into memory, both in the order in which images are drawn.
+
+    Other samples of the last image held out are left out of the training.
+    """
     found = sorted(samples(folder), key=_draw)
     _check_count(folder, held_out, len(found))
-    return found[held_out:], found[:held_out]
+    held = found[:held_out]
+    last = _draw(held[-1])
+    return [sample for sample in found[held_out:] if _draw(sample) != last], held
 
 
 def _draw(sample: Sample) -> str:

@@ -60,7 +60,7 @@ def difference_table(first: Recipe, second: Recipe) -> str:
 
 @functools.cache
 def field_docs(kind: type) -> dict[str, str]:
-    """The string under each field of one of the dataclasses of this module."""
+    """The string under each field of one of the recipes' dataclasses."""
     body = ast.parse(inspect.getsource(kind)).body[0].body
     return {
         field.target.id: " ".join(doc.value.value.split())

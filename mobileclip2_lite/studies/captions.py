@@ -1,6 +1,6 @@
 """What is shown about captions: texts below their image, the next word's probabilities, our results beside the paper's.
 
-Paper: MobileCLIP2 (arXiv 2508.20691) judges captioners by their students (`recorded.PAPER`).
+Paper: MobileCLIP2 (arXiv 2508.20691) judges captioners by their students (`paper.PAPER`).
 Used by notebooks/20_captioner_finetuning.ipynb.
 """
 
@@ -58,7 +58,7 @@ class Question(NamedTuple):
     """Row of the ladder."""
     after: str
     paper: tuple[str, str, str]
-    """Table of `recorded.PAPER`, its row before, its row after."""
+    """Table of `paper.PAPER`, its row before, its row after."""
 
 
 QUESTIONS = (

@@ -169,7 +169,8 @@ def connect(device: str | torch.device | None = None) -> Iterator[Processes]:
     again.
 
     Args:
-        device: where to compute; None takes this process's GPU if there is one, else Apple's, else the CPU.
+        device: where to compute; `cuda` without a number is this process's GPU, and None takes that if there is one,
+            else Apple's, else the CPU.
     """
     notice_lost_processes()
     local, size = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
@@ -180,7 +181,8 @@ def connect(device: str | torch.device | None = None) -> Iterator[Processes]:
             device = "mps" if size == 1 and torch.backends.mps.is_available() else "cpu"
     device = torch.device(device)
     if device.type == "cuda":
-        torch.cuda.set_device(device)
+        device = torch.device("cuda", local) if device.index is None else device
+        torch.cuda.set_device(device)  # which takes no `cuda` without a number
     joined = dist.is_available() and dist.is_initialized()
     if size == 1 and not joined:
         yield Processes(device=device)

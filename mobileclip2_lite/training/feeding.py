@@ -1,6 +1,6 @@
 """From reinforced shards to what a training step takes, prepared beside it: tokens cached and cut, tensors pinned.
 
-Ours. Reads a folder of reinforced shards through `loader.ReinforcedDataset`; writes nothing. One stream runs over all
+Ours. Reads a folder of reinforced shards through `dataset.ReinforcedDataset`; writes nothing. One stream runs over all
 epochs, so that loader processes start once, and any step can be asked for, which is what makes resuming exact. Texts
 are cut to the longest of the batch where the text tower cannot notice (models/trimming.py). Taught by
 notebooks/40_reinforced_training.ipynb.
@@ -270,7 +270,12 @@ def prepare(batches: list[Batch], tokens: Tokens, device: torch.device, negated:
 
 
 def _move(batch: PreparedBatch, device: torch.device) -> PreparedBatch:
-    return batch if device.type == "cpu" else _each_tensor(batch, lambda t: t.to(device, non_blocking=True))
+    """The batch on its device; only CUDA copies beside the training, from pinned memory.
+
+    Apple's GPU would be given the numbers of memory that is free again by then (pytorch issue 189690).
+    """
+    beside = device.type == "cuda"
+    return batch if device.type == "cpu" else _each_tensor(batch, lambda t: t.to(device, non_blocking=beside))
 
 
 def _each_tensor(value: Any, change: Callable[[Tensor], Tensor]) -> Any:

@@ -25,7 +25,7 @@ def draw(rng: np.random.Generator, width: int, height: int, augment: Augment, sh
     """A random view of an image of `width` x `height` pixels.
 
     Args:
-        rng: the only source of chance, e.g. `stages.rng(seed, "views", uid)`; views of one image are drawn in a row.
+        rng: the only source of chance (`work.randomness.rng(seed, "views", uid)`); views of an image come in a row.
         augment: ranges (`recipes.Augment`).
         sha256: hash of the image's bytes, kept with the view.
 

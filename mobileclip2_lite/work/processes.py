@@ -217,6 +217,8 @@ def _devices(workers: int, gpus: float) -> list[str | None]:
         raise ValueError(f"{workers} workers with {gpus:g} GPUs each need more than the {count} GPUs of this machine")
     if gpus <= 1:
         share = int(1 / gpus + 1e-6)
+        if workers > share * count:  # no worker has parts of two GPUs
+            raise ValueError(f"{workers} workers of {gpus:g} GPU each: {share} fit on one, and there are {count}")
         return [visible[index // share] for index in range(workers)]
     size = int(gpus)
     return [",".join(visible[index * size : (index + 1) * size]) for index in range(workers)]

@@ -23,8 +23,8 @@ def pick(count: int, *parts: int | str) -> int:
 
 def _seed(parts: tuple[int | str, ...]) -> int:
     """128 bits."""
-    text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "little")
+    text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)  # a uid may hold odd bytes as surrogates
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16], "little")
 
 
 def stable_uid(source_key: str) -> str:

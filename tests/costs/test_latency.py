@@ -23,6 +23,7 @@ from mobileclip2_lite.costs.latency import (
     read_jsonl,
     report,
     table,
+    waiting,
     write_jsonl,
 )
 from mobileclip2_lite.models.zoo import create_model
@@ -111,6 +112,13 @@ def test_all_combinations_of_a_model():
         *[("text", context, batch) for batch in (1, 2)],
     ]
     assert all(row.model == "lite-mci-s" for row in rows)
+
+
+def test_a_gpu_is_waited_for():
+    """Or the milliseconds are those of asking alone."""
+    assert waiting(torch.device("cpu")) is None
+    assert waiting(torch.device("cuda:1")) is torch.cuda.synchronize
+    assert waiting(torch.device("mps")) is torch.mps.synchronize
 
 
 def test_towers_compared_in_turn():

@@ -32,8 +32,9 @@ from mobileclip2_lite.models.embedded import data_folder
 from mobileclip2_lite.models.loaded import encode_images, encode_texts
 from mobileclip2_lite.models.zoo import create_model
 from mobileclip2_lite.pairs.collect import make_pairs
-from mobileclip2_lite.pairs.holding_out import hold_out, samples, split
+from mobileclip2_lite.pairs.holding_out import hold_out, samples, split, write_pairs
 from mobileclip2_lite.recipes import Pairs, World
+from mobileclip2_lite.shards.samples import Sample
 from mobileclip2_lite.shards.tars import write_tar
 from mobileclip2_lite.work.bad_sample import BadSample
 from mobileclip2_lite.work.folder import read_manifest
@@ -517,6 +518,16 @@ def test_own_pairs_are_measured_with_all_their_captions(own, teacher, tmp_path, 
     assert "test (all): 5 images" in said
     assert re.search(r"the first 16 dimensions: i2t_r1 [01]\.\d{4}", said)
     main(["hold-out", str(folder / "pairs"), str(tmp_path / "train"), str(tmp_path / "test"), "--count", "5"])
+
+
+def test_an_image_is_on_one_side_of_a_split_in_memory(tmp_path):
+    pictures = [bytes([number]) * 4 for number in (1, 2, 3, 1, 2, 3)]  # each of them twice, as two samples
+    found = [Sample(f"uid{number}", image, "jpg", "a text") for number, image in enumerate(pictures)]
+    folder = write_pairs(tmp_path / "pairs", found, {"test": "twice"})
+    for held_out in (1, 2, 3):
+        training, held = split(folder, held_out)
+        assert len(held) == held_out
+        assert not {one.image for one in training} & {one.image for one in held}
 
 
 def test_held_out_are_the_same_images_whatever_else_is_there(own, tmp_path):

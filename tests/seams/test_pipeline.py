@@ -17,7 +17,7 @@ from mobileclip2_lite.models import loaded
 from mobileclip2_lite.reports.numbers import evaluated_seeds
 from mobileclip2_lite.shards.samples import read_pairs, read_samples
 from mobileclip2_lite.work.crew import Spread
-from mobileclip2_lite.work.folder import StageMismatch, read_manifest
+from mobileclip2_lite.work.folder import StageMismatch, Work, read_manifest
 
 RECIPE = recipes.tiny()
 
@@ -195,6 +195,19 @@ def test_a_training_that_fails_beside_others_is_an_error(tiny_run, tmp_path, mon
     wrong = dataclasses.replace(recipe, student=dataclasses.replace(recipe.student, model="no-such-model"))
     with pytest.raises(ValueError, match="no-such-model"):
         pipeline.train_all(wrong, tmp_path / "run", jobs=2)
+
+
+def test_a_teacher_of_the_hub_is_measured_in_a_folder_that_every_system_takes(tmp_path):
+    name = "hf-hub:apple/MobileCLIP2-S0"  # no file's name on Windows
+    reinforced = Work(tmp_path / "reinforced", "reinforce", 1, {})
+    reinforced.begin()
+    reinforced.commit(teachers=[{"name": name, "sha256": "x"}])
+    settings = {"world": RECIPE.world, "evaluate": RECIPE.evaluate}
+    place = tmp_path / "measured" / "hf-hub_apple_MobileCLIP2-S0"
+    measured = Work(place, "evaluate", 1, settings, {"teacher": {name: "x"}})
+    measured.begin()
+    measured.commit(results={"zero_shot": 0.5})
+    assert pipeline.measure(RECIPE, tmp_path, name, teacher=True) == {"zero_shot": 0.5}
 
 
 def test_captioners_and_teachers_get_a_process_a_core_and_few_pairs_one(monkeypatch):

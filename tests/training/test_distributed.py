@@ -19,6 +19,7 @@ from mobileclip2_lite.models.zoo import create_model
 from mobileclip2_lite.training import checkpoints
 from mobileclip2_lite.training.checks import check, check_division
 from mobileclip2_lite.training.distributed import Processes, connect, notice_lost_processes
+from mobileclip2_lite.training.feeding import PreparedBatch, TextGroup, _move
 from mobileclip2_lite.training.log import read
 from mobileclip2_lite.training.optimizer import OPTIMIZERS
 from mobileclip2_lite.work.folder import read_manifest
@@ -116,6 +117,34 @@ def test_one_process_without_a_launcher(monkeypatch):
     with connect("cpu") as processes:
         assert (processes.rank, processes.size, processes.device) == (0, 1, torch.device("cpu"))
         assert processes.first
+
+
+def test_cuda_without_a_number_is_this_processs_gpu(monkeypatch):
+    """As `train --device cuda` names it; torch takes no device without a number as the current one."""
+    from torch.cuda._utils import _get_device_index
+
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: chosen.append(_get_device_index(device)))
+    for name in ("WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    with connect("cuda") as processes:
+        assert processes.device == torch.device("cuda:0")
+    with connect("cuda:3") as processes:
+        assert processes.device == torch.device("cuda:3")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with connect("cuda") as processes:
+        assert processes.device == torch.device("cuda:1")
+    assert chosen == [0, 3, 1]
+
+
+@pytest.mark.parametrize(("kind", "beside"), [("cuda", True), ("mps", False)])
+def test_only_cuda_copies_a_batch_beside_the_training(monkeypatch, kind, beside):
+    """A copy to Apple's GPU that nobody waits for reads memory that is free again by then (pytorch issue 189690)."""
+    seen = []
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device, non_blocking=False: seen.append(non_blocking))
+    batch = PreparedBatch(["a"], torch.zeros(1), [TextGroup("text", ["a"], torch.zeros(1), {})], {"t": torch.zeros(1)})
+    _move(batch, torch.device(kind))
+    assert seen == [beside] * 3
 
 
 def test_accelerate_launch_that_lost_its_processes_is_noticed(monkeypatch):

@@ -151,5 +151,7 @@ def test_local_workers_share_the_gpus_of_the_machine(monkeypatch):
     assert _devices(2, 2) == ["0,1", "2,3"]
     with pytest.raises(ValueError, match="more than the 4 GPUs"):
         _devices(5, 1)
+    with pytest.raises(ValueError, match="2 fit on one, and there are 4"):
+        _devices(10, 0.4)  # four GPUs in all, of which a fifth of each would be left
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6,7,3,1")
     assert _devices(2, 1) == ["6", "7"]

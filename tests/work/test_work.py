@@ -9,7 +9,7 @@ import pytest
 
 from mobileclip2_lite.work.files import read_object, write_atomic
 from mobileclip2_lite.work.folder import FolderLocked, StageMismatch, Work, read_manifest
-from mobileclip2_lite.work.randomness import rng, stable_uid
+from mobileclip2_lite.work.randomness import pick, rng, stable_uid
 
 HOLD = """
 import sys, time
@@ -26,6 +26,9 @@ def test_chance_depends_on_its_parts_alone():
     assert rng("0").random() != rng(0).random(), "a string is not a number"
     assert rng("a", "bc").random() != rng("ab", "c").random(), "parts do not run together"
     assert len(stable_uid("https://example.org/é.jpg")) == 16
+    odd = b"caf\xe9".decode("utf-8", "surrogateescape")  # a uid in a table that is not UTF-8
+    assert rng(0, "views", odd).random() != rng(0, "views", "caf").random()
+    assert pick(1 << 62, "image", odd) == pick(1 << 62, "image", odd)
 
 
 def test_finished_work_is_found_and_other_work_refused(tmp_path):
