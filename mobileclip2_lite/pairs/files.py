@@ -7,6 +7,7 @@ at. Taught by notebooks/00_start_here.ipynb.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -154,14 +155,15 @@ def table_source(
         asked: the split to take, where a column `split` or the images' folders name several.
     """
     items: list[tuple[str, str, dict | str, tuple[str, str] | None]] = []  # key, image, row or what is wrong, columns
-    known, listed, elsewhere = [], set(), _by_base(names or ())
+    known, listed, elsewhere = [], set(), None if names is None else _by_base(names)
     for table in tables:
         known.append([table, sha256_file(folder / table)])
         rows = list(read_rows(folder / table, (settings.image_key, settings.text_key)))
         columns = _columns([row for _, row in rows if isinstance(row, dict)], settings, folder / table)
         for line, row in rows:
             name = _image_name(folder, table, _lone(row.get(columns[0]))) if isinstance(row, dict) else ""
-            if elsewhere and name and not os.path.lexists(folder / name):  # Flickr8k: the images lie in Images/
+            if name and elsewhere != {} and not os.path.lexists(folder / name):  # Flickr8k: the images lie in Images/
+                elsewhere = _by_base(_near(folder)) if elsewhere is None else elsewhere
                 name = elsewhere.get(Path(name).name) or name
             items.append((f"{table}:{line}", name, row, columns))
             listed.add(name)
@@ -189,6 +191,18 @@ def _by_base(names: Sequence[str]) -> dict[str, str]:
     images = [name for name in names if name.lower().endswith(SUFFIXES)]
     counts = Counter(Path(name).name for name in images)
     return {Path(name).name: name for name in images if counts[Path(name).name] == 1 and "/" in name}
+
+
+def _near(folder: Path) -> list[str]:
+    """The files in a table's neighbour folders, as paths from its own: below it, and beside COCO's `annotations`."""
+    homes = {"": folder} | ({"../": folder.parent} if folder.name == "annotations" else {})
+    found = []
+    for start, home in homes.items():
+        for place in sorted(home.iterdir()):
+            if not place.name.startswith(".") and place.is_dir():
+                with contextlib.suppress(PermissionError):  # not the user's to read
+                    found += [f"{start}{place.name}/{name}" for name in sorted(os.listdir(place))]
+    return found
 
 
 def _row_split(name: str, row: dict | str) -> str | None:

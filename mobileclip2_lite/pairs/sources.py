@@ -33,7 +33,7 @@ from mobileclip2_lite.work.store import refuse_unknown, url_of
 __all__ = ["Record", "Source", "open_source"]
 
 ACCEPTED = (
-    "emoji_world, a folder, a .csv, .tsv, .jsonl or .parquet file, WebDataset tars (path/{000..003}.tar, also "
+    "emoji_world, a folder, a .csv, .tsv, .jsonl, .json or .parquet file, WebDataset tars (path/{000..003}.tar, also "
     "s3:// and other URLs), or hf:NAME"
 )
 FOLDER_TEXT = "folder"
@@ -245,7 +245,7 @@ def _kind_source(folder: Path, names: list[str], settings: Pairs, seed: int, ask
     elif images and len(tables) != 1:
         raise ValueError(
             f"{folder} holds {len(images)} images and no texts: put NAME.txt beside each image, or add a metadata.csv "
-            f"with the columns file_name and text{_annotations(names)}{_classes(folder, images)}"
+            f"with the columns file_name and text{_annotations(folder, names)}{_classes(folder, images)}"
         )
     elif len(tables) == 1:
         return files.table_source(folder, tables, names, settings, seed, asked)
@@ -273,10 +273,11 @@ def _names_one(folder: Path, tables: list[str], images: set[str]) -> bool:
     return False
 
 
-def _annotations(names: Iterable[str]) -> str:
-    """What to do with COCO's kind of annotations, if they are there."""
-    found = next((name for name in names if re.search(r"(caption|annotation)[^/]*\.json$", name.lower())), None)
-    return f"; {found} looks like COCO's: write its captions as the rows of a metadata.jsonl" if found else ""
+def _annotations(folder: Path, names: Iterable[str]) -> str:
+    """What to do with Karpathy's or COCO's captions, if they are there."""
+    like = re.compile(r"(caption|annotation|dataset_)[^/]*\.json$", re.IGNORECASE)
+    found = next(filter(like.search, names), None)
+    return f"; {found} looks like captions: name {folder / found} as the source" if found else ""
 
 
 def _classes(folder: Path, images: Iterable[str]) -> str:

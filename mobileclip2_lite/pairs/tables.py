@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
+from mobileclip2_lite.pairs.caption_objects import rows_of
 from mobileclip2_lite.pairs.records import IMAGE_COLUMNS, TEXT_COLUMNS
 from mobileclip2_lite.views.decoding import SUFFIXES
 from mobileclip2_lite.work.kinds import HEAD, kind_in_truth
@@ -204,7 +205,13 @@ def _json_rows(path: Path) -> Iterator[tuple[int, _Row]]:
         except (ValueError, RecursionError):
             rows = None  # lines, then, each of them to be judged alone
         if isinstance(rows, dict):
-            raise ValueError(f"{path} is one object with {list(rows)[:6]}: write a list of rows, or one row a line")
+            if (found := rows_of(rows)) is None:
+                raise ValueError(
+                    f"{path} is one object with {list(rows)[:6]}, neither Karpathy's nor COCO's captions: write a list "
+                    "of rows, or one row a line"
+                )
+            yield from enumerate(found, 1)
+            return
         if isinstance(rows, list) and (path.suffix.lower() == ".json" or len(rows) != 1 or isinstance(rows[0], dict)):
             yield from ((number, _object(row)) for number, row in enumerate(rows, 1))
             return

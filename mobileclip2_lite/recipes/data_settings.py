@@ -48,7 +48,7 @@ class Pairs:
 
     source: str = "emoji_world"
     """`emoji_world`, a folder (with a folder a class: `FOLDER?text=folder`), a `.csv`/`.jsonl`/`.parquet` file,
-    WebDataset tars (`x/{00..03}.tar`) or `hf:NAME`."""
+    Karpathy's or COCO's `.json`, WebDataset tars (`x/{00..03}.tar`) or `hf:NAME`."""
     count: int = 8_000
     """Most pairs to take; 0 for all."""
     samples_per_shard: int = 1_000

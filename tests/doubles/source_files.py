@@ -6,6 +6,17 @@ import io
 import tarfile
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
+
+def picture(number: int, form: str = "JPEG") -> bytes:
+    """A small image that no other number gives."""
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(number).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(buffer, form)
+    return buffer.getvalue()
+
 
 def write(path: Path, content: bytes | str) -> Path:
     """Write a file and the folders that it lies in."""

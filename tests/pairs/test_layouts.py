@@ -11,27 +11,18 @@ import tarfile
 from pathlib import Path
 
 import datasets
-import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
-from doubles.source_files import tar_of, write
+from doubles.source_files import picture, tar_of, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from mobileclip2_lite.pairs import splits
 from mobileclip2_lite.pairs.collect import make_pairs, read_dropped
 from mobileclip2_lite.pairs.tables import read_rows
 from mobileclip2_lite.recipes import Pairs
 from mobileclip2_lite.shards.samples import read_pairs
-
-
-def picture(number: int, form: str = "JPEG") -> bytes:
-    buffer = io.BytesIO()
-    pixels = np.random.default_rng(number).integers(0, 256, (12, 16, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(buffer, form)
-    return buffer.getvalue()
 
 
 def made(source: Path | str, out: Path, **keys) -> tuple[dict[str, bytes], dict[str, int], dict]:
@@ -232,7 +223,8 @@ def test_a_json_array_is_a_table(images, tmp_path, name):
     [
         ("t.jsonl", "{broken\n{also\n", r"no row that can be read; the first is line 1: not JSON"),
         ("t.jsonl", "[1]\n[2]\n", r"the first is line 1: a list, not an object"),
-        ("t.json", '{"images": [], "annotations": []}', r"one object with \['images', 'annotations'\]: write a list"),
+        ("t.json", '{"rows": [], "other": []}', r"one object with \['rows', 'other'\], neither Karpathy's nor COCO's"),
+        ("t.json", '{"images": [], "annotations": []}', "has no rows"),
         ("t.jsonl", "[" * 100_000, "line 1: not JSON"),
         ("t.csv", "url,caption\nhttp://e.org/a.jpg,x\n", "names its images by URL.*img2dataset"),
         ("t.csv", "0.jpg,a dog\n1.jpg,a cat\n", r"no header, its first line is \['0.jpg', 'a dog'\]: add one"),
@@ -377,9 +369,10 @@ def test_flickrs_tables_beside_a_folder_of_images(tmp_path, name):
     assert (found, dropped, manifest["texts"]) == (numbered(3), {}, 6)
 
 
-def test_cocos_annotations_are_named(images, tmp_path):
-    write(images / "annotations" / "captions_train2017.json", '{"images": [], "annotations": []}')
-    with pytest.raises(ValueError, match=r"captions_train2017.json looks like COCO's: write its captions as the rows"):
+@pytest.mark.parametrize("name", ["annotations/captions_train2017.json", "dataset_flickr30k.json"])
+def test_captions_in_one_object_are_named_where_the_folder_is_given(images, tmp_path, name):
+    write(images / name, '{"images": [], "annotations": []}')
+    with pytest.raises(ValueError, match=rf"{Path(name).name} looks like captions: name .*{name} as the source"):
         made(images, tmp_path / "out")
 
 
