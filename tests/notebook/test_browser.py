@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -16,9 +15,9 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from doubles.browser import chromium
 
 ROOT = Path(__file__).resolve().parents[2]
-QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
 WAIT = 120_000
 """Milliseconds that anything may take on a busy machine."""
 
@@ -95,21 +94,12 @@ def lab(tmp_path_factory):
 @pytest.fixture
 def tab(lab):
     """A browser's page on the notebook."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright to drive a browser")
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if program is None:
-        pytest.skip("needs Chromium, e.g. apt-get install chromium")
-    with sync_api.sync_playwright() as playwright:
-        try:
-            browser = playwright.chromium.launch(executable_path=program, args=list(QUIET))
-        except sync_api.Error as error:  # a half installed one, or no sandbox and no way around it
-            pytest.skip(f"{program} does not start here: {str(error).splitlines()[0]}")
+    with chromium() as browser:
         # high enough for all cells: JupyterLab draws those that are in sight
         opened = browser.new_page(viewport={"width": 1200, "height": 2600})
         opened.set_default_timeout(WAIT)
         opened.goto(f"{lab}/lab/tree/dial.ipynb?token=course")
         yield opened
-        browser.close()
 
 
 def pixels(image) -> str:

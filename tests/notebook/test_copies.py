@@ -1,13 +1,11 @@
-"""Copies without prose keep code, headings and exercises; the book's pages hold together."""
+"""Copies without prose keep code, headings and exercises."""
 
 from __future__ import annotations
 
 import json
-import re
 
 import pytest
 
-from mobileclip2_lite.notebook.book import make_book
 from mobileclip2_lite.notebook.copies import copy_without_prose, read_notebook, source
 
 
@@ -68,50 +66,3 @@ def test_a_copy_refuses_what_would_lose_something(tmp_path):
     with pytest.raises(ValueError, match=r"10_broken\.ipynb is not a notebook"):
         copy_without_prose(tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists(), "nothing is written before all are read"
-
-
-def test_the_book_has_a_page_a_notebook_and_no_broken_link(tmp_path):
-    pytest.importorskip("nbconvert", reason="needs the extra `notebooks`")
-    write(tmp_path / "notebooks" / "00_start_here.ipynb", *FIRST)
-    write(tmp_path / "notebooks" / "10_second.ipynb", ("markdown", "# Second\n\nBack to [first](00_start_here.ipynb)."))
-    write(
-        tmp_path / "notebooks" / "solutions" / "00_start_here.ipynb",
-        ("markdown", "# Solutions\n\n[up](../00_start_here.ipynb)"),
-    )
-    (tmp_path / "docs").mkdir()
-    (tmp_path / "docs" / "glossary.md").write_text("# Words\n\n[first](../notebooks/00_start_here.ipynb)\n", "utf-8")
-    contents = make_book(tmp_path, tmp_path / "book")
-    pages = sorted(path.relative_to(tmp_path / "book").as_posix() for path in (tmp_path / "book").rglob("*"))
-    assert [page for page in pages if page.endswith(".html")] == [
-        "docs/glossary.html",
-        "index.html",
-        "notebooks/00_start_here.html",
-        "notebooks/10_second.html",
-        "notebooks/solutions/00_start_here.html",
-    ]
-    followed = []
-    for path in (tmp_path / "book").rglob("*.html"):
-        text = path.read_text("utf-8")
-        assert not re.search(r'href="[^"]*\.(ipynb|md)\b', text), "a link to a source"
-        for target in re.findall(r'<a\b[^>]*\bhref="([^"#:]+)(?:#[^"]*)?"', text):
-            assert (path.parent / target).is_file(), f"{path.name}: {target}"
-            followed.append(target)
-    assert len(followed) >= 8
-    first = (tmp_path / "book" / "notebooks" / "00_start_here.html").read_text("utf-8")
-    assert 'href="../docs/glossary.html#word"' in first
-    assert 'href="https://x.y/z"' in first
-    assert "the code" in first
-    assert "pipeline.py" not in first, "what is no page is no link"
-    assert "told" in first, "outputs as they were run"
-    assert 'href="../index.html">Contents</a>' in first
-    assert 'href="10_second.html">10_second →</a>' in first
-    second = (tmp_path / "book" / "notebooks" / "10_second.html").read_text("utf-8")
-    assert 'href="00_start_here.html">← 00_start_here</a>' in second
-    index = contents.read_text("utf-8")
-    assert "What is a | bar?" in index
-    assert index.index("First") < index.index("Second")
-
-
-def test_a_book_without_notebooks_says_which_folder_it_wants(tmp_path):
-    with pytest.raises(ValueError, match="give the folder of the repository"):
-        make_book(tmp_path, tmp_path / "book")
