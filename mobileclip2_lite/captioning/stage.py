@@ -72,7 +72,7 @@ def caption(
         captioners: loaded already, by the name under which their captions are kept; None loads `settings.captioners`.
         precision: `fp32`, or `bf16` for autocast; part of the work's identity, since it changes captions.
         device: where each worker puts the captioners (`embedded.pick_device`); None leaves given ones where they are,
-            and takes the GPU, if there is one, for named ones.
+            and takes a CUDA GPU, if there is one, for named ones.
 
     Returns:
         The manifest, with `captioners` (a card each: weights' SHA-256, preprocess, decoding), `captions` (number by

@@ -20,22 +20,21 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: its threads
 import tyro
 
 from mobileclip2_lite import recipes
-from mobileclip2_lite.cli import data as cli_captions
+from mobileclip2_lite.cli import data as cli_data
 from mobileclip2_lite.cli import deploy as cli_deploy
 from mobileclip2_lite.cli import models as cli_models
 from mobileclip2_lite.cli import photos as cli_photos
 from mobileclip2_lite.cli import shards as cli_shards
 from mobileclip2_lite.cli import studies as cli_studies
 from mobileclip2_lite.cli.drawn import refuse_drawn, refuse_for_source
+from mobileclip2_lite.cli.options import ALONE, COMPUTE, AllowDrawn, Flat, Positional
 from mobileclip2_lite.cli.summary import print_summary
 from mobileclip2_lite.training.stopping import Stopped
 from mobileclip2_lite.work.crew import GivenUp, Spread
 from mobileclip2_lite.work.failed import ShardsFailed
 from mobileclip2_lite.work.folder import FolderLocked, StageMismatch
 
-Flat = tyro.conf.arg(name="")
-"""The fields of a dataclass become options of the command itself."""
-TEMPERATURE, COMPUTE, ALONE = recipes.Temperature(), recipes.Compute(), Spread()
+TEMPERATURE = recipes.Temperature()
 
 
 def _take_recipe(arguments: list[str]) -> tuple[recipes.Recipe, list[str]]:
@@ -57,14 +56,13 @@ def _add_way(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
 
     @app.command
     def run(
-        settings: Annotated[recipes.Recipe, Flat] = recipe, out: Path | None = None, allow_drawn: bool = False
+        settings: Annotated[recipes.Recipe, Flat] = recipe, out: Path | None = None, allow_drawn: AllowDrawn = False
     ) -> None:
         """The whole way: pairs, reinforcement, trainings, evaluation, report.
 
         Args:
             settings: the recipe.
             out: folder of the run (default runs/NAME).
-            allow_drawn: let models of the embedded world judge other images all the same.
         """
         from mobileclip2_lite.pipeline import run as run_way
 
@@ -75,7 +73,7 @@ def _add_way(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         print((folder / "report.md").read_text("utf-8").split("\n## ")[0])
 
     @app.command
-    def report(folder: tyro.conf.Positional[Path], settings: Annotated[recipes.Recipe, Flat] = recipe) -> None:
+    def report(folder: Positional[Path], settings: Annotated[recipes.Recipe, Flat] = recipe) -> None:
         """Write report.md and report.html of a finished run.
 
         Args:
@@ -102,7 +100,7 @@ def _add_stages(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
 
     @app.command
     def pairs(
-        out: tyro.conf.Positional[Path],
+        out: Positional[Path],
         settings: Annotated[recipes.Pairs, Flat] = recipe.pairs,
         world: recipes.World = recipe.world,
     ) -> None:
@@ -125,12 +123,12 @@ def _add_stages(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
 
     @app.command
     def reinforce(
-        pairs: tyro.conf.Positional[Path],
-        out: tyro.conf.Positional[Path],
+        pairs: Positional[Path],
+        out: Positional[Path],
         settings: Annotated[recipes.Reinforce, Flat] = recipe.reinforce,
         spread: Annotated[Spread, Flat] = ALONE,
         compute: Annotated[recipes.Compute, Flat] = COMPUTE,
-        allow_drawn: bool = False,
+        allow_drawn: AllowDrawn = False,
     ) -> None:
         """Store replayable views and the teachers' embeddings with every pair.
 
@@ -140,7 +138,6 @@ def _add_stages(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
             settings: teachers, views, storage.
             spread: over which workers.
             compute: device and precision of the teachers, threads that cut images ahead of them.
-            allow_drawn: let models of the embedded world judge other images all the same.
         """
         from mobileclip2_lite.reinforcement.stage import reinforce as reinforce_folder
 
@@ -154,8 +151,8 @@ def _add_train(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
 
     @app.command
     def train(
-        data: tyro.conf.Positional[Path],
-        out: tyro.conf.Positional[Path],
+        data: Positional[Path],
+        out: Positional[Path],
         settings: Annotated[recipes.Train, Flat] = recipe.student,
         seed: int = 0,
         held_out: Path | None = None,
@@ -198,8 +195,8 @@ def _add_temperature(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> 
 
     @app.command
     def temperature(
-        data: tyro.conf.Positional[Path],
-        out: tyro.conf.Positional[Path],
+        data: Positional[Path],
+        out: Positional[Path],
         settings: Annotated[recipes.Temperature, Flat] = TEMPERATURE,
         student: recipes.Train = recipe.student,
         use: bool = False,
@@ -253,7 +250,7 @@ def main(arguments: list[str] | None = None) -> None:
         _add_stages(app, recipe)
         _add_train(app, recipe)
         _add_temperature(app, recipe)
-        cli_captions.add(app, recipe)
+        cli_data.add(app, recipe)
         cli_shards.add(app)
         cli_models.add(app, recipe)
         cli_deploy.add(app, recipe)

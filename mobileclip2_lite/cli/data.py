@@ -9,13 +9,11 @@ import tyro
 
 from mobileclip2_lite import recipes
 from mobileclip2_lite.cli.drawn import is_drawn, refuse_drawn
+from mobileclip2_lite.cli.options import ALONE, COMPUTE, AllowDrawn, Flat, Positional
 from mobileclip2_lite.cli.summary import print_summary
 from mobileclip2_lite.work.crew import Spread
 
-Positional = tyro.conf.Positional
-Flat = tyro.conf.arg(name="")
 FILTER, CAPTION = recipes.Filter(), recipes.Caption()
-COMPUTE, ALONE = recipes.Compute(), Spread()
 
 
 def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
@@ -37,7 +35,7 @@ def _add_filter(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         world: recipes.World = recipe.world,
         compute: Annotated[recipes.Compute, Flat] = COMPUTE,
         spread: Annotated[Spread, Flat] = ALONE,
-        allow_drawn: bool = False,
+        allow_drawn: AllowDrawn = False,
     ) -> None:
         """Keep the pairs whose image and text fit best, by a small CLIP trained on clean pairs.
 
@@ -49,7 +47,6 @@ def _add_filter(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
             world: the embedded world, if the pairs come from it: the page then says how often the filter was right.
             compute: device and precision of the scorer.
             spread: over which workers.
-            allow_drawn: let models of the embedded world judge other images all the same.
         """
         from mobileclip2_lite.filtering.stage import filter_pairs
         from mobileclip2_lite.reports.filter import filter_report
@@ -73,7 +70,7 @@ def _add_caption(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None
         settings: Annotated[recipes.Caption, Flat] = recipe.caption if recipe.caption.captioners else CAPTION,
         spread: Annotated[Spread, Flat] = ALONE,
         compute: Annotated[recipes.Compute, Flat] = COMPUTE,
-        allow_drawn: bool = False,
+        allow_drawn: AllowDrawn = False,
     ) -> None:
         """Write synthetic captions for every pair, by one captioner or several.
 
@@ -83,7 +80,6 @@ def _add_caption(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None
             settings: captioners and decoding.
             spread: over which workers.
             compute: device and precision of the captioners.
-            allow_drawn: let models of the embedded world judge other images all the same.
         """
         from mobileclip2_lite.captioning.stage import caption as caption_folder
 
@@ -107,7 +103,7 @@ def _add_captions(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> Non
         references: str = "",
         world: recipes.World = recipe.world,
         output: Path | None = None,
-        allow_drawn: bool = False,
+        allow_drawn: AllowDrawn = False,
         device: str = "auto",
     ) -> None:
         """Measure a folder's captions: truth, agreement with references, CLIP score, diversity.
@@ -119,8 +115,7 @@ def _add_captions(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> Non
             references: for CIDEr and BLEU: `clean` (the embedded world's own), `text` (the pairs' texts) or `none`.
             world: the embedded world, if the pairs come from it.
             output: JSON file to write, too.
-            allow_drawn: let models of the embedded world judge other images all the same.
-            device: of the teachers: `cpu`, `cuda`, `cuda:N`, `mps`; `auto` takes the GPU, if there is one.
+            device: of the teachers: `cpu`, `cuda`, `cuda:N`, `mps`; `auto` takes a CUDA GPU, if there is one.
         """
         from mobileclip2_lite.reports.captions import caption_report, report_table
         from mobileclip2_lite.work.files import pretty, write_atomic

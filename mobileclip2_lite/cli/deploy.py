@@ -9,9 +9,9 @@ import tyro
 
 from mobileclip2_lite import recipes
 from mobileclip2_lite.cli.drawn import refuse_drawn
+from mobileclip2_lite.cli.options import AllowDrawn, Flat, Positional
 from mobileclip2_lite.work.place import on_disk
 
-Positional = tyro.conf.Positional
 CALIBRATION = 32
 """Images on which int8 measures the range of its activations."""
 UNREAD = 20
@@ -84,7 +84,7 @@ def _add_compare(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None
         models: Positional[tuple[str, ...]],
         out: Path = Path("runs/compare"),
         precisions: tuple[str, ...] = ("fp32", "fp16", "int8"),
-        settings: Annotated[recipes.Evaluate, tyro.conf.arg(name="")] = recipe.evaluate,
+        settings: Annotated[recipes.Evaluate, Flat] = recipe.evaluate,
         world: recipes.World = recipe.world,
     ) -> None:
         """Export models and set the files side by side: MB, ms, accuracy on drawn test sets, a precision's price.
@@ -120,7 +120,7 @@ def _add_playground(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> N
         album: Path | None = None,
         serve: bool = False,
         port: int = 8_000,
-        allow_drawn: bool = False,
+        allow_drawn: AllowDrawn = False,
     ) -> None:
         """Write a page that runs the model in a browser: draw or drop an image, name it, search an album.
 
@@ -131,7 +131,6 @@ def _add_playground(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> N
             album: folder of images to search (default: drawn scenes).
             serve: start a server of the page on this machine alone, until Ctrl-C.
             port: of that server.
-            allow_drawn: let models of the embedded world judge other images all the same.
         """
         from mobileclip2_lite.deployment.playground import (
             NEEDS_DISK,
@@ -173,7 +172,7 @@ def _add_search(app: tyro.extras.SubcommandApp) -> None:
         html: Path | None = None,
         duplicates: bool = False,
         least: float = 0.95,
-        allow_drawn: bool = False,
+        allow_drawn: AllowDrawn = False,
     ) -> None:
         """Find images of a folder by text, by image or by both, or images that are the same.
 
@@ -190,7 +189,6 @@ def _add_search(app: tyro.extras.SubcommandApp) -> None:
             html: also write a page with thumbnails.
             duplicates: print groups of images that are the same.
             least: cosine from which two images are the same.
-            allow_drawn: let models of the embedded world judge other images all the same.
         """
         from mobileclip2_lite.deployment.search import NEEDS_DISK, open_index
         from mobileclip2_lite.reports.search import shown, write_search_page

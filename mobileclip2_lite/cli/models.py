@@ -9,10 +9,8 @@ import tyro
 
 from mobileclip2_lite import recipes
 from mobileclip2_lite.cli.drawn import refuse_for_sets
+from mobileclip2_lite.cli.options import ALONE, AllowDrawn, Flat, Positional
 from mobileclip2_lite.work.crew import Spread
-
-Positional = tyro.conf.Positional
-ALONE = Spread()
 
 
 def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
@@ -35,11 +33,11 @@ def _add_evaluate(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> Non
         dimensions: tuple[int, ...] = (),
         output: Path | None = None,
         parts: Path | None = None,
-        spread: Annotated[Spread, tyro.conf.arg(name="")] = ALONE,
-        settings: Annotated[recipes.Evaluate, tyro.conf.arg(name="")] = recipe.evaluate,
+        spread: Annotated[Spread, Flat] = ALONE,
+        settings: Annotated[recipes.Evaluate, Flat] = recipe.evaluate,
         world: recipes.World = recipe.world,
         device: str = "auto",
-        allow_drawn: bool = False,
+        allow_drawn: AllowDrawn = False,
     ) -> None:
         """Zero-shot, retrieval, binding, relations and shifts of a model on the embedded world, or on public test sets.
 
@@ -57,8 +55,7 @@ def _add_evaluate(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> Non
             spread: over which workers a set's tars; they need `--parts`.
             settings: sizes of the embedded test sets.
             world: which names and sizes.
-            device: `cpu`, `cuda`, `cuda:N`, `mps`; `auto` takes the GPU, if there is one.
-            allow_drawn: let models of the embedded world judge other images all the same.
+            device: `cpu`, `cuda`, `cuda:N`, `mps`; `auto` takes a CUDA GPU, if there is one.
         """
         from mobileclip2_lite.evaluation.public import evaluate_sets, result_lines
         from mobileclip2_lite.evaluation.suite import evaluate as evaluate_model
@@ -118,7 +115,7 @@ def _add_plan(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
 
     @app.command
     def plan(
-        settings: Annotated[recipes.Recipe, tyro.conf.arg(name="")] = recipe,
+        settings: Annotated[recipes.Recipe, Flat] = recipe,
         measure: bool = False,
         rates: Path | None = None,
         published: bool = False,

@@ -7,6 +7,7 @@ from pathlib import Path
 import tyro
 
 from mobileclip2_lite import recipes
+from mobileclip2_lite.cli.options import Positional
 
 
 def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
@@ -14,7 +15,7 @@ def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
 
     @app.command(name="photo-teachers")
     def photo_teachers(
-        names: tyro.conf.Positional[tuple[str, ...]] = (),
+        names: Positional[tuple[str, ...]] = (),
         captions: Path | None = None,
         held_out: Path | None = None,
         place: Path | None = None,

@@ -8,12 +8,10 @@ from typing import Annotated
 import tyro
 
 from mobileclip2_lite import recipes
+from mobileclip2_lite.cli.options import ALONE, Flat, Positional
 from mobileclip2_lite.cli.summary import print_summary
 from mobileclip2_lite.work.crew import Spread
 
-Positional = tyro.conf.Positional
-Flat = tyro.conf.arg(name="")
-ALONE = Spread()
 PUBLISHED_TEACHERS = tuple((name, 768) for name in recipes.paper_12m().reinforce.teachers)
 """Those of DFNDR, with their dimension."""
 

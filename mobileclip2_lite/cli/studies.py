@@ -8,9 +8,8 @@ from pathlib import Path
 import tyro
 
 from mobileclip2_lite import recipes
+from mobileclip2_lite.cli.options import Positional
 from mobileclip2_lite.work.place import on_disk
-
-Positional = tyro.conf.Positional
 
 
 def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:

@@ -8,11 +8,9 @@ Taught by notebooks/50_architecture_and_latency.ipynb.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import functools
 import os
-import platform
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +26,7 @@ from mobileclip2_lite.models.family import FAMILY
 from mobileclip2_lite.models.reparameterization import fold
 from mobileclip2_lite.work.place import on_disk
 from mobileclip2_lite.work.stopwatch import call_seconds
-from mobileclip2_lite.work.threads import torch_threads
+from mobileclip2_lite.work.threads import processor_name, torch_threads
 
 __all__ = [
     "BACKENDS",
@@ -277,9 +275,5 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:
-        name = platform.processor() or platform.machine()
-        with contextlib.suppress(OSError):
-            lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-            name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
-        name += f" ({torch.backends.cpu.get_cpu_capability().lower()})"
+        name = f"{processor_name()} ({torch.backends.cpu.get_cpu_capability().lower()})"
     return f"{name}, torch {torch.__version__.split('+')[0]}"

@@ -130,3 +130,10 @@ def render(scene: Scene, side: int) -> np.ndarray:
         edges = ImageOps.grayscale(canvas).filter(ImageFilter.FIND_EDGES).crop((1, 1, side - 1, side - 1))
         canvas = ImageOps.invert(ImageOps.autocontrast(edges.resize((side, side)))).convert("RGB")
     return np.asarray(canvas)
+
+
+def jpeg(pixels: np.ndarray) -> bytes:
+    """Pixels (H, W, 3) uint8 as the file that the world's images are: JPEG of quality 90."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()

@@ -7,14 +7,12 @@ training (tests/emoji_world/test_world.py proves it). Images are rendered on dem
 from __future__ import annotations
 
 import dataclasses
-import io
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from mobileclip2_lite.emoji_world.rendering import render
+from mobileclip2_lite.emoji_world.rendering import jpeg, render
 from mobileclip2_lite.emoji_world.scenes import (
     BACKGROUNDS,
     TINTS,
@@ -25,7 +23,7 @@ from mobileclip2_lite.emoji_world.scenes import (
     name_table,
     scene,
 )
-from mobileclip2_lite.emoji_world.texts import STYLES, alt_text, article, caption, phrase, relation
+from mobileclip2_lite.emoji_world.texts import STYLES, alt_text, article, caption, clearly_placed, phrase, relation
 from mobileclip2_lite.emoji_world.wording import WORDINGS, captions_in, listing, statement, worded
 from mobileclip2_lite.recipes import World
 from mobileclip2_lite.work.randomness import rng, stable_uid
@@ -65,16 +63,12 @@ def annotated_dataset(
 
 
 def _annotated_rows(world: World, indices: range, styles: tuple[str, ...], wording: str) -> Iterator[dict]:
-    from PIL import Image
-
     for index in indices:
         picture = scene(world, "annotated", index)
         style = styles[index % len(styles)]
-        buffer = io.BytesIO()
-        Image.fromarray(render(picture, world.image_size)).save(buffer, "JPEG", quality=90)
         yield {
             "uid": stable_uid(f"emoji_world/{picture.uid}/{style}"),
-            "image": {"bytes": buffer.getvalue(), "path": None},
+            "image": {"bytes": jpeg(render(picture, world.image_size)), "path": None},
             "text": caption(picture, style) if wording == "plain" else worded(picture, style, wording),
             "scene": picture.uid,
         }
@@ -129,11 +123,9 @@ class HardNegatives(NamedTuple):
 def _rows(world: World, count: int) -> Iterator[dict]:
     for index in range(count):
         picture = scene(world, "train", index)
-        buffer = io.BytesIO()
-        Image.fromarray(render(picture, world.image_size)).save(buffer, "JPEG", quality=90)
         yield {
             "uid": stable_uid(f"emoji_world/{picture.uid}"),
-            "image": {"bytes": buffer.getvalue(), "path": None},
+            "image": {"bytes": jpeg(render(picture, world.image_size)), "path": None},
             "text": alt_text(picture, world),
             "scene": picture.uid,
         }
@@ -279,8 +271,7 @@ def relations_set(world: World, count: int, side: int | None = None, *, split: s
         picture = two_objects(world, _seed("relations", split), index, tint=0.0)
         index += 1
         first, second = picture.things
-        dx, dy = abs(first.x - second.x), abs(first.y - second.y)
-        if max(dx, dy) < 0.2 or max(dx, dy) < 1.5 * min(dx, dy):
+        if not clearly_placed(first, second):
             continue
         scenes.append(picture)
         where = relation(first, second)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from mobileclip2_lite.work.randomness import rng
 
 STYLES = ("short", "relational", "detailed")
 """Styles of clean captions."""
+
+FIVE = (("short", 0), ("short", 1), ("relational", 0), ("relational", 1), ("detailed", 0))
+"""Style and variant of the five captions that a test scene has, as many as COCO's images have."""
 
 TEMPLATES = ("{}", "a {}", "a picture of a {}", "an emoji of a {}", "a photo of one {}")
 """Prompts of zero-shot classification; the embeddings of all are averaged."""
@@ -56,7 +60,8 @@ def _pick(draw: np.random.Generator, options: tuple | list):
     return options[draw.integers(len(options))]
 
 
-def _join(parts: list[str]) -> str:
+def listed(parts: Sequence[str]) -> str:
+    """Parts as a list in words: `a, b and c`."""
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
 
 
@@ -87,7 +92,7 @@ def alt_text(picture: Scene, world: World, split: str = "train") -> str:
         return _pick(draw, _PLAIN).format(_pick(draw, main.name.split()))
     kind -= noise.fragment
     if kind < noise.listing:
-        text = _join([phrase(t) if draw.random() < 0.5 else t.name for t in _shuffled(draw, picture.things)])
+        text = listed([phrase(t) if draw.random() < 0.5 else t.name for t in _shuffled(draw, picture.things)])
     else:
         text = _pick(draw, _PLAIN).format(words)
     if draw.random() < noise.colour:
@@ -109,6 +114,12 @@ def relation(first: Thing, second: Thing) -> str:
     return "above" if dy < 0 else "below"
 
 
+def clearly_placed(first: Thing, second: Thing) -> bool:
+    """Whether nobody would dispute the `relation` of the two: far enough apart, and much further one way."""
+    dx, dy = abs(first.x - second.x), abs(first.y - second.y)
+    return max(dx, dy) >= 0.2 and max(dx, dy) >= 1.5 * min(dx, dy)
+
+
 def place(thing: Thing) -> str:
     """Where an object is in the image, in ninths: `at the top left`, `in the middle`."""
     column = "left" if thing.x < 0.4 else "right" if thing.x > 0.6 else ""
@@ -124,7 +135,7 @@ def caption(picture: Scene, style: str, variant: int = 0) -> str:
     """
     draw = rng("caption", picture.uid, style, variant)
     things = _shuffled(draw, picture.things)
-    names = _join([article(phrase(thing)) for thing in things])
+    names = listed([article(phrase(thing)) for thing in things])
     match style:
         case "short":
             return f"{_pick(draw, _OPENINGS)}{names}"
@@ -134,18 +145,17 @@ def caption(picture: Scene, style: str, variant: int = 0) -> str:
             pairs = [
                 f"{article(phrase(a))} {relation(a, b)} {article(phrase(b))}" for a, b in itertools.pairwise(things)
             ]
-            return _join(pairs)
+            return listed(pairs)
         case "detailed":
             parts = [
                 f"{article(('large ' if t.size > 0.5 else 'small ' if t.size < 0.36 else '') + phrase(t))} {place(t)}"
                 for t in things
             ]
             ground = picture.background
-            return f"{_join(parts)}, on {article(f'{ground.kind} {ground.colour} background')}"
+            return f"{listed(parts)}, on {article(f'{ground.kind} {ground.colour} background')}"
     raise ValueError(f"caption style {style!r}: one of {STYLES}")
 
 
-def captions(picture: Scene) -> list[str]:
-    """The five clean captions of a test scene: two short, two relational, one detailed."""
-    kinds = (("short", 0), ("short", 1), ("relational", 0), ("relational", 1), ("detailed", 0))
-    return [caption(picture, style, variant) for style, variant in kinds]
+def captions(picture: Scene, variant: int = 0) -> list[str]:
+    """Five clean captions of a scene: two short, two relational, one detailed; another `variant` words them anew."""
+    return [caption(picture, style, variant + number) for style, number in FIVE]

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mobileclip2_lite.emoji_world.scenes import Scene, Thing
-from mobileclip2_lite.emoji_world.texts import STYLES, article, phrase, place, relation
+from mobileclip2_lite.emoji_world.texts import FIVE, STYLES, article, phrase, place, relation
 from mobileclip2_lite.work.randomness import rng
 
 
@@ -175,8 +175,7 @@ def worded(scene: Scene, style: str, wording: str, variant: int = 0) -> str:
 
 def captions_in(scene: Scene, wording: str) -> list[str]:
     """Five clean captions of a scene in one wording: two short, two relational, one detailed."""
-    kinds = (("short", 0), ("short", 1), ("relational", 0), ("relational", 1), ("detailed", 0))
-    return [worded(scene, style, wording, variant) for style, variant in kinds]
+    return [worded(scene, style, wording, variant) for style, variant in FIVE]
 
 
 def listing(wording: str, uid: str) -> str:

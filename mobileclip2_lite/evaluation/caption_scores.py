@@ -198,7 +198,7 @@ def _entropy(count: Counter) -> float | None:
 
 
 def load_ensemble(teachers: Teachers, device: str | None = None) -> TeacherEnsemble:
-    """The ensemble of those names, on `device` (None: the GPU, if there is one), or the one given, where it is."""
+    """The ensemble of those names, on `device` (None: a CUDA GPU, if there is one), or the one given, where it is."""
     from mobileclip2_lite.models.embedded import pick_device
     from mobileclip2_lite.models.ensemble import TeacherEnsemble
     from mobileclip2_lite.models.teachers import load_teachers

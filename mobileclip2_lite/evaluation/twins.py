@@ -8,7 +8,6 @@ replace a relation. Writes one folder. Taught by notebooks/40_reinforced_trainin
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
 import os
@@ -17,12 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from mobileclip2_lite import emoji_world
+from mobileclip2_lite.emoji_world.rendering import jpeg
 from mobileclip2_lite.emoji_world.scenes import TINTS, Scene, Thing
 from mobileclip2_lite.emoji_world.sets import two_objects
-from mobileclip2_lite.emoji_world.texts import article, phrase, place, relation
+from mobileclip2_lite.emoji_world.texts import article, clearly_placed, listed, phrase, place, relation
 from mobileclip2_lite.shards.tars import write_tar
 from mobileclip2_lite.work.files import pretty, write_atomic
 from mobileclip2_lite.work.randomness import rng
@@ -63,12 +62,6 @@ def write_twins(folder: str | os.PathLike, world: World, images: int = 60, rende
     return found
 
 
-def _jpeg(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=90)
-    return buffer.getvalue()
-
-
 def _put(path: Path, data: bytes | str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, data if isinstance(data, bytes) else data.encode("utf-8"))
@@ -86,7 +79,7 @@ def _wds(folder: Path, samples: Sequence[tuple[str, dict[str, bytes]]]) -> Path:
 def _wds_classes(folder: Path, world: World, renders: int) -> Path:
     images, labels, names = emoji_world.zero_shot_set(world, renders)
     rows = [
-        (f"s{number:07d}", {"cls": str(label).encode(), "jpg": _jpeg(pixels)})
+        (f"s{number:07d}", {"cls": str(label).encode(), "jpg": jpeg(pixels)})
         for number, (pixels, label) in enumerate(zip(images, labels, strict=True))
     ]
     _put(folder / "classnames.txt", "\n".join(names) + "\n")
@@ -98,7 +91,7 @@ def _wds_classes(folder: Path, world: World, renders: int) -> Path:
 def _wds_captions(folder: Path, world: World, count: int) -> Path:
     images, captions = emoji_world.retrieval_set(world, count)
     rows = [
-        (f"s{number:07d}", {"jpg": _jpeg(pixels), "txt": "\n".join(texts).encode("utf-8")})
+        (f"s{number:07d}", {"jpg": jpeg(pixels), "txt": "\n".join(texts).encode("utf-8")})
         for number, (pixels, texts) in enumerate(zip(images, captions, strict=True))
     ]
     _put(folder / "dataset_type.txt", "retrieval\n")
@@ -113,7 +106,7 @@ def _karpathy(folder: Path, world: World, count: int) -> Path:
         split = "test" if index < count else ("train", "restval", "val")[index % 3]
         name = f"emoji_{index:06d}.jpg"
         if split == "test":
-            _put(folder / "images" / name, _jpeg(pixels))
+            _put(folder / "images" / name, jpeg(pixels))
         sentences = [{"raw": t, "tokens": t.split(), "imgid": index, "sentid": number + k} for k, t in enumerate(texts)]
         number += len(texts)
         ids = [sentence["sentid"] for sentence in sentences]
@@ -125,7 +118,7 @@ def _karpathy(folder: Path, world: World, count: int) -> Path:
 
 def long_caption(scene: Scene) -> str:
     """A caption of several sentences that leaves nothing out, as DOCCI's and DCI's are."""
-    sentences = [f"The image shows {_listed([article(phrase(thing)) for thing in scene.things])}."]
+    sentences = [f"The image shows {listed([article(phrase(thing)) for thing in scene.things])}."]
     for thing in scene.things:
         size = "large" if thing.size > 0.5 else "small" if thing.size < 0.36 else "middle-sized"
         turn = "upright" if abs(thing.rotation) < 8 else f"turned to the {'left' if thing.rotation > 0 else 'right'}"
@@ -137,16 +130,12 @@ def long_caption(scene: Scene) -> str:
     return " ".join(sentences)
 
 
-def _listed(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
-
-
 def _docci(folder: Path, world: World, count: int) -> Path:
     scenes = emoji_world.retrieval_set(world, count).images
     lines = []
     for index, pixels in enumerate(scenes):
         name = f"test_{index:05d}.jpg"
-        _put(folder / "images" / name, _jpeg(pixels))
+        _put(folder / "images" / name, jpeg(pixels))
         row = {"example_id": name[:-4], "split": "test", "image_file": name}
         lines.append(json.dumps({**row, "description": long_caption(scenes.scenes[index])}))
     path = folder / "docci_descriptions.jsonlines"
@@ -158,7 +147,7 @@ def _dci(folder: Path, world: World, count: int) -> Path:
     scenes = emoji_world.retrieval_set(world, count).images
     names = [f"emoji_{index:05d}" for index in range(count)]
     for name, pixels, scene in zip(names, scenes, scenes.scenes, strict=True):
-        _put(folder / "photos" / f"{name}.jpg", _jpeg(pixels))
+        _put(folder / "photos" / f"{name}.jpg", jpeg(pixels))
         short, _, rest = long_caption(scene).partition(". ")
         row = {"image": f"{name}.jpg", "short_caption": f"{short}.", "extra_caption": rest}
         _put(folder / "annotations" / f"{name}.json", pretty(row))
@@ -171,7 +160,7 @@ def _hard(folder: Path, world: World, kind: str, count: int, twice: bool) -> Pat
     rows = {}
     for number, (scene, right, again, wrong) in enumerate(itertools.islice(hard_negatives(world, kind), count)):
         name = f"{scene.uid}.jpg"
-        _put(folder / "images" / name, _jpeg(emoji_world.render(scene, world.image_size)))
+        _put(folder / "images" / name, jpeg(emoji_world.render(scene, world.image_size)))
         row = {"filename": name, "caption": right, "negative_caption": wrong}
         rows[str(number)] = {**row, "caption2": again} if twice else row
     path = folder / f"{kind}.json"
@@ -191,7 +180,7 @@ def hard_negatives(world: World, kind: str) -> Iterator[tuple[Scene, str, str, s
     for index in itertools.count():
         scene = _scene(world, kind, index)
         first, second = scene.things
-        if kind in ("replace_rel", "swap_obj") and not _clear(first, second):
+        if kind in ("replace_rel", "swap_obj") and not clearly_placed(first, second):
             continue
         draw = rng("hard-negatives", kind, scene.uid)
         absent = [name for name in table if not set(name.split()) & {w for t in scene.things for w in t.name.split()}]
@@ -201,12 +190,6 @@ def hard_negatives(world: World, kind: str) -> Iterator[tuple[Scene, str, str, s
 def _scene(world: World, kind: str, index: int) -> Scene:
     """Two objects; with colours of their own where the caption is about colours."""
     return two_objects(world, f"twin-{kind}", index, tint=1.1 if kind.endswith("_att") else 0.0)
-
-
-def _clear(first: Thing, second: Thing) -> bool:
-    """Whether nobody would dispute where one is as seen from the other."""
-    dx, dy = abs(first.x - second.x), abs(first.y - second.y)
-    return max(dx, dy) >= 0.2 and max(dx, dy) >= 1.5 * min(dx, dy)
 
 
 def _captions(

@@ -61,7 +61,7 @@ def filter_pairs(
         spread: over which workers (`crew.Spread`); None for this process.
         precision: `fp32`, or `bf16` for autocast; part of the work's identity, since it changes scores.
         device: where each worker puts the scorer (`embedded.pick_device`); None leaves a given one where it is, and
-            takes the GPU, if there is one, for a named one.
+            takes a CUDA GPU, if there is one, for a named one.
 
     Returns:
         The manifest: `source`, `scorer` (name, sha256 over its tensors, preprocess), `samples` (kept), `removed`,

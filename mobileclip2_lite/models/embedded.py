@@ -105,7 +105,9 @@ def check_trained(name: str, what: str) -> None:
 
 
 def pick_device(device: str | None = None) -> torch.device:
-    """The device of a name: `cpu`, `cuda`, `cuda:1`, `mps`; None or `auto` for the GPU, if there is one.
+    """The device of a name: `cpu`, `cuda`, `cuda:1`, `mps`; None or `auto` for a CUDA GPU, if there is one.
+
+    Apple's GPU is taken where it is named: not everything here has been measured on it.
 
     Raises:
         ValueError: no device has such a name, or this machine lacks it.

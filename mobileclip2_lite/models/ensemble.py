@@ -18,11 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mobileclip2_lite.models.card import TeacherCard, digest
-from mobileclip2_lite.models.loaded import LoadedModel, many
+from mobileclip2_lite.models.loaded import DTYPES, LoadedModel, autocast, many
 from mobileclip2_lite.models.packing import encode_text
 from mobileclip2_lite.models.tokenizer import tokenizer_settings
-
-_TYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -69,8 +67,8 @@ class TeacherEnsemble(nn.Module):
         self.logit_biases = {name: self._bias(name) for name in self.names}
         self.logit_scales = {name: self._scale(name, self.given[name]) for name in self.names}
         for name in self.names:
-            if self.teachers[name].dtype not in _TYPES:
-                raise ValueError(f"teacher {name}: dtype {self.teachers[name].dtype!r} is not one of {sorted(_TYPES)}")
+            if self.teachers[name].dtype not in DTYPES:
+                raise ValueError(f"teacher {name}: dtype {self.teachers[name].dtype!r} is not one of {sorted(DTYPES)}")
         self.cards = {name: self._card(name, self.given[name]) for name in self.names}
         self.requires_grad_(False)
         self.train(False)
@@ -142,8 +140,9 @@ class TeacherEnsemble(nn.Module):
         return next(model.parameters()).device
 
     def _autocast(self, name: str, device: torch.device) -> contextlib.AbstractContextManager:
-        dtype = _TYPES[self.teachers[name].dtype]
-        return torch.autocast(device.type, dtype) if dtype is not None else contextlib.nullcontext()
+        """The teacher's own type; with `fp32` that of who asks, as reinforcement in `bf16` does."""
+        dtype = self.teachers[name].dtype
+        return contextlib.nullcontext() if DTYPES[dtype] is None else autocast(dtype, device)
 
     def _scale(self, name: str, card: dict[str, Any]) -> float:
         scale = self.teachers[name].logit_scale or card.get("logit_scale")

@@ -65,8 +65,6 @@ class Queue:
 
     def pop(self, count: int) -> Tensor:
         """The oldest `count` rows as (count, D)."""
-        import torch
-
         return torch.stack([self.rows.popleft() for _ in range(count)])
 
 
@@ -82,7 +80,8 @@ def inference(model: torch.nn.Module) -> Iterator[torch.device]:
         model.train(training)
 
 
-def _batches(items: Iterable[Any], size: int) -> Iterator[list]:
+def batches(items: Iterable[Any], size: int) -> Iterator[list]:
+    """Lists of `size` items; the last may be shorter."""
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
@@ -106,7 +105,7 @@ def encode_images(loaded: LoadedModel, images: Iterable[Any], batch_size: int = 
 
     features = []
     with inference(loaded.model) as device:
-        for batch in _batches(images, batch_size):
+        for batch in batches(images, batch_size):
             normalised = loaded.preprocess.normalize(torch.stack([pixels(image) for image in batch])).to(device)
             features.append(loaded.model.encode_image(normalised, normalize=True).float().cpu())
     if not features:
@@ -130,7 +129,7 @@ def encode_texts(loaded: LoadedModel, texts: Iterable[str], batch_size: int = 25
     unique = sorted(dict.fromkeys(texts), key=len)
     features = []
     with inference(loaded.model) as device:
-        for batch in _batches(unique, batch_size):
+        for batch in batches(unique, batch_size):
             tokens = loaded.tokenizer(batch).to(device)
             features.append(encode_text(loaded.model, tokens, normalize=True).float().cpu())
     row = {text: index for index, text in enumerate(unique)}

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from mobileclip2_lite.models import photo_packages
 from mobileclip2_lite.models.folders import photo_folder
-from mobileclip2_lite.models.loaded import LoadedModel, encode_texts
+from mobileclip2_lite.models.loaded import LoadedModel, batches, encode_texts
 from mobileclip2_lite.models.preprocess import Preprocess
 from mobileclip2_lite.models.sentence_encoder import WordPiece, from_bert
 from mobileclip2_lite.models.zoo import build, save_model
@@ -190,16 +190,8 @@ def _frozen_parts(kind: Kind) -> LoadedModel:
     return LoadedModel(model, preprocess, WordPiece(photo_packages.read("wordpiece"), CONTEXT))
 
 
-def classifier_weights(name: str) -> dict[str, Tensor]:
-    """The packaged classifier of a teacher under timm's names, with its head of a thousand classes.
-
-    Raises:
-        ModuleNotFoundError, ValueError: as `make`.
-    """
-    return _classifier(KINDS[name])
-
-
 def _classifier(kind: Kind) -> dict[str, Tensor]:
+    """The packaged classifier under timm's names, with its head of a thousand classes."""
     import timm
 
     keys = list(timm.create_model(f"tf_efficientnet_{kind.image}").state_dict())
@@ -220,12 +212,12 @@ def _beside_captions(
     image's length.
     """
     features, wanted = [], []
-    for images, texts in _batches(pairs, batch_size):
-        pixels = torch.stack([loaded.preprocess(image) for image in images])
+    for batch in batches(pairs, batch_size):
+        pixels = torch.stack([loaded.preprocess(image) for image, _ in batch])
         with torch.inference_mode():
             features.append(loaded.model.visual.trunk(pixels))
-        flat = encode_texts(loaded, [text for some in texts for text in some])
-        wanted += [rows.mean(0) for rows in flat.split([len(some) for some in texts])]
+        flat = encode_texts(loaded, [text for _, texts in batch for text in texts])
+        wanted += [rows.mean(0) for rows in flat.split([len(texts) for _, texts in batch])]
     if not features:
         raise ValueError("photo-teacher-captions is fitted on images with captions: give a folder of pairs")
     seen = torch.cat(features)
@@ -234,18 +226,6 @@ def _beside_captions(
     moved = F.normalize(vectors - vectors.mean(0), dim=-1) * seen.norm(dim=1).mean() / 2 + seen.mean(0)
     photo = encode_texts(loaded, [f"a photo of a {name}" for name in imagenet_names()])
     return torch.cat([seen, moved]), torch.cat([F.normalize(torch.stack(wanted), dim=-1), photo])
-
-
-def _batches(pairs: Iterable[tuple[Any, Sequence[str]]], size: int) -> Iterable[tuple[list, list]]:
-    images, texts = [], []
-    for image, some in pairs:
-        images.append(image)
-        texts.append(list(some))
-        if len(images) == size:
-            yield images, texts
-            images, texts = [], []
-    if images:
-        yield images, texts
 
 
 def best_scale(images: Tensor, texts: Tensor, batch: int = 128) -> float:

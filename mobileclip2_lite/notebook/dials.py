@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mobileclip2_lite.notebook.output import shell
 from mobileclip2_lite.reports.figures import figure, png
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def in_notebook() -> bool:
     """Whether an IPython shell runs this."""
-    return "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None
+    return shell() is not None
 
 
 def shared_limits(cells: Sequence[Axes], share: str) -> dict[str, tuple[float, float]]:

@@ -126,7 +126,7 @@ class Compute:
     """On what a stage's models run. Not part of a recipe: only `precision` changes what is made."""
 
     device: str = "auto"
-    """`cpu`, `cuda`, `cuda:N`, `mps`; `auto` takes the GPU, if the worker's machine has one."""
+    """`cpu`, `cuda`, `cuda:N`, `mps`; `auto` takes a CUDA GPU, if the worker's machine has one."""
     precision: str = "fp32"
     """`fp32`, or `bf16` for autocast: faster on GPUs; other bytes, so other work."""
     threads: int = 0
@@ -144,7 +144,7 @@ class Temperature:
     samples: int = 20_000
     """Seen samples of a full training in the sweep."""
     first: float = 0.25
-    """Share of `samples` of the first, pruning round, one seed a scale; 0 prunes nothing."""
+    """Share of `samples` of the first, pruning round, one seed a scale; 0 or 1 prunes nothing."""
     keep: float = 0.6
     """Share of the scales that go on after the first round."""
     seeds: tuple[int, ...] = (0, 1, 2)

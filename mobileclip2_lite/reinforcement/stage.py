@@ -68,7 +68,7 @@ def reinforce(
         compile: `torch.compile` the teachers.
         threads: decode and replay ahead in so many threads.
         device: where each worker puts the teachers (`embedded.pick_device`); None leaves given ones where they are, and
-            takes the GPU, if there is one, for named ones.
+            takes a CUDA GPU, if there is one, for named ones.
 
     Returns:
         The manifest, with `teachers`, `captioners`, `shards` (name, sha256, samples, dropped by reason) and totals.

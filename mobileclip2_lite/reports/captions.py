@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from mobileclip2_lite import emoji_world
 from mobileclip2_lite.evaluation.caption_scores import (
     clip_scores,
     diversity,
@@ -109,7 +110,7 @@ def measure_captions(
         ensemble = load_ensemble(teachers)
         features = image_features(ensemble, lambda: images)
     if references is None and scenes is not None:
-        references = [_clean(scene) for scene in scenes]
+        references = [emoji_world.captions(scene) for scene in scenes]
     return _row(captions_by_image, scenes, world, references, features, ensemble)
 
 
@@ -133,7 +134,7 @@ def caption_report(
         teachers: for the CLIP score: what `load_teachers` takes, or an ensemble.
         references: for CIDEr and BLEU: `clean` (default with a world), `text` (each pair's own texts; the row
             `alt-text` then has no such scores) or `none` (default without a world).
-        device: of teachers that are given by name; None for the GPU, if there is one. An ensemble stays where it is.
+        device: of teachers that are given by name; None for a CUDA GPU, if there is one. An ensemble stays where it is.
 
     Returns:
         `path`, `samples`, `dropped` (by reason), `references`, `teachers` (names), and `rows`: measures by row, as
@@ -151,7 +152,7 @@ def caption_report(
     scenes = [_scene(world, sample, folder) for sample in samples] if world else None
     compared = None
     if references == "clean":
-        compared = [_clean(scene) for scene in scenes]
+        compared = [emoji_world.captions(scene) for scene in scenes]
     elif references == "text":
         compared = [sample.meta.get("texts") or [sample.text] for sample in samples]
     features = (
@@ -218,10 +219,8 @@ def _read(folder: str | os.PathLike, most: int, images: bool) -> tuple[list[shar
 
 
 def _scene(world: World, sample: shards.Sample, folder: str | os.PathLike) -> Scene:
-    from mobileclip2_lite.emoji_world import scene_of
-
     try:
-        return scene_of(world, str(sample.meta.get("scene", "")))
+        return emoji_world.scene_of(world, str(sample.meta.get("scene", "")))
     except ValueError as error:
         detail = f"{error}; leave the world out for pairs of another source"
         raise ValueError(f"{folder}, uid {sample.uid}, `scene` of its json: {detail}") from error
@@ -236,13 +235,5 @@ def _captions(samples: list[shards.Sample], scenes: Sequence[Scene] | None) -> d
     if len(captioners) > 1:
         rows[TOGETHER] = [[text for name in captioners for text in s.syn_texts.get(name, [])] for s in samples]
     if scenes is not None:
-        rows[CLEAN] = [_clean(scene, 10) for scene in scenes]
+        rows[CLEAN] = [emoji_world.captions(scene, 10) for scene in scenes]
     return rows
-
-
-def _clean(scene: Scene, variant: int = 0) -> list[str]:
-    """Five clean captions as `emoji_world.captions` gives them; another `variant` words them anew."""
-    from mobileclip2_lite.emoji_world import caption
-
-    kinds = (("short", 0), ("short", 1), ("relational", 0), ("relational", 1), ("detailed", 0))
-    return [caption(scene, style, variant + number) for style, number in kinds]

@@ -22,7 +22,7 @@ import zlib
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 from urllib.parse import quote
 
 from mobileclip2_lite.shards.tar_members import AGAIN, Listing, ShardError, list_samples
@@ -69,15 +69,8 @@ def write_tar(path: str | os.PathLike, samples: Iterable[tuple[str, dict[str, by
                     tar.addfile(entry, io.BytesIO(data))
         size = file.tell()
         file.seek(0)
-        digest = hashlib.file_digest(file, "sha256") if hasattr(hashlib, "file_digest") else _digest(file)
+        digest = hashlib.file_digest(file, "sha256")
     return ShardInfo(digest.hexdigest(), len(seen), size)
-
-
-def _digest(file: io.BufferedIOBase) -> Any:
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest
 
 
 def read_tar(path: str | os.PathLike, dropped: Counter | None = None) -> Iterator[tuple[str, dict[str, bytes]]]:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from mobileclip2_lite.reports.numbers import LABELS, mean_and_deviation, percent
-from mobileclip2_lite.studies.intervals import pack, unpack
 from mobileclip2_lite.studies.paper import WAYS
 from mobileclip2_lite.studies.questions import Study
 from mobileclip2_lite.studies.rows import SWEPT
@@ -56,12 +55,6 @@ def append_rows(folder: str | os.PathLike, lines: Sequence[Mapping[str, Any]]) -
     """Add recorded lines to the files of their rows."""
     for line in lines:
         json_lines.append_lines(rows_file(folder, line["row"]), [line])
-
-
-def compact(line: Mapping[str, Any]) -> dict[str, Any]:
-    """The same line with its hits packed as short as they are packed now."""
-    hits = {name: pack(unpack(text, line["items"][name])) for name, text in line.get("hits", {}).items()}
-    return {**line, **({"hits": hits} if hits else {})}
 
 
 def all_lines(folder: str | os.PathLike) -> list[dict[str, Any]]:

@@ -120,7 +120,7 @@ class _Runs:
         """The scales worth a full training, after one short training each."""
         scales = sorted(set(self.settings.scales))
         short = int(self.samples * self.settings.first)
-        if short < self.student.batch_size or len(scales) < 2:
+        if not self.student.batch_size <= short < self.samples or len(scales) < 2:
             return scales
         rows = [self.row(scale, short, self.settings.seeds[:1]) for scale in scales]
         best = sorted(rows, key=lambda row: -row["mean"])[: max(1, math.ceil(len(rows) * self.settings.keep))]

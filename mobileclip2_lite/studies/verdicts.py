@@ -106,7 +106,7 @@ class Alone(NamedTuple):
 
 
 def entries(lines: Sequence[Mapping[str, Any]], claims: Sequence[Claim] | None = None) -> list[Entry]:
-    """Some claims (default: all) with their effects on the recorded lines of the newest generation.
+    """Some claims (default: all) with their effects on the recorded lines of the generation that most share.
 
     Whichever are asked for, they are judged among all of `CLAIMS`.
     """

@@ -93,18 +93,16 @@ def train(
         stack.enter_context(torch_threads(threads(settings, processes.device)))
         if processes.first:
             stack.enter_context(work.lock())
-            if processes.size == 1 and work.done() is not None:  # by a process that was a little faster
-                if remote:
-                    remote.finish()
-                return target
-            work.begin()
-        if remote and os.environ.get("LOCAL_RANK", "0") == "0":  # once a machine
-            remote.fetch()
-        processes.wait()
-        run = Run(settings, data, work.folder, seed, processes, remote)
-        run.resume()
-        run.go(evaluate, progress)
-        run.finish(work)
+        if processes.size > 1 or work.done() is None:  # else another process was a little faster
+            if processes.first:
+                work.begin()
+            if remote and os.environ.get("LOCAL_RANK", "0") == "0":  # once a machine
+                remote.fetch()
+            processes.wait()
+            run = Run(settings, data, work.folder, seed, processes, remote)
+            run.resume()
+            run.go(evaluate, progress)
+            run.finish(work)
         if remote and processes.first:
             remote.finish()
         processes.wait()

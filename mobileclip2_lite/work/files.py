@@ -26,11 +26,8 @@ def sha256_bytes(data: bytes | memoryview) -> str:
 
 def sha256_file(path: str | os.PathLike) -> str:
     """SHA-256 of a file's content, in hex, read in pieces."""
-    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def scan(folder: str | os.PathLike) -> list[str]:

@@ -65,7 +65,7 @@ def name_shard(error: Exception, shard: Path) -> None:
         error.filename = error.filename or str(shard)
     elif error.args and isinstance(error.args[0], str):
         error.args = (f"{shard}: {error.args[0]}", *error.args[1:])
-    elif hasattr(error, "add_note"):  # Python 3.11
+    else:
         error.add_note(f"while {shard} was made")
 
 

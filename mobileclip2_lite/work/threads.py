@@ -1,12 +1,14 @@
-"""Threads: `map` that looks ahead in them, how many cores there are, and how many torch takes."""
+"""Threads: `map` that looks ahead in them, the processor and its cores, and how many torch takes."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import platform
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -31,6 +33,15 @@ def ahead(function: Callable[[Item], Result], items: Iterable[Item], threads: in
 def usable_cores() -> int:
     """Cores that this process may run on; all of the machine's where the system does not say."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processor_name() -> str:
+    """The processor as Linux calls it, or as much as the system says."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
+            if line.lower().startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 @contextlib.contextmanager

