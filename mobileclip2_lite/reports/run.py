@@ -23,6 +23,8 @@ from mobileclip2_lite.work.files import write_atomic
 from mobileclip2_lite.work.place import on_disk
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from mobileclip2_lite.models.loaded import LoadedModel
 
 HEADLINE = ("zero_shot", "retrieval_i2t_r1", "retrieval_t2i_r1")
@@ -46,7 +48,7 @@ def write_report(
     title, blocks = f"Reinforced against plain training: recipe {recipe.name}", []
     blocks += summary(evaluation, recipe, run_folder)
     blocks += [page.Heading("Control against reinforced student"), *comparison(evaluation, recipe)]
-    blocks += [page.Heading("Learning curves"), *learning_curves(run_folder, evaluation, recipe)]
+    blocks += [page.Heading("Learning curves"), *learning_curves(run_folder, recipe)]
     blocks += [page.Heading("What they answer"), *sample_answers(run_folder, evaluation, recipe, teachers)]
     blocks += [page.Heading("What reinforcement stored"), *_stored(run_folder)]
     blocks += [page.Heading("Where the time went"), *time_spent(run_folder)]
@@ -134,7 +136,13 @@ def comparison(evaluation: Mapping[str, Any], recipe: Recipe) -> list[page.Block
         **{name: [value[key] for key in shown] for name, value in teachers.items()},
     }
     made, axes = figures.figure(6.4, 3.6)
-    figures.bars([LABELS[key] for key in shown], values, "right", chance=[guess[key] for key in shown], axes=axes)
+    figures.bars(
+        [LABELS[key] for key in shown],
+        values,
+        "right on the test split",
+        chance=[guess[key] for key in shown],
+        axes=axes,
+    )
     alt = "bars of control, student and teachers for five measures; the numbers are in the table"
     caption = "Bars: mean; whiskers: standard deviation over seeds; dotted: chance."
     return [
@@ -158,27 +166,47 @@ def curve(run_folder: Path, kind: str, recipe: Recipe, measure: str) -> tuple[li
     return samples, [[run[x] for x in samples] for run in runs]
 
 
-def learning_curves(run_folder: Path, evaluation: Mapping[str, Any], recipe: Recipe) -> list[page.Block]:
-    """Evaluations during training, over the samples seen."""
+def validation_curves(run_folder: Path, recipe: Recipe, measure: str, axes: Axes) -> dict[str, Any]:
+    """Draw what control and student got right on the validation split while they learned, beside a guess on that split.
+
+    Nothing of the test split is drawn beside it: of R@1 it asks among other scenes, and more of them, so that the same
+    model has another number there.
+
+    Returns:
+        Kind -> (samples, one list of values a seed), as `curve` reads them; nothing is drawn where one is empty.
+    """
     from mobileclip2_lite.evaluation.suite import chance
 
-    guess, shown = chance(recipe.world, recipe.evaluate), []
+    series = {kind: curve(run_folder, kind, recipe, measure) for kind in ("control", "student")}
+    if all(samples for samples, _ in series.values()):
+        guess = {"chance": chance(recipe.world, recipe.evaluate, split="val")[measure]}
+        among = f" of {recipe.evaluate.val_scenes:,} scenes" if measure.startswith("retrieval") else ""
+        figures.curves(
+            series, "seen samples", "right on validation images", f"{LABELS[measure]}{among}", guess, axes=axes
+        )
+    return series
+
+
+def learning_curves(run_folder: Path, recipe: Recipe) -> list[page.Block]:
+    """Evaluations during training, over the samples seen."""
+    shown = []
     for measure in HEADLINE:
-        series = {kind: curve(run_folder, kind, recipe, measure) for kind in ("control", "student")}
+        made, axes = figures.figure(4.4, 3.3)
+        series = validation_curves(run_folder, recipe, measure, axes)
         if not all(samples for samples, _ in series.values()):
             continue
-        best = max((values.get(measure, 0) for values in evaluation.get("teachers", {}).values()), default=None)
-        lines = {"chance": guess[measure]} | ({"best teacher": best} if best is not None else {})
-        made, axes = figures.figure(4.4, 3.3)
-        figures.curves(series, "seen samples", "right", LABELS[measure], lines, axes=axes)
         ends = ", ".join(
             f"{kind} ends at {percent(statistics.fmean(r[-1] for r in s[1]))} %" for kind, s in series.items()
         )
-        alt = f"{LABELS[measure]} over seen samples: {ends}"
+        alt = f"{LABELS[measure]} on the validation split over seen samples: {ends}"
         shown.append(page.Picture(f"curve-{measure.replace('_', '-')}", figures.png(made), alt))
     if not shown:
         return [page.Text("The trainings were not evaluated on the way.")]
-    return [page.Pictures(shown, "Mean over the seeds; the band is one standard deviation.")]
+    caption = (
+        "Mean over the seeds; the band is one standard deviation. Asked of the validation split; the table above is of "
+        "the test split, where retrieval chooses among more scenes and the captions have another wording."
+    )
+    return [page.Pictures(shown, caption)]
 
 
 def sample_answers(

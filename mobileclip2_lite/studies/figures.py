@@ -71,7 +71,7 @@ def study_bars(
         if place % len(measures):
             cell.set_yticklabels([])
         if place >= len(cells) - len(measures):
-            cell.set_xlabel("right (%)")
+            cell.set_xlabel("right on the test split (%)")
     return made
 
 
@@ -101,7 +101,7 @@ def study_curves(
         series = {label: curve(ladder, row, measure) for label, row in shown.items()}
         last = end(ladder, line, measure)
         level = {f"where the {line} ends": last} if last is not None else {}
-        figures.curves(series, "seen samples", "right", LABELS[measure], level, axes=cell)
+        figures.curves(series, "seen samples", "right, validation split", LABELS[measure], level, axes=cell)
         cell.get_legend().remove()
     made.legend(*cells[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     return made
@@ -141,5 +141,5 @@ def _temperature(axes: Axes, search: Mapping[str, Any]) -> None:
     axes.set_xticks(scales, [f"{scale:.3g}" for scale in scales], size=8)
     axes.minorticks_off()
     axes.set_xlabel("logit scale")
-    axes.set_ylabel(f"{LABELS.get(search['metric'], search['metric'])} (%)")
+    axes.set_ylabel(f"{LABELS.get(search['metric'], search['metric'])}, test split (%)")
     axes.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)

@@ -14,7 +14,7 @@ from PIL import Image
 from mobileclip2_lite import emoji_world
 from mobileclip2_lite.models.zoo import create_model, save_model
 from mobileclip2_lite.recipes import tiny
-from mobileclip2_lite.reports import page
+from mobileclip2_lite.reports import figures, page
 from mobileclip2_lite.reports import run as report
 from mobileclip2_lite.reports import run_pictures as report_pictures
 from mobileclip2_lite.shards.samples import Sample, write_shard
@@ -142,6 +142,25 @@ def test_learning_curve_reads_what_every_seed_has(run_folder):
     assert report.curve(run_folder, "student", recipe(), "retrieval_i2t_r1") == ([], [[], []])
     with pytest.raises(FileNotFoundError, match="train the student with seed 7"):
         report.curve(run_folder, "student", dataclasses.replace(recipe(), seeds=(7,)), "zero_shot")
+
+
+def test_learning_curves_say_that_they_are_of_validation_images_and_guess_as_those_do(run_folder):
+    _, axes = figures.figure()
+    series = report.validation_curves(run_folder, recipe(), "zero_shot", axes)
+    assert series["student"] == report.curve(run_folder, "student", recipe(), "zero_shot")
+    assert axes.get_ylabel() == "right on validation images (%)"
+    _, axes = figures.figure()
+    line = {"step": 32, "samples": 2_048, "evaluation": {"retrieval_t2i_r1": 0.5}}
+    one = dataclasses.replace(recipe(), seeds=(0,))
+    for kind in ("control", "student"):
+        log = run_folder.parent / "one" / f"{kind}-seed0" / "log.jsonl"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(json.dumps(line) + "\n", "utf-8")
+    report.validation_curves(run_folder.parent / "one", one, "retrieval_t2i_r1", axes)
+    assert axes.get_title(loc="left") == "text to image, R@1 of 24 scenes"
+    guess = next(drawn for drawn in axes.lines if drawn.get_label() == "chance")
+    assert guess.get_ydata()[0] == pytest.approx(100 / 24), "not that of the 48 scenes of the test split"
+    assert [drawn.get_label() for drawn in axes.lines] == ["control", "student", "chance"], "nothing of the test split"
 
 
 def test_stored_samples_are_the_most_and_the_least_believed(tmp_path):

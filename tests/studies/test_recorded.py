@@ -66,9 +66,11 @@ def test_figures_draw_what_is_there_and_name_what_is_missing():
     assert [text.get_text() for text in made.axes[0].get_yticklabels()] == ["λ = 0.5", "λ = 1"]
     assert [bar.get_width() for bar in made.axes[0].patches] == pytest.approx([30, 30])
     assert [bar.get_width() for bar in made.axes[1].patches] == [50, 50]
+    assert made.axes[0].get_xlabel() == "right on the test split (%)"
     made = figures_training.study_curves(ladder, study, ("zero_shot",), "lambda 1")
     assert list(made.axes[0].lines[0].get_ydata()) == pytest.approx([15, 30])
     assert made.axes[0].lines[-1].get_ydata()[0] == pytest.approx(30)
+    assert made.axes[0].get_ylabel() == "right, validation split (%)"
 
 
 def test_temperature_table_and_curve():
