@@ -73,7 +73,14 @@ def setup(recipe: str = "") -> None:
 
     Args:
         recipe: of the notebook's parameters; claims must hold at `lite`.
+
+    Raises:
+        ValueError: there is no such recipe: a misspelt `lite` would be taken for the short form in silence.
     """
+    from mobileclip2_lite.recipes import named  # which imports no torch
+
+    if recipe:
+        named(recipe)
     _STATE["recipe"] = recipe
     if "OMP_WAIT_POLICY" not in os.environ and "OMP_NUM_THREADS" not in os.environ:
         os.environ["OMP_WAIT_POLICY"] = "passive"

@@ -131,9 +131,13 @@ def _search_widget(index: Index, text: str, top: int, side: int) -> Any:
         return ipywidgets.VBox([ipywidgets.Image(value=data.getvalue(), format="png"), label])
 
     def update(change: dict | None = None) -> None:
-        hits = index.search(box.value, top=top) if box.value.strip() else []
         words = "Nothing is indexed." if box.value.strip() else "Type what to look for, and press Enter."
-        shown.children = [thumbnail(hit) for hit in hits] or [ipywidgets.Label(words)]
+        try:
+            hits = index.search(box.value, top=top) if box.value.strip() else []
+            found = [thumbnail(hit) for hit in hits]
+        except (OSError, ValueError) as error:  # a callback's error is seen by nobody
+            found, words = [], f"{error}: if the images have changed, build the index again."
+        shown.children = found or [ipywidgets.Label(words)]
 
     box.observe(update, names="value")
     update()

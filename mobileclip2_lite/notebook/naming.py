@@ -108,7 +108,7 @@ def _widget(answer: Callable[[Any, str], bytes], images: Sequence[Any], text: st
     wide, described = ipywidgets.Layout(width="95%"), {"description_width": "initial"}
     line = ipywidgets.Text(text, description="names", continuous_update=False, layout=wide, style=described)
     which = ipywidgets.IntSlider(0, 0, len(images) - 1, description="image", style=described)
-    upload = ipywidgets.FileUpload(accept="image/*", description="your own image")
+    upload = ipywidgets.FileUpload(accept="image/*", description="your own image", layout={"width": "auto"})
     size = ipywidgets.Layout(align_self="flex-start")  # as large as it is, not as the page is wide
     said, view = ipywidgets.Label(), ipywidgets.Image(value=answer(images[0], text), format="png", layout=size)
     chosen = {"image": images[0]}

@@ -312,6 +312,11 @@ def test_widget_shows_what_the_text_finds(folder):
     assert ["blue" in cell.children[1].value for cell in shown.children] == [True, True]
     box.value = " "
     assert [cell.value for cell in shown.children] == ["Type what to look for, and press Enter."]
+    for file in folder.rglob("*blue*"):
+        file.unlink()
+    box.value = "blue"
+    (said,) = shown.children
+    assert "build the index again" in said.value, "an image that is gone is answered in words"
 
 
 def test_one_call_exports_once_and_searches(folder, monkeypatch):

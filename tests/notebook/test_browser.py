@@ -31,6 +31,10 @@ CELLS = (
     "targets.cosines_of = lambda ensemble, images: lambda texts: {'T': np.eye(len(images), len(texts))}\n"
     "grey = [np.full((8, 8, 3), grey, np.uint8) for grey in (80, 180)]\n"
     "notebook.targets_box(SimpleNamespace(logit_scales={'T': 2.0}), grey, ['a dog', 'a cat'])",
+    "from pathlib import Path\n\nfrom PIL import Image\n\n"
+    "for name, grey in (('dark', 20), ('light', 230)):\n    Image.new('RGB', (8, 8), (grey,) * 3).save(f'{name}.png')\n"
+    "def search(text, top):\n    return [SimpleNamespace(path=Path(f'{text}.png'), score=0.5)]\n\n"
+    "notebook.search_box(SimpleNamespace(search=search), 'dark')",
     "notebook.claim('two and two are {four}', 2 + 2 == 4, four=2 + 2)",
 )
 
@@ -134,6 +138,12 @@ def test_a_dial_is_turned_and_names_are_typed_and_the_images_change(tab, tmp_pat
     changed(dialled, before)
     handle.press("ArrowLeft")
     assert wait_for(lambda: pixels(dialled) == before or None, 60), "turned back, the image is the old one"
+    place = handle.bounding_box()
+    tab.mouse.move(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
+    tab.mouse.down()
+    tab.mouse.move(place["x"] + 400, place["y"] + place["height"] / 2, steps=4)
+    tab.mouse.up()
+    changed(dialled, before)
 
     before, line = pixels(named), tab.locator(".widget-text input").first
     line.fill("dog, cat, cow")
@@ -162,3 +172,19 @@ def test_a_dial_is_turned_and_names_are_typed_and_the_images_change(tab, tmp_pat
     lines.press("Tab")
     changed(blend, louder)
     tab.screenshot(path=str(tmp_path / "three-texts.png"))
+
+    found, box = views.nth(3), tab.locator(".widget-text input").last
+    before = pixels(found)
+    box.fill("light")
+    box.press("Enter")
+    wait_for(lambda: pixels(views.nth(3)) != before or None, 60)
+    box.fill("gone")
+    box.press("Enter")
+    tab.get_by_text("build the index again").wait_for()
+    box.fill("")
+    box.press("Enter")
+    tab.get_by_text("Type what to look for").wait_for()
+    box.fill("dark")
+    box.press("Enter")
+    wait_for(lambda: (views.count() == 4 and pixels(views.nth(3)) == before) or None, 60)
+    tab.screenshot(path=str(tmp_path / "found.png"))

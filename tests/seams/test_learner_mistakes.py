@@ -61,6 +61,7 @@ def train(there: SimpleNamespace, data: str = "pairs", **settings) -> None:
 MISTAKES = {
     "a run that was never made": (lambda t: notebook.run_folder("never"), "`make run RECIPE=never` makes it"),
     "a recipe misspelt": (lambda t: recipes.named("lit"), "one of tiny, lite"),
+    "a recipe misspelt in a notebook": (lambda t: notebook.setup("Lite"), "one of tiny, lite"),
     "a model misspelt": (lambda t: mc.create_model("MobileCLIP2-S9"), r"nor a name of .*MobileCLIP2-S0"),
     "a model folder without weights": (lambda t: mc.create_model(t.place / "empty"), "name a folder"),
     "no class names": (lambda t: measures.zero_shot_classifier(t.model, []), "give at least one"),
@@ -174,6 +175,48 @@ def test_the_hint_stands_below_the_cell_once(capsys):
     assert capsys.readouterr().out == ""
     manager.trigger("post_run_cell", SimpleNamespace(error_in_exec=KeyboardInterrupt()))
     assert capsys.readouterr().out.count("→ Interrupted. Run the cell again") == 1
+
+
+NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_says_what_to_do_in_the_kernel_of_another_environment(path):
+    """Without the library no hint can be shown: the sentence must stand there, or the install."""
+    cells = [source(cell) for cell in json.loads(path.read_text("utf-8"))["cells"]]
+    assert "`No module named 'mobileclip2_lite'`" in cells[0] or any("find_spec(" in cell for cell in cells[:4])
+    assert "notebook.setup(recipe)" in "\n".join(cells[:5]), "which refuses a misspelt recipe before anything runs"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_cell_that_listens_to_a_training_can_be_run_again(path):
+    """A finished training is not done again: what a cell collects while it runs needs a folder of that very run."""
+    for cell in map(source, json.loads(path.read_text("utf-8"))["cells"]):
+        if "evaluate=" in cell and (".append(" in cell or "Watch(" in cell or "evaluate=watch" in cell):
+            assert "mkdtemp(" in cell, f"a second run of it would hear nothing: {cell[:80]!r}"
+
+
+def test_a_training_that_was_interrupted_goes_on_when_its_cell_is_run_again(there, tmp_path):
+    """Ctrl-C in the middle: the folder is taken up, and the model is there at the end."""
+    asked = []
+
+    def interrupt(model) -> dict[str, float]:
+        asked.append(model)
+        if len(asked) == 1:
+            raise KeyboardInterrupt
+        return {}
+
+    settings = dataclasses.replace(PLAIN, samples=32, evaluate_every=2, checkpoint_every=1)
+
+    def cell() -> Path:
+        out = tmp_path / "m"
+        return mc.train(settings, there.place / "pairs", out, seed=0, progress=False, evaluate=interrupt)
+
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        cell()
+    assert "Run the cell again" in hints.hint(stopped.value)
+    assert mc.create_model(cell()) is not None
+    assert len(asked) >= 2
 
 
 def test_the_first_notebook_installs_nothing_where_there_is_no_repository(tmp_path, monkeypatch):
