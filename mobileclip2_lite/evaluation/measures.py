@@ -25,6 +25,9 @@ TEMPLATES = ("a photo of a {}.", "a picture of a {}.", "an image of a {}.", "{}.
 CHUNK = 1_024
 """Queries compared at a time, so that no similarity matrix grows beyond memory."""
 
+Z = 1.96
+"""Standard errors to either side of a mean that 95 % of a normal distribution lie within."""
+
 Template = str | Callable[[str], str]
 
 
@@ -169,6 +172,27 @@ def _finite(*features: Tensor) -> None:
 
 def _means(hits: dict[str, Tensor]) -> dict[str, float]:
     return {name: float(values.mean()) for name, values in hits.items()}
+
+
+def interval(hits: Tensor, image: Sequence[int] | Tensor | None = None) -> list[float]:
+    """The 95 % interval of a mean hit, as other images of the same kind would give it: [low, high].
+
+    Wilson's interval at the number of independent queries that would vary as much: captions of one image are hit or
+    missed together, and all hit of ten images is not certainty.
+
+    Args:
+        hits: (Q,) in 0..1, at least one.
+        image: (Q,) image of each query; None where each has its own.
+    """
+    hits, owner = hits.double(), torch.arange(len(hits)) if image is None else torch.as_tensor(image, dtype=torch.long)
+    owner = owner.unique(return_inverse=True)[1]
+    images, mean = int(owner.max()) + 1, float(hits.mean())
+    apart = torch.zeros(images, dtype=torch.float64).index_add_(0, owner, hits - mean)
+    error = float(apart.square().sum()) / len(hits) ** 2 * images / max(1, images - 1)
+    count = min(len(hits), mean * (1 - mean) / error) if error > 0 and 0 < mean < 1 else images
+    centre = (mean + Z * Z / (2 * count)) / (1 + Z * Z / count)
+    half = Z / (1 + Z * Z / count) * (mean * (1 - mean) / count + Z * Z / (4 * count * count)) ** 0.5
+    return [max(0.0, centre - half), min(1.0, centre + half)]
 
 
 def pair_accuracy(image_features: Tensor, positive_features: Tensor, negative_features: Tensor) -> float:

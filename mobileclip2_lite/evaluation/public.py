@@ -169,7 +169,9 @@ def result_lines(result: dict[str, Any]) -> Iterator[str]:
         size = f"{row['images']} images" + "".join(f", {n} {reason}" for reason, n in row["dropped"].items())
         yield f"{row['set']} ({row['split']}): {size}"
         for measure, value in row["measures"].items():
-            yield f"  {measure:28} {value:.4f}   chance {row['chance'].get(measure, float('nan')):.4f}"
+            around = row.get("interval", {}).get(measure)
+            shown = "" if around is None else f"{around[0]:.4f} to {around[1]:.4f}"
+            yield f"  {measure:28} {value:.4f}   {shown:16}   chance {row['chance'].get(measure, float('nan')):.4f}"
         for size, measures in row.get("by_dimensions", {}).items():
             shown = ", ".join(f"{name} {value:.4f}" for name, value in measures.items())
             yield f"  the first {size} dimensions: {shown}"

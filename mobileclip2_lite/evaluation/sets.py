@@ -24,9 +24,10 @@ from mobileclip2_lite.evaluation.measures import (
     TEMPLATES,
     Template,
     expected_hit,
-    retrieval,
-    zero_shot_accuracy,
+    interval,
+    retrieval_hits,
     zero_shot_classifier,
+    zero_shot_hits,
 )
 from mobileclip2_lite.evaluation.suite import flatten_captions
 from mobileclip2_lite.models.loaded import FirstDimensions, encode_images, encode_texts, first_dimensions
@@ -94,8 +95,9 @@ def evaluate_set(
 
     Returns:
         `set`, `kind`, `split`, `source`, `images`, `texts` or `classes`, `templates`, `dropped` (unreadable images by
-        reason), `measures` (shares between 0 and 1) and `chance` (the same for a model that guesses); `by_dimensions`
-        holds the measures of each cut. JSON data.
+        reason), `measures` (shares between 0 and 1), `interval` (95 %, over the set's images: low and high of most of
+        them) and `chance` (the same for a model that guesses); `by_dimensions` holds the measures of each cut. JSON
+        data.
 
     Raises:
         ValueError: the set has no readable image, a label outside its classes, or no class names.
@@ -186,12 +188,13 @@ def _classification(
         raise ValueError(f"{test_set.source}: labels {outside[:5]} are outside its {len(names)} class names")
     prompts = templates or test_set.templates or TEMPLATES
     classifier = zero_shot_classifier(loaded, names, prompts, batch_size)
-    measures = zero_shot_accuracy(features, classifier, labels)
-    per_class = [zero_shot_accuracy(features[labels == c], classifier, labels[labels == c], (1,)) for c in set(labels)]
-    measures["mean_per_class_recall"] = float(np.mean([one["top1"] for one in per_class]))
+    hits = zero_shot_hits(features, classifier, labels)
+    measures = {name: float(values.mean()) for name, values in hits.items()}
+    measures["mean_per_class_recall"] = float(np.mean([float(hits["top1"][labels == c].mean()) for c in set(labels)]))
     chance = {"top1": 1 / len(names), "top5": min(1.0, 5 / len(names)), "mean_per_class_recall": 1 / len(names)}
     shown = [template if isinstance(template, str) else getattr(template, "__name__", "?") for template in prompts]
-    return {"classes": len(names), "templates": shown, "measures": measures, "chance": chance}
+    intervals = {name: interval(values) for name, values in hits.items()}
+    return {"classes": len(names), "templates": shown, "measures": measures, "interval": intervals, "chance": chance}
 
 
 def _retrieval(
@@ -203,9 +206,12 @@ def _retrieval(
     if not texts:
         raise ValueError(f"{test_set.source} has no captions")
     ks = (1, 5, 10)
-    measures = retrieval(features, encode_texts(loaded, texts, batch_size), owner, ks)
+    hits = retrieval_hits(features, encode_texts(loaded, texts, batch_size), owner, ks)
+    measures = {name: float(values.mean()) for name, values in hits.items()}
     measures["mean_r1"] = (measures["i2t_r1"] + measures["t2i_r1"]) / 2
     counts = [len(example.texts) for example in kept]
+    intervals = {name: interval(values, owner if name.startswith("t2i") else None) for name, values in hits.items()}
+    intervals["mean_r1"] = interval((hits["i2t_r1"] + _by_image(hits["t2i_r1"], counts)) / 2)
     chance = {f"t2i_r{k}": min(1.0, k / len(kept)) for k in ks}
     asked = torch.tensor([count for count in counts if count])
     every = torch.full_like(asked, len(texts))
@@ -214,8 +220,14 @@ def _retrieval(
         "texts": len(texts),
         "captions_an_image": [min(counts), max(counts)],
         "measures": measures,
+        "interval": intervals,
         "chance": {**chance, "mean_r1": (chance["i2t_r1"] + chance["t2i_r1"]) / 2},
     }
+
+
+def _by_image(hits: Tensor, counts: Sequence[int]) -> Tensor:
+    """The mean hit of each image's texts, of the images that have some."""
+    return torch.stack([own.mean() for own in hits.split([count for count in counts if count])])
 
 
 def _hard_negatives(
@@ -230,18 +242,20 @@ def _hard_negatives(
     positive = encode_texts(loaded, [t for e in kept for t in e.texts], batch_size).reshape(len(kept), right, -1)
     negative = encode_texts(loaded, [t for e in kept for t in e.negatives], batch_size).reshape(len(kept), wrong, -1)
     image = features[:, None]
-    measures = {"accuracy": all_above((image * positive).sum(-1), (image * negative).sum(-1))}
+    hits = {"accuracy": all_above((image * positive).sum(-1), (image * negative).sum(-1))}
     chance = {"accuracy": 1 / math.comb(right + wrong, right)}
     if right == 2:  # SugarCrepe++'s second task: the two right captions are nearer to each other than to the wrong one
         together = (positive[:, 0] * positive[:, 1]).sum(-1, keepdim=True)
         apart = (positive[:, :, None] * negative[:, None]).sum(-1).flatten(1)
-        measures["text_accuracy"] = all_above(together, apart)
+        hits["text_accuracy"] = all_above(together, apart)
         chance["text_accuracy"] = 1 / (1 + 2 * wrong)
-    return {"texts": len(kept) * (right + wrong), "measures": measures, "chance": chance}
+    measures = {name: float(values.mean()) for name, values in hits.items()}
+    intervals = {name: interval(values) for name, values in hits.items()}
+    return {"texts": len(kept) * (right + wrong), "measures": measures, "interval": intervals, "chance": chance}
 
 
-def all_above(right: Tensor, wrong: Tensor) -> float:
-    """Share of rows whose every right score is above every wrong one; ties count as if broken at random.
+def all_above(right: Tensor, wrong: Tensor) -> Tensor:
+    """(N,) whether every right score of a row is above every wrong one; ties count as if broken at random.
 
     Args:
         right: (N, P) and wrong: (N, Q) scores.
@@ -251,4 +265,4 @@ def all_above(right: Tensor, wrong: Tensor) -> float:
     chances = [1 / math.comb(int(a) + int(b), int(a)) for a, b in zip(tied_right, tied_wrong, strict=True)]
     hit = (low > high).squeeze(1).double()
     tie = (low == high).squeeze(1)
-    return float(torch.where(tie, torch.tensor(chances, dtype=torch.float64), hit).mean())
+    return torch.where(tie, torch.tensor(chances, dtype=torch.float64), hit)

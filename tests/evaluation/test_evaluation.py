@@ -292,3 +292,37 @@ def test_a_class_may_have_any_name_and_a_template_any_signs(name):
     loaded.tokenizer = lambda texts: seen.extend(texts) or tokenizer(texts)
     measures.zero_shot_classifier(loaded, [name], ["a {} {of} it {}"])
     assert seen == [f"a {name} {{of}} it {name}"]
+
+
+# --- intervals --------------------------------------------------------------------------------------------------------
+
+
+def test_an_interval_of_independent_hits_is_wilsons():
+    low, high = measures.interval(torch.tensor([1.0] * 30 + [0.0] * 70))
+    assert (low, high) == pytest.approx((0.2189, 0.3958), abs=2e-3), "Wilson's for 30 of 100"
+    low, high = measures.interval(torch.ones(10))
+    assert (low, high) == pytest.approx((0.7225, 1.0), abs=2e-3), "all of ten is not certainty"
+    assert measures.interval(torch.zeros(10))[0] == 0
+    low, high = measures.interval(torch.ones(1))
+    assert low < 0.25
+
+
+def test_captions_of_one_image_are_one_query_where_they_are_hit_together():
+    together = torch.tensor([1.0, 0.0] * 20).repeat_interleave(5)
+    owner = torch.arange(40).repeat_interleave(5)
+    alone = measures.interval(together[::5])
+    assert measures.interval(together, owner) == pytest.approx(alone, abs=1e-9), "five times the same says it once"
+    assert measures.interval(together)[0] > alone[0] + 0.05
+    shuffled = torch.randperm(200, generator=torch.Generator().manual_seed(0))
+    assert measures.interval(together[shuffled], owner[shuffled]) == pytest.approx(alone, abs=1e-9)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.97])
+def test_nineteen_of_twenty_intervals_hold_the_truth(rate):
+    draw, inside = np.random.default_rng(0), 0
+    for _ in range(400):
+        own = draw.beta(4 * rate, 4 * (1 - rate), 60)  # images differ in how easily their captions are found
+        hits = draw.random((60, 5)) < own[:, None]
+        low, high = measures.interval(torch.from_numpy(hits.ravel()), np.arange(60).repeat(5))
+        inside += low <= rate <= high
+    assert 0.9 < inside / 400 <= 0.99, "a little fewer where hits are rare or misses"

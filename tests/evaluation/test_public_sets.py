@@ -201,7 +201,7 @@ def test_all_above_equals_every_order_of_the_ties():
     noise = orders.random((400, 200, 4)) * 1e-3
     scores = np.concatenate([right.numpy(), wrong.numpy()], 1)[None] + noise
     simulated = (scores[..., :2].min(-1) > scores[..., 2:].max(-1)).mean()
-    assert all_above(right, wrong) == pytest.approx(simulated, abs=0.01)
+    assert float(all_above(right, wrong).mean()) == pytest.approx(simulated, abs=0.01)
 
 
 def test_rows_of_unequal_form_are_refused(twin, tmp_path):
@@ -406,6 +406,9 @@ def test_the_result_says_on_what_it_was_measured(twin, teacher, tmp_path):
     lines = list(public.result_lines(result))
     assert lines[0] == "emoji (test): 12 images"
     assert any("chance 0.5000" in line for line in lines)
+    low, high = first["interval"]["top1"]
+    assert low <= first["measures"]["top1"] <= high
+    assert f"{first['measures']['top1']:.4f}   {low:.4f} to {high:.4f}   chance 0.0833" in lines[1], "95 %, over images"
     own = public.evaluate_sets(teacher, [twin["wds"]], templates=["the {}"])["results"][0]
     assert own["templates"] == ["the {}"]
 
