@@ -28,7 +28,7 @@ from mobileclip2_lite.cli import shards as cli_shards
 from mobileclip2_lite.cli import studies as cli_studies
 from mobileclip2_lite.cli.drawn import refuse_drawn, refuse_for_source
 from mobileclip2_lite.cli.options import ALONE, COMPUTE, AllowDrawn, Flat, Positional
-from mobileclip2_lite.cli.summary import print_summary
+from mobileclip2_lite.cli.summary import print_not_taken, print_summary
 from mobileclip2_lite.training.stopping import Stopped
 from mobileclip2_lite.work.crew import GivenUp, Spread
 from mobileclip2_lite.work.failed import ShardsFailed
@@ -115,11 +115,7 @@ def _add_stages(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
 
         manifest = make_pairs(settings, out, world=world)
         print_summary(manifest, out)
-        if "split" in manifest:
-            print(f"  taken: split {manifest['split']}; left out: {manifest['left_out']} (SOURCE?split=NAME chooses)")
-        for what in ("ignored_files", "ignored_images"):
-            if what in manifest:
-                print(f"  {what.replace('_', ' ')}: {manifest[what]}")
+        print_not_taken(manifest)
 
     @app.command
     def reinforce(

@@ -14,3 +14,26 @@ def print_summary(manifest: dict, out: Path) -> None:
     print(f"{samples:,} samples{several} in {shards} shard{'' if shards == 1 else 's'} in {place_of(out)}")
     for reason, count in manifest["dropped"].items():
         print(f"  dropped {count:,}: {reason}")
+
+
+def print_not_taken(manifest: dict) -> None:
+    """Print what of a source `pairs` did not take: other splits, and files that are neither image nor text."""
+    if "split" in manifest:
+        others = manifest["left_out"]  # of a data set by name, without counts
+        counted = others.items() if isinstance(others, dict) else ((split, None) for split in others)
+        words = [f"{'' if count is None else f'{count:,} of '}{_called(split)}" for split, count in counted]
+        chooses = "SOURCE?split=NAME chooses"
+        print(f"  taken: split {manifest['split']}; left out: {', '.join(words) or 'nothing'} ({chooses})")
+    kinds = [f"{count:,} {_ending(end)}" for end, count in manifest.get("ignored_files", {}).items()]
+    if count := manifest.get("ignored_images", 0):
+        kinds.append(f"{count:,} image{'' if count == 1 else 's'}")
+    if kinds:
+        print(f"  not read: {', '.join(kinds)}")
+
+
+def _called(split: str) -> str:
+    return "no split" if split == "none" else split
+
+
+def _ending(end: str) -> str:
+    return "without an ending" if end == "(none)" else end

@@ -637,7 +637,21 @@ def test_the_command_says_what_was_taken_and_what_was_not_read(tmp_path, capsys)
     write(tmp_path / "s" / "banner.png", picture(9, "PNG"))
     main(["pairs", str(tmp_path / "out"), "--source", str(tmp_path / "s"), "--count", "0"])
     said = capsys.readouterr().out
-    assert "taken: split train; left out: {'none': 1, 'test': 1} (SOURCE?split=NAME chooses)" in said
+    assert "taken: split train; left out: 1 of no split, 1 of test (SOURCE?split=NAME chooses)" in said
+
+
+def test_what_was_not_taken_is_said_in_words(capsys):
+    from mobileclip2_lite.cli.summary import print_not_taken
+
+    print_not_taken({"split": "training", "left_out": ["test", "b"]})
+    print_not_taken({"ignored_files": {".json": 1, "(none)": 2}, "ignored_images": 1_234})
+    print_not_taken({"split": "train", "left_out": {}})
+    print_not_taken({})
+    assert capsys.readouterr().out.splitlines() == [
+        "  taken: split training; left out: test, b (SOURCE?split=NAME chooses)",
+        "  not read: 1 .json, 2 without an ending, 1,234 images",
+        "  taken: split train; left out: nothing (SOURCE?split=NAME chooses)",
+    ]
 
 
 def test_a_wildcard_over_tars_follows_the_rule_and_braces_are_a_choice(tmp_path):
