@@ -237,7 +237,9 @@ def _blocks(item: Sample, items: Sequence[Sample]) -> Iterator[Block]:
         yield Pictures(shown, small=True)
     except decoding.BadImage as error:
         yield Text(verbatim(str(error)))
-    rows = [["text", text] for text in item.texts]
+    file = item.meta.get("file")  # as the user's table names the image
+    rows = [["file", file]] if isinstance(file, str) else []
+    rows += [["text", text] for text in item.texts]
     rows += [[captioner, text] for captioner, texts in item.syn_texts.items() for text in texts]
     for teacher in teachers_of(item.embeddings):
         found = (f"{score:.2f} {text}" for score, text in matches(item, items, teacher))

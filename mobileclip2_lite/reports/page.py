@@ -272,6 +272,7 @@ summary { cursor: pointer; color: var(--accent); margin: .8rem 0; }
 figure { margin: 1.2rem 0; }
 figure img { display: block; width: auto; max-width: 100%; height: auto; background: #fff; border-radius: 10px; }
 figcaption { color: var(--soft); font-size: .86rem; margin-top: .45rem; max-width: 46rem; }
+h1, h2, p, figcaption, dd, .card { overflow-wrap: anywhere; }
 .row { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 18rem), 1fr)); gap: 1rem; }
 .row figure, .thumbs figure, .gallery figure { margin: 0; }
 .row img { padding: .5rem; width: 100%; }
