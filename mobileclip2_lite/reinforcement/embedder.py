@@ -16,11 +16,15 @@ import numpy as np
 from mobileclip2_lite.models.loaded import GPU_PIECE, PIECE, TEXT_PIECE, Queue
 from mobileclip2_lite.shards.keys import IMAGE, TEXT, caption_key, embedding_key
 from mobileclip2_lite.shards.samples import Sample
+from mobileclip2_lite.work.memory import LARGE, give_back
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from mobileclip2_lite.models.ensemble import TeacherEnsemble
+
+FLOAT = 4
+"""Bytes of a channel of a pixel in a forward pass."""
 
 
 class Embedder:
@@ -58,7 +62,11 @@ class Embedder:
     def _images(self, embed: Callable, name: str, images: list[np.ndarray]) -> Tensor:
         import torch
 
-        return self._pass(embed, name, torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2))
+        pixels = np.stack(images)
+        rows = self._pass(embed, name, torch.from_numpy(pixels).permute(0, 3, 1, 2))
+        if self.device == "cpu" and pixels.size * FLOAT >= LARGE:
+            give_back()
+        return rows
 
     def _texts(self, name: str, texts: list[str]) -> Tensor:
         return self._pass(self.ensemble.embed_texts, name, texts)
