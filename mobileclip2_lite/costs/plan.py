@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from mobileclip2_lite.costs.compared import hours_compared, sizes_compared
 from mobileclip2_lite.costs.published import OF_RECIPE, payback_table
 from mobileclip2_lite.costs.rates import MEASURED, Item, Rates, kept_pairs, work
-from mobileclip2_lite.costs.sizes import sample_bytes, set_bytes, size_words, tar_bytes
+from mobileclip2_lite.costs.sizes import sample_bytes, set_bytes, size_words, stage_bytes, tar_bytes
 from mobileclip2_lite.recipes import Recipe
 from mobileclip2_lite.reports.page import Block, Table, Text
 
@@ -27,10 +27,12 @@ def plan(
         devices: that work together; the wall time is the device-hours divided by them.
 
     Raises:
-        ValueError: there is no device.
+        ValueError: there is no device, or the rates are another recipe's.
     """
     if devices < 1:
         raise ValueError(f"devices is {devices}: at least one has to do the work")
+    if rates:
+        hours(work(recipe), rates)  # of another recipe they lack some
     out = [
         _work_table(work(recipe), rates, price, devices),
         _bytes_table(recipe, image_bytes),
@@ -93,7 +95,8 @@ def _bytes_table(recipe: Recipe, image_bytes: int) -> Table:
 
 
 def _shards(recipe: Recipe) -> int:
-    return -(-kept_pairs(recipe) // recipe.pairs.samples_per_shard)
+    """Of every stage: a filter leaves fewer samples in each."""
+    return -(-recipe.pairs.count // recipe.pairs.samples_per_shard)
 
 
 def _epochs(recipe: Recipe) -> float:
@@ -101,12 +104,16 @@ def _epochs(recipe: Recipe) -> float:
 
 
 def _store_table(recipe: Recipe, image_bytes: int) -> Table:
-    """Requests to a bucket: a stage writes a shard and its record, and looks at each once before and once after."""
-    shards, epochs = _shards(recipe), _epochs(recipe)
+    """Requests to a bucket, and what lies there in the end: each stage writes a folder of its own, images and all.
+
+    A stage writes a shard and its record, and looks at each once before and once after.
+    """
+    shards, epochs, written = _shards(recipe), _epochs(recipe), stage_bytes(recipe, image_bytes)
     reading = shards * epochs
     size = size_words(set_bytes(recipe, image_bytes) * epochs)
     rows = [
-        ["a stage writes", f"{2 * shards + 2:,}", size_words(set_bytes(recipe, image_bytes))],
+        *([f"{stage} writes", f"{2 * shards + 2:,}", size_words(count)] for stage, count in written.items()),
+        ["all of them lie side by side", "", size_words(sum(written.values()))],
         ["a stage looks, writing and before", f"{6 * shards:,}", "none"],
         [f"a training reads, {epochs:,.2f} epochs, a cache smaller than the set", f"{round(2 * reading):,}", size],
     ]

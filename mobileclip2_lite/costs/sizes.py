@@ -60,6 +60,19 @@ def set_bytes(recipe: Recipe, image_bytes: int = 0) -> int:
     return tar_bytes(sample_bytes(recipe, image_bytes)) * kept_pairs(recipe)
 
 
+def stage_bytes(recipe: Recipe, image_bytes: int = 0) -> dict[str, int]:
+    """Stage of a recipe -> bytes of the folder that it writes, in tars: each copies the images and adds its part."""
+    members, kept = sample_bytes(recipe, image_bytes), kept_pairs(recipe)
+    pair = {name: size for name, size in members.items() if name in ("jpg", "txt", "json")}
+    captioned = pair | {name: size for name, size in members.items() if name == "syn.json"}
+    found = {"pairs": tar_bytes(pair) * recipe.pairs.count}
+    if recipe.filter.keep < 1:
+        found["filter"] = tar_bytes(pair) * kept
+    if recipe.caption.captioners:
+        found["caption"] = tar_bytes(captioned) * kept
+    return {**found, "reinforce": tar_bytes(members) * kept}
+
+
 def size_words(count: float) -> str:
     """Bytes in decimal units: `1.23 GB`."""
     for unit in ("B", "kB", "MB", "GB", "TB"):

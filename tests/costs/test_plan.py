@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 
@@ -12,6 +13,7 @@ from mobileclip2_lite.costs import gpus
 from mobileclip2_lite.costs.plan import hours, plan, sample_bytes, set_bytes, tar_bytes
 from mobileclip2_lite.costs.published import EPOCH, GPUS, HOURS, PUBLISHED, payback, published_rates
 from mobileclip2_lite.costs.rates import Rates, architecture, dimension, kept_pairs, read_rates, work
+from mobileclip2_lite.costs.sizes import size_words, stage_bytes
 from mobileclip2_lite.reports.page import to_markdown
 from mobileclip2_lite.shards import samples as shards
 
@@ -66,6 +68,37 @@ def test_planned_sizes_beside_the_published_ones(name, storage, ratio):
     assert "jpg" not in members
     assert tar_bytes(members) * samples / 1e12 / published == pytest.approx(ratio, abs=0.01)
     assert set_bytes(recipe) == 12_800_000 * tar_bytes(members)
+
+
+def test_every_stage_is_weighed_with_the_images_that_it_copies():
+    members, found = sample_bytes(PAPER, 100_000), stage_bytes(PAPER, 100_000)
+
+    def blocks(*names: str) -> int:
+        return sum(512 + 512 * math.ceil(members[name] / 512) for name in names)
+
+    assert 36 * 2 * 768 * 2 < members["emb.safetensors"] < 36 * 2 * 768 * 2 + 1_000, "30 views and 6 texts, 2 teachers"
+    assert found["pairs"] == 12_800_000 * blocks("jpg", "txt", "json")
+    assert found["caption"] == 12_800_000 * blocks("jpg", "txt", "json", "syn.json")
+    assert found["reinforce"] == 12_800_000 * blocks(*members) == set_bytes(PAPER, 100_000)
+    half = dataclasses.replace(PAPER, filter=recipes.Filter(keep=0.5))
+    assert stage_bytes(half, 100_000)["filter"] * 2 == stage_bytes(half, 100_000)["pairs"] == found["pairs"]
+    text = to_markdown("plan", plan(PAPER))
+    assert f"| all of them lie side by side | | {size_words(sum(found.values()))} |" in text
+    text = to_markdown("plan", plan(half))
+    assert text.count("| 2,562 |") == 4, "a filter leaves as many shards"
+
+
+def test_device_hours_of_the_paper_by_hand():
+    """12.8 million samples, 30 views, 5 captions, 30,000 steps of 8,192, at the published hours of 8 A100."""
+    found = published_rates(PAPER)
+    spent = {
+        stage: hours([item for item in work(PAPER) if item.stage == stage], found)
+        for stage in ("caption", "reinforce", "train")
+    }
+    image = 81.08 / (81.08 + 2 * 6.65)
+    assert spent["caption"] == pytest.approx(5 * (21.1 - 4.1) * 8)
+    assert spent["reinforce"] == pytest.approx((4.1 - 1.3) * 8 * (30 * image + 6 * (1 - image) / 2))
+    assert spent["train"] == pytest.approx(30_000 * 8_192 / 12_800_000 * 1.3 * 8)
 
 
 @pytest.mark.parametrize("storage", ["bf16", "int8", "fp32"])
