@@ -5,12 +5,12 @@ Reads a run's JSON, writes nothing.
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mobileclip2_lite.work.files import read_object
 from mobileclip2_lite.work.folder import read_manifest
 
 LABELS = {
@@ -34,7 +34,7 @@ def read_json(path: Path) -> Any:
     """A JSON file of a run; raises FileNotFoundError that says what is missing."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: run the pipeline of this folder to its end first")
-    return json.loads(path.read_text("utf-8"))
+    return read_object(path)
 
 
 def evaluated_seeds(folder: Path) -> list[int]:

@@ -36,7 +36,7 @@ from mobileclip2_lite.training.log import Log, Meter, progress_bar
 from mobileclip2_lite.training.remote import Remote
 from mobileclip2_lite.training.start import training_mode
 from mobileclip2_lite.training.step import Stepper
-from mobileclip2_lite.training.stopping import Stopped, diverged, stop_asked
+from mobileclip2_lite.training.stopping import diverged, stop_asked, stopped_at
 from mobileclip2_lite.training.teachers import teacher_cards
 from mobileclip2_lite.work.folder import Work
 from mobileclip2_lite.work.place import StorePath, place_of
@@ -174,10 +174,7 @@ class Run:
                     if (saving or stopped) and self.step < self.steps:
                         self.checkpoint()
                 if stopped and self.step < self.steps:
-                    raise Stopped(
-                        f"{self.out}: asked to stop (SIGTERM) at step {self.step} of {self.steps}; the checkpoint "
-                        "stands, and the same command goes on from there"
-                    )
+                    raise stopped_at(self.out, self.step, self.steps, checkpoints.list_steps(self.out / "checkpoints"))
 
             if found is None and self.step and not self.resumed:
                 reasons = dict(self.processes.total(self.stepper.dropped))

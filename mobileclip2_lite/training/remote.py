@@ -8,14 +8,13 @@ in a bucket is deleted. Gives up: checkpoints over 5 GB, and what a tracker draw
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from pathlib import Path
 
 from mobileclip2_lite.training import checkpoints
 from mobileclip2_lite.work import cache
 from mobileclip2_lite.work.backends import StoreError
-from mobileclip2_lite.work.files import pretty, sha256_file, write_atomic, write_note
+from mobileclip2_lite.work.files import pretty, read_object, sha256_file, write_atomic, write_note
 from mobileclip2_lite.work.folder import StageMismatch
 from mobileclip2_lite.work.place import StorePath
 
@@ -42,7 +41,7 @@ class Remote:
         note = self.place / "checkpoints" / "latest.json"
         if not note.is_file():
             return None
-        found = json.loads(note.read_text())
+        found = read_object(note, "remove it and the other checkpoints; the training begins anew")
         if found["key"] != self.key:
             raise StageMismatch(
                 f"{self.place} holds checkpoints of a training with other settings or data. Nothing was touched: name "

@@ -9,6 +9,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 
 class Stopped(RuntimeError):
@@ -39,6 +40,20 @@ def diverged(
         "warmup, grad_clip (is it 0?), embeddings in the shards of these samples that are not finite. "
         + (f"The checkpoint of step {steps[-1]} is from before." if steps else "There is no checkpoint from before.")
     )
+
+
+def stopped_at(where: Path, step: int, of: int, stand: Sequence[int]) -> Stopped:
+    """A training was asked to stop: what is left of it.
+
+    Args:
+        where: its folder.
+        of: steps in all.
+        stand: steps whose checkpoints are there; without this one, if the disk refused it.
+    """
+    left = "the same command goes on from there" if step in stand else "free some space, and start the same command"
+    found = f"that of step {stand[-1]} stands" if stand else "there is none"
+    kept = "the checkpoint stands" if step in stand else f"the checkpoint could not be written, {found}"
+    return Stopped(f"{where}: asked to stop (SIGTERM) at step {step} of {of}; {kept}, and {left}")
 
 
 @contextlib.contextmanager

@@ -118,8 +118,8 @@ class ObjectStore:
         with self._errors(key):
             self.api.put(self.client, key, data, mode="create" if create else "overwrite", use_multipart=False)
 
-    def names(self, folder: str) -> Iterator[str]:
-        """The keys below a folder.
+    def listed(self, folder: str) -> Iterator[tuple[str, Facts]]:
+        """The keys below a folder, with size and tag.
 
         Raises:
             StoreError: it is a web server, which lists nothing.
@@ -129,7 +129,7 @@ class ObjectStore:
         with self._errors(folder):
             for chunk in self.api.list(self.client, folder):
                 for found in chunk:
-                    yield found["path"]
+                    yield found["path"], Facts(found["size"], str(found["e_tag"] or found["last_modified"]))
 
     @contextlib.contextmanager
     def _errors(self, key: str) -> Iterator[None]:
@@ -205,10 +205,11 @@ class Hub:
         """Never: a repository is changed by commits."""
         raise StoreError(f"{self.root}/{key}: the hub is only read; write to a bucket or a folder and push that")
 
-    def names(self, folder: str) -> Iterator[str]:
-        """The files below a folder."""
+    def listed(self, folder: str) -> Iterator[tuple[str, Facts]]:
+        """The files below a folder, with size and tag."""
         with self._errors(folder):
-            yield from self.client.find(folder)
+            for key, found in self.client.find(folder, detail=True).items():
+                yield key, Facts(found["size"], str(found.get("blob_id") or found["size"]))
 
     @contextlib.contextmanager
     def _errors(self, key: str) -> Iterator[None]:
@@ -274,11 +275,11 @@ class SharedFolder:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(beside)
 
-    def names(self, folder: str) -> Iterator[str]:
-        """The files below a folder, those that are being written left out."""
+    def listed(self, folder: str) -> Iterator[tuple[str, Facts]]:
+        """The files below a folder with size and time, those that are being written left out."""
         for path in sorted(Path(folder).rglob("*")):
-            if path.is_file() and not (path.name.startswith(".") and path.suffix == ".partial"):
-                yield path.as_posix()
+            if not (path.name.startswith(".") and path.suffix == ".partial") and (found := self.facts(path.as_posix())):
+                yield path.as_posix(), found
 
 
 def open_backend(root: str) -> ObjectStore | Hub | SharedFolder:

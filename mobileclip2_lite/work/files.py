@@ -74,6 +74,7 @@ def written_beside(path: str | os.PathLike) -> Iterator[BinaryIO]:
             yield file
         return
     beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    path.parent.mkdir(parents=True, exist_ok=True)  # what took hours must not be lost for want of a folder
     try:
         with open(beside, "w+b") as file:
             yield file
@@ -118,8 +119,11 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def read_object(path: str | os.PathLike) -> dict:
+def read_object(path: str | os.PathLike, remedy: str = "mend it, or take it away") -> dict:
     """The JSON object in a file, a byte order mark or none before it.
+
+    Args:
+        remedy: what to do where it holds none, for the message.
 
     Raises:
         ValueError: it holds none; names the file.
@@ -128,9 +132,9 @@ def read_object(path: str | os.PathLike) -> dict:
     try:
         found = json.loads(path.read_text("utf-8-sig"))
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
-        raise ValueError(f"{path} is not valid JSON ({error}): mend it, or take it away") from error
+        raise ValueError(f"{path} is not valid JSON ({error}): {remedy}") from error
     if not isinstance(found, dict):
-        raise ValueError(f"{path} holds a {type(found).__name__}, not a JSON object: mend it, or take it away")
+        raise ValueError(f"{path} holds a {type(found).__name__}, not a JSON object: {remedy}")
     return found
 
 

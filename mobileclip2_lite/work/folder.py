@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mobileclip2_lite.work.files import canonical, pretty, to_json, write_atomic
+from mobileclip2_lite.work.files import canonical, pretty, read_object, to_json, write_atomic
 from mobileclip2_lite.work.place import StorePath, place_of
 from mobileclip2_lite.work.store import Clash
 
@@ -39,15 +39,12 @@ def read_manifest(folder: str | os.PathLike) -> dict:
 
     Raises:
         FileNotFoundError: the folder has no `manifest.json`, so its stage has not finished.
-        ValueError: the manifest is not JSON or of a newer schema than this code reads.
+        ValueError: the manifest is no JSON object, or of a newer schema than this code reads.
     """
     path = place_of(folder) / "manifest.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: the stage that writes {folder} has not finished; run it first")
-    try:
-        manifest = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); remove the file and run its stage again") from error
+    manifest = read_object(path, "remove the file and run its stage again")
     if manifest.get("schema", 0) > SCHEMA:
         raise ValueError(
             f"{path} has schema {manifest['schema']}, this version reads up to {SCHEMA}: update the package"
@@ -80,7 +77,12 @@ class Work:
 
     @staticmethod
     def _input(value: Any) -> Any:
-        return read_manifest(value)["key"] if isinstance(value, os.PathLike) else to_json(value)
+        if not isinstance(value, os.PathLike):
+            return to_json(value)
+        if "key" not in (manifest := read_manifest(value)):
+            path = place_of(value) / "manifest.json"
+            raise ValueError(f"{path} has no `key`, by which work is known: remove the file and run its stage again")
+        return manifest["key"]
 
     def done(self) -> dict | None:
         """The finished manifest of this very work, or None if there is work to do.
@@ -92,7 +94,8 @@ class Work:
             path = self.folder / name
             if not path.is_file():
                 continue
-            found = read_manifest(self.folder) if name == "manifest.json" else json.loads(path.read_text("utf-8"))
+            remedy = "another writer's, cut short: remove it, and what is finished is found again"
+            found = read_manifest(self.folder) if name == "manifest.json" else read_object(path, remedy)
             if found.get("key") != self.key:
                 changed = "; ".join(_changes({k: found.get(k) for k in self.identity}, self.identity)) or "its form"
                 raise StageMismatch(

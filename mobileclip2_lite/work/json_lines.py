@@ -8,7 +8,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mobileclip2_lite.work.place import place_of
+from mobileclip2_lite.work.place import on_disk, place_of
+
+NEEDS_DISK = "lines are appended to a file, which no store can: name a file of a disk"
+"""Why no lines are added to an object."""
 
 
 def to_lines(values: Iterable[Any]) -> bytes:
@@ -20,12 +23,30 @@ def append_lines(path: str | os.PathLike, values: Iterable[Any]) -> Path:
     """Add a line a value to a file, which is made, with its folder, where there is none; the file's path.
 
     One write to the file's end: lines of several programs that record at a time stay whole.
+
+    Raises:
+        ValueError: it is a store's address.
+        OSError: the disk is full; the file is as it was.
     """
-    path = Path(path)
+    path = on_disk(path, NEEDS_DISK)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab", buffering=0) as file:
-        file.write(to_lines(values))
+        _write_whole(file, to_lines(values), path)
     return path
+
+
+def _write_whole(file: Any, data: bytes, path: Path) -> None:
+    """Write to a file's end, or leave it as it was: a disk that runs full takes the first part of a line."""
+    before = os.fstat(file.fileno()).st_size
+    written = 0
+    try:
+        while written < len(data):
+            written += file.write(data[written:])
+    except OSError as error:
+        if os.fstat(file.fileno()).st_size == before + written:  # nobody else has written behind it
+            os.ftruncate(file.fileno(), before)
+        error.filename = error.filename or str(path)
+        raise
 
 
 def read_lines(path: str | os.PathLike, cut_short: bool = False) -> Iterator[Any]:

@@ -76,6 +76,8 @@ def refuse_unknown(place: str | os.PathLike) -> None:
         ValueError: it does; names what was probably meant.
     """
     text = _text(place)
+    if (scheme := text.rstrip("/").removesuffix(":")) in SCHEMES and text.startswith(f"{scheme}:"):
+        raise ValueError(f"{scheme}:// names no bucket: write {scheme}://BUCKET/FOLDER")
     found = _LIKE_URL.match(text)
     if not found or Path(f"{found[1]}:").is_dir():
         return
@@ -254,10 +256,14 @@ class Store:
         with _whole(content) as data:
             self._do(lambda client: client.put(self.key, data, create=False))
 
-    def names(self) -> list[str]:
-        """The names below this folder, relative to it; a store may not list yet what was just written."""
+    def listed(self) -> dict[str, Facts]:
+        """Name below this folder, relative to it -> size and tag; a store may not list yet what was just written."""
         start = len(self.key) + 1 if self.key else 0
-        return self._do(lambda client: sorted(name[start:] for name in client.names(self.key)))
+        return self._do(lambda client: dict(sorted((key[start:], found) for key, found in client.listed(self.key))))
+
+    def names(self) -> list[str]:
+        """The names alone, sorted."""
+        return list(self.listed())
 
     @property
     def writable(self) -> bool:
@@ -286,9 +292,3 @@ def _whole(content: bytes | Path) -> Iterator[bytes | memoryview]:
             return
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data, memoryview(data) as view:
             yield view
-
-
-def tree(store: Store) -> Iterator[tuple[str, str]]:
-    """(name, SHA-256) of everything below a folder, for comparing two of them."""
-    for name in store.names():
-        yield name, (store / name).sha256()

@@ -20,7 +20,7 @@ from mobileclip2_lite.work import backends, cache, credentials
 from mobileclip2_lite.work import store as store_module
 from mobileclip2_lite.work.backends import Refused, StoreError
 from mobileclip2_lite.work.place import StorePath, place_of
-from mobileclip2_lite.work.store import Clash, Store, tree, url_of
+from mobileclip2_lite.work.store import Clash, Store, url_of
 
 CONTENT = bytes(range(256)) * 200
 
@@ -121,7 +121,7 @@ def test_an_object_is_created_once_and_compared(store, tmp_path):
         (folder / "empty").write_bytes(b"")
         assert (folder / "empty").read_bytes() == b""
         assert sorted(path.name for path in folder.glob("*")) == ["empty", "one.tar"]
-        assert dict(tree(folder.store))["one.tar"] == hashlib.sha256(CONTENT).hexdigest()
+        assert (folder / "one.tar").store.sha256() == hashlib.sha256(CONTENT).hexdigest()
         with pytest.raises(FileNotFoundError, match="nothing"):
             (folder / "nothing").read_bytes()
         with pytest.raises(FileNotFoundError, match="nothing"):
