@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import json
 import multiprocessing
 import os
 import re
@@ -24,24 +23,19 @@ from pathlib import Path
 from mobileclip2_lite.recipes import Recipe
 from mobileclip2_lite.reports.numbers import evaluated_seeds, seeds_of
 from mobileclip2_lite.work.crew import Spread
-from mobileclip2_lite.work.files import pretty, write_atomic
+from mobileclip2_lite.work.files import pretty, read_object, write_note
 from mobileclip2_lite.work.folder import Work, read_manifest
 from mobileclip2_lite.work.json_lines import read_lines
-from mobileclip2_lite.work.place import on_disk
+from mobileclip2_lite.work.place import StorePath, place_of
 from mobileclip2_lite.work.processes import end_with_parent, environment
 from mobileclip2_lite.work.stopwatch import Stopwatch
 
-RUN_NEEDS_DISK = (
-    "a whole run keeps trainings, timings and reports side by side: name a folder of a disk, or run its stages one by "
-    "one (pairs, filter, caption, reinforce, train), each of which takes a bucket"
-)
-"""Why no run goes to a store as a whole."""
 KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
 """glibc's: a training's process keeps freed memory, which each step would else be given anew, page by page."""
 
 
 @contextlib.contextmanager
-def _timed(folder: Path, stage: str, outputs: list[str], say: Callable[[str], None]) -> Iterator[None]:
+def _timed(folder: Path | StorePath, stage: str, outputs: list[str], say: Callable[[str], None]) -> Iterator[None]:
     """Add the seconds of a stage to `timings.json`, unless its `outputs` were there before: finding is not work."""
     found, watch = all((folder / output).exists() for output in outputs), Stopwatch()
     yield
@@ -49,9 +43,9 @@ def _timed(folder: Path, stage: str, outputs: list[str], say: Callable[[str], No
     say(f"{stage}: done before" if found else f"{stage}: {seconds:.0f} s")
     if not found:
         path = folder / "timings.json"
-        timings = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+        timings = read_object(path) if path.is_file() else {}
         timings[stage] = round(timings.get(stage, 0.0) + seconds, 2)
-        write_atomic(path, pretty(timings))
+        write_note(path, pretty(timings))
 
 
 def run(recipe: Recipe, folder: str | os.PathLike | None = None, say: Callable[[str], None] = print) -> dict:
@@ -73,7 +67,7 @@ def run(recipe: Recipe, folder: str | os.PathLike | None = None, say: Callable[[
     """
     from mobileclip2_lite.reports.run import write_report
 
-    folder = on_disk(folder or Path("runs") / recipe.name, RUN_NEEDS_DISK)
+    folder = place_of(folder or Path("runs") / recipe.name)
     recipe = dataclasses.replace(recipe, seeds=tuple(sorted({*recipe.seeds, *evaluated_seeds(folder)})))
     make_data(recipe, folder, say)
     trained = [f"{kind}-seed{seed}/manifest.json" for kind in ("control", "student") for seed in recipe.seeds]
@@ -86,7 +80,7 @@ def run(recipe: Recipe, folder: str | os.PathLike | None = None, say: Callable[[
     return results
 
 
-def make_data(recipe: Recipe, folder: str | os.PathLike, say: Callable[[str], None] = print) -> Path:
+def make_data(recipe: Recipe, folder: str | os.PathLike, say: Callable[[str], None] = print) -> Path | StorePath:
     """The part of the way before any training: pairs, filter, captions, reinforcement; returns the reinforced folder.
 
     Args and raises as `run`.
@@ -96,7 +90,7 @@ def make_data(recipe: Recipe, folder: str | os.PathLike, say: Callable[[str], No
     from mobileclip2_lite.pairs.collect import make_pairs
     from mobileclip2_lite.reinforcement.stage import reinforce
 
-    folder, (spread, precision) = on_disk(folder, RUN_NEEDS_DISK), crew(recipe)
+    folder, (spread, precision) = place_of(folder), crew(recipe)
     folder.mkdir(parents=True, exist_ok=True)
     with _timed(folder, "pairs", ["pairs/manifest.json"], say):
         make_pairs(recipe.pairs, folder / "pairs", world=recipe.world)
@@ -129,7 +123,7 @@ def crew(recipe: Recipe) -> tuple[Spread, str]:
     return Spread(workers=workers), usable_precision(recipe.precision, device)
 
 
-def train_all(recipe: Recipe, folder: Path, jobs: int = 0) -> None:
+def train_all(recipe: Recipe, folder: Path | StorePath, jobs: int = 0) -> None:
     """Train every control and student that is not there yet, several at a time, each on one core.
 
     Models this small do not keep two cores busy, and two threads that share a step wait for each other: eight times as
@@ -168,14 +162,16 @@ def train_all(recipe: Recipe, folder: Path, jobs: int = 0) -> None:
         bar.update(steps - bar.n)
 
 
-def _steps_done(folder: Path) -> int:
+def _steps_done(folder: Path | StorePath) -> int:
     """The last step that a training's log names in a whole line."""
     log = folder / "log.jsonl"
     lines = list(read_lines(log, cut_short=True)) if log.is_file() else []
     return lines[-1]["step"] if lines else 0
 
 
-def train_one(recipe: Recipe, folder: Path, kind: str, seed: int, progress: bool = True) -> Path:
+def train_one(
+    recipe: Recipe, folder: Path | StorePath, kind: str, seed: int, progress: bool = True
+) -> Path | StorePath:
     """Train the `control` or the `student` with one seed, drawing its learning curve; returns the model's folder."""
     from mobileclip2_lite.evaluation.suite import evaluate
     from mobileclip2_lite.training.loop import train
@@ -188,13 +184,13 @@ def train_one(recipe: Recipe, folder: Path, kind: str, seed: int, progress: bool
     return train(settings, folder / "reinforced", out, seed=seed, evaluate=watch, progress=progress)
 
 
-def _train_and_measure(recipe: Recipe, folder: Path, kind: str, seed: int) -> None:
+def _train_and_measure(recipe: Recipe, folder: Path | StorePath, kind: str, seed: int) -> None:
     """While the longest training goes on, what has ended is measured on the core that is free."""
     train_one(recipe, folder, kind, seed, progress=False)
     measure(recipe, folder, f"{kind}-seed{seed}")
 
 
-def measure(recipe: Recipe, folder: Path, name: str, teacher: bool = False) -> dict[str, float]:
+def measure(recipe: Recipe, folder: Path | StorePath, name: str, teacher: bool = False) -> dict[str, float]:
     """Every measure of one model on every test set, kept in `measured/<name>`; a stage like the others.
 
     Args:
@@ -216,7 +212,7 @@ def measure(recipe: Recipe, folder: Path, name: str, teacher: bool = False) -> d
     return done["results"]
 
 
-def _evaluation_folder(folder: Path, seeds: Sequence[int]) -> Path:
+def _evaluation_folder(folder: Path | StorePath, seeds: Sequence[int]) -> Path | StorePath:
     """`evaluation` for the seeds of the first, another beside it for more."""
     first = folder / "evaluation"
     if not (first / "manifest.json").is_file() or set(seeds_of(first)) == set(seeds):
@@ -224,12 +220,12 @@ def _evaluation_folder(folder: Path, seeds: Sequence[int]) -> Path:
     return folder / f"evaluation-seeds-{'-'.join(map(str, seeds))}"
 
 
-def _teachers(folder: Path) -> dict[str, str]:
+def _teachers(folder: Path | StorePath) -> dict[str, str]:
     """Name -> hash of the weights of each teacher that reinforced a run's data."""
     return {card["name"]: card["sha256"] for card in read_manifest(folder / "reinforced")["teachers"]}
 
 
-def evaluate_all(recipe: Recipe, folder: Path) -> dict:
+def evaluate_all(recipe: Recipe, folder: Path | StorePath) -> dict:
     """Evaluate every trained model and every teacher on every test set; a stage like the others."""
     from tqdm.auto import tqdm
 
@@ -252,5 +248,5 @@ def evaluate_all(recipe: Recipe, folder: Path) -> dict:
                 results["teachers"][name] = measure(recipe, folder, name, teacher=True)
                 bar.update()
         done = work.commit(results=results)
-    write_atomic(folder / "evaluation.json", pretty(done["results"]))
+    write_note(folder / "evaluation.json", pretty(done["results"]))
     return done["results"]

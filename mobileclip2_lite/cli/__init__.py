@@ -17,7 +17,6 @@ from typing import Annotated
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: its threads must not spin beside the loader's
 
-import tyro
 
 from mobileclip2_lite import recipes
 from mobileclip2_lite.cli import data as cli_data
@@ -28,12 +27,15 @@ from mobileclip2_lite.cli import shards as cli_shards
 from mobileclip2_lite.cli import studies as cli_studies
 from mobileclip2_lite.cli.drawn import refuse_drawn, refuse_for_source
 from mobileclip2_lite.cli.options import ALONE, COMPUTE, AllowDrawn, Flat, Positional
+from mobileclip2_lite.cli.places import APPENDED, EDITED, Commands, needs_disk
 from mobileclip2_lite.cli.summary import print_not_taken, print_summary
-from mobileclip2_lite.training.stopping import Stopped
+from mobileclip2_lite.training.stopping import Diverged, Stopped
 from mobileclip2_lite.work.crew import GivenUp, Spread
 from mobileclip2_lite.work.failed import ShardsFailed
 from mobileclip2_lite.work.folder import FolderLocked, StageMismatch
 
+SEARCHED = "a search keeps many short trainings side by side: name a folder of a disk"
+"""Why no search of temperatures goes to a store."""
 TEMPERATURE = recipes.Temperature()
 
 
@@ -51,7 +53,7 @@ def _take_recipe(arguments: list[str]) -> tuple[recipes.Recipe, list[str]]:
     return recipes.named(name), rest
 
 
-def _add_way(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
+def _add_way(app: Commands, recipe: recipes.Recipe) -> None:
     """The whole way and its two ends."""
 
     @app.command
@@ -95,7 +97,7 @@ def _add_way(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         print(recipes.difference_table(recipe, recipes.named(against)))
 
 
-def _add_stages(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
+def _add_stages(app: Commands, recipe: recipes.Recipe) -> None:
     """The stages, one by one."""
 
     @app.command
@@ -142,7 +144,7 @@ def _add_stages(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         print_summary(reinforce_folder(settings, pairs, out, spread=spread, **chosen), out)
 
 
-def _add_train(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
+def _add_train(app: Commands, recipe: recipes.Recipe) -> None:
     """The training."""
 
     @app.command
@@ -186,10 +188,11 @@ def _add_train(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         print(f"model saved in {train_model(settings, data, out, seed=seed, evaluate=evaluate, device=where)}")
 
 
-def _add_temperature(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
+def _add_temperature(app: Commands, recipe: recipes.Recipe) -> None:
     """The search that comes before it."""
 
     @app.command
+    @needs_disk(out=SEARCHED, record=APPENDED, cards=EDITED)
     def temperature(
         data: Positional[Path],
         out: Positional[Path],
@@ -234,6 +237,22 @@ def command() -> str:
     return shlex.join(["mobileclip2-lite", *sys.argv[1:]])
 
 
+def commands(recipe: recipes.Recipe) -> Commands:
+    """All of them, with a recipe's defaults."""
+    app = Commands()
+    _add_way(app, recipe)
+    _add_stages(app, recipe)
+    _add_train(app, recipe)
+    _add_temperature(app, recipe)
+    cli_data.add(app, recipe)
+    cli_shards.add(app)
+    cli_models.add(app, recipe)
+    cli_deploy.add(app, recipe)
+    cli_photos.add(app, recipe)
+    cli_studies.add(app, recipe)
+    return app
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of `mobileclip2-lite`."""
     for stream in (sys.stdout, sys.stderr):  # a file's name that the terminal cannot show must not end a command
@@ -241,24 +260,16 @@ def main(arguments: list[str] | None = None) -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         recipe, rest = _take_recipe(sys.argv[1:] if arguments is None else list(arguments))
-        app = tyro.extras.SubcommandApp()
-        _add_way(app, recipe)
-        _add_stages(app, recipe)
-        _add_train(app, recipe)
-        _add_temperature(app, recipe)
-        cli_data.add(app, recipe)
-        cli_shards.add(app)
-        cli_models.add(app, recipe)
-        cli_deploy.add(app, recipe)
-        cli_photos.add(app, recipe)
-        cli_studies.add(app, recipe)
-        app.cli(args=rest, prog="mobileclip2-lite", description=__doc__.split("\n")[0])
+        commands(recipe).run(rest, __doc__.split("\n")[0])
     except Stopped as error:
         print(f"{error}", file=sys.stderr)
         raise SystemExit(128 + signal.SIGTERM) from error
     except ShardsFailed as error:  # all that could be made is made
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(3) from error
-    except (ValueError, OSError, ModuleNotFoundError, StageMismatch, FolderLocked, GivenUp) as error:
+    except (ValueError, OSError, ModuleNotFoundError, StageMismatch, FolderLocked, GivenUp, Diverged) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from error
+    except KeyboardInterrupt as error:
+        print("stopped (Ctrl-C): finished shards and checkpoints stay, the same command goes on", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGINT) from error

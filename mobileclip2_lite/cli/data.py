@@ -5,25 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-
 from mobileclip2_lite import recipes
 from mobileclip2_lite.cli.drawn import is_drawn, refuse_drawn
 from mobileclip2_lite.cli.options import ALONE, COMPUTE, AllowDrawn, Flat, Positional
+from mobileclip2_lite.cli.places import Commands
 from mobileclip2_lite.cli.summary import print_summary
 from mobileclip2_lite.work.crew import Spread
 
 FILTER, CAPTION = recipes.Filter(), recipes.Caption()
 
 
-def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
+def add(app: Commands, recipe: recipes.Recipe) -> None:
     """Register the commands."""
     _add_filter(app, recipe)
     _add_caption(app, recipe)
     _add_captions(app, recipe)
 
 
-def _add_filter(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
+def _add_filter(app: Commands, recipe: recipes.Recipe) -> None:
     """Fewer pairs."""
 
     @app.command
@@ -60,7 +59,7 @@ def _add_filter(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
             filter_report(out, html, world if is_drawn(pairs) else None, pairs)
 
 
-def _add_caption(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
+def _add_caption(app: Commands, recipe: recipes.Recipe) -> None:
     """More texts."""
 
     @app.command
@@ -92,7 +91,7 @@ def _add_caption(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None
             print(f"  {name}: {count:,} captions")
 
 
-def _add_captions(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
+def _add_captions(app: Commands, recipe: recipes.Recipe) -> None:
     """How good they are."""
 
     @app.command

@@ -10,7 +10,10 @@ import tyro
 from mobileclip2_lite import recipes
 from mobileclip2_lite.cli.drawn import refuse_drawn
 from mobileclip2_lite.cli.options import AllowDrawn, Flat, Positional
-from mobileclip2_lite.work.place import on_disk
+from mobileclip2_lite.cli.places import Commands, needs_disk
+from mobileclip2_lite.deployment.index_parts import NEEDS_DISK
+from mobileclip2_lite.work import cache
+from mobileclip2_lite.work.place import StorePath, on_disk
 
 CALIBRATION = 32
 """Images on which int8 measures the range of its activations."""
@@ -18,7 +21,7 @@ UNREAD = 20
 """Files that could not be read of which `search` prints the names."""
 
 
-def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
+def add(app: Commands, recipe: recipes.Recipe) -> None:
     """Register the commands."""
     _add_export(app, recipe)
     _add_compare(app, recipe)
@@ -26,7 +29,7 @@ def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
     _add_search(app)
 
 
-def _add_export(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
+def _add_export(app: Commands, recipe: recipes.Recipe) -> None:
     """The model for other programs."""
 
     @app.command
@@ -52,11 +55,10 @@ def _add_export(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         from PIL import Image
 
         from mobileclip2_lite import emoji_world
-        from mobileclip2_lite.deployment.export import NEEDS_DISK, export_onnx, table
+        from mobileclip2_lite.deployment.export import export_onnx, table
         from mobileclip2_lite.deployment.image_files import some_images
         from mobileclip2_lite.models.embedded import load
 
-        on_disk(out, NEEDS_DISK)
         loaded = load(model, device="cpu")
         scenes = emoji_world.retrieval_set(recipe.world, CALIBRATION, side=256)
         texts = [captions[0] for captions in scenes.captions]
@@ -76,7 +78,7 @@ def _add_export(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
             print(table(export_litert(loaded, out, name=model)))
 
 
-def _add_compare(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
+def _add_compare(app: Commands, recipe: recipes.Recipe) -> None:
     """Models as files, side by side."""
 
     @app.command
@@ -104,12 +106,10 @@ def _add_compare(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None
         if len(names) < len(models) or not models:
             raise ValueError(f"name one model or more, each with a name of its own: {', '.join(models) or 'none'}")
         loaded = {name: load(model, device="cpu") for name, model in names.items()}
-        print(
-            table(compare_files(loaded, on_disk(out, "the files are compared on a disk"), world, settings, precisions))
-        )
+        print(table(compare_files(loaded, out, world, settings, precisions)))
 
 
-def _add_playground(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
+def _add_playground(app: Commands, recipe: recipes.Recipe) -> None:
     """The model in a browser."""
 
     @app.command
@@ -133,7 +133,6 @@ def _add_playground(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> N
             port: of that server.
         """
         from mobileclip2_lite.deployment.playground import (
-            NEEDS_DISK,
             check_runtime,
             drawn_album,
             folder_album,
@@ -142,12 +141,14 @@ def _add_playground(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> N
         )
         from mobileclip2_lite.deployment.towers import exported_folder
 
-        on_disk(out, NEEDS_DISK)
+        if serve:
+            out = on_disk(out, "--serve shows the page of a folder of this machine: leave it out, or name a disk")
         if album:
             refuse_drawn((model,), album, "MODEL", allow_drawn)
         check_runtime(runtime)
         pictures, start = folder_album(album, model) if album else drawn_album(recipe.world, model)
-        print(write_playground(exported_folder(model, out / ".towers"), out, runtime, pictures, start))
+        towers = cache.folder() / "towers" if isinstance(out, StorePath) else out / ".towers"
+        print(write_playground(exported_folder(model, towers), out, runtime, pictures, start))
         if not serve:
             print("A local server shows it: this command with --serve, or python -m http.server in that folder")
         if serve:
@@ -156,10 +157,11 @@ def _add_playground(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> N
                 running.serve_forever()
 
 
-def _add_search(app: tyro.extras.SubcommandApp) -> None:
+def _add_search(app: Commands) -> None:
     """Images found again."""
 
     @app.command
+    @needs_disk(index=NEEDS_DISK)
     def search(
         folder: Positional[Path],
         text: Annotated[Positional[str | None], tyro.conf.arg(metavar="TEXT")] = None,
@@ -185,17 +187,16 @@ def _add_search(app: tyro.extras.SubcommandApp) -> None:
                 `hf-hub:apple/MobileCLIP2-S0`, a student (default: an embedded teacher, for drawings alone).
             top: how many to print.
             dimensions: compare the first so many dimensions alone, of a model trained for it (`train --nested`).
-            index: where the index lies (default: in the folder itself).
+            index: where the index lies (default: in the folder itself; a store's in this machine's cache).
             html: also write a page with thumbnails.
             duplicates: print groups of images that are the same.
             least: cosine from which two images are the same.
         """
-        from mobileclip2_lite.deployment.search import NEEDS_DISK, open_index
+        from mobileclip2_lite.deployment.search import open_index
         from mobileclip2_lite.reports.search import shown, write_search_page
 
         if not (text or image or duplicates):
             raise ValueError("search needs a text, --image, or --duplicates")
-        on_disk(folder, NEEDS_DISK)
         refuse_drawn((model or recipes.Reinforce().teachers[-1],), folder, "--model", allow_drawn)
         found = open_index(folder, model, index=index)
         hits = found.search(text, list(image), top, without, dimensions) if text or image else []

@@ -66,7 +66,7 @@ def refuse_for_sets(model: str, sets: Sequence[str], allowed: bool) -> None:
     Raises:
         ValueError: as `refuse_drawn`.
     """
-    others = [one for one in sets if not ((Path(one) / "manifest.json").is_file() and is_drawn(Path(one)))]
+    others = [one for one in sets if not ((place_of(one) / "manifest.json").is_file() and is_drawn(place_of(one)))]
     if others and not allowed and (drawn := embedded([model])):
         raise ValueError(_words(drawn, ", ".join(others), "MODEL", INSTEAD["MODEL"]))
 

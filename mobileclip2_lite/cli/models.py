@@ -10,17 +10,18 @@ import tyro
 from mobileclip2_lite import recipes
 from mobileclip2_lite.cli.drawn import refuse_for_sets
 from mobileclip2_lite.cli.options import ALONE, AllowDrawn, Flat, Positional
+from mobileclip2_lite.cli.places import APPENDED, Commands, needs_disk
 from mobileclip2_lite.work.crew import Spread
 
 
-def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
+def add(app: Commands, recipe: recipes.Recipe) -> None:
     """Register the commands."""
     _add_evaluate(app, recipe)
     _add_latency(app)
     _add_plan(app, recipe)
 
 
-def _add_evaluate(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
+def _add_evaluate(app: Commands, recipe: recipes.Recipe) -> None:
     """What a model can do."""
 
     @app.command
@@ -76,10 +77,11 @@ def _add_evaluate(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> Non
             print(f"{metric:32} {value:.4f}")
 
 
-def _add_latency(app: tyro.extras.SubcommandApp) -> None:
+def _add_latency(app: Commands) -> None:
     """What a pass costs."""
 
     @app.command
+    @needs_disk(output=APPENDED)
     def latency(
         models: Positional[tuple[str, ...]],
         image_sizes: tuple[int, ...] = (),
@@ -110,7 +112,7 @@ def _add_latency(app: tyro.extras.SubcommandApp) -> None:
         )
 
 
-def _add_plan(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
+def _add_plan(app: Commands, recipe: recipes.Recipe) -> None:
     """What the whole way costs."""
 
     @app.command

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import tyro
-
 from mobileclip2_lite import recipes
 from mobileclip2_lite.cli.options import Positional
+from mobileclip2_lite.cli.places import Commands
 
 
-def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
+def add(app: Commands, recipe: recipes.Recipe) -> None:
     """Register the command."""
 
     @app.command(name="photo-teachers")

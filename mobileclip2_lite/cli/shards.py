@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-
 from mobileclip2_lite import recipes
 from mobileclip2_lite.cli.options import ALONE, Flat, Positional
+from mobileclip2_lite.cli.places import Commands
 from mobileclip2_lite.cli.summary import print_summary
 from mobileclip2_lite.work.crew import Spread
 
@@ -16,7 +15,7 @@ PUBLISHED_TEACHERS = tuple((name, 768) for name in recipes.paper_12m().reinforce
 """Those of DFNDR, with their dimension."""
 
 
-def add(app: tyro.extras.SubcommandApp) -> None:
+def add(app: Commands) -> None:
     """Register the commands."""
     app.command(inspect)
     app.command(name="hold-out")(hold_out)

@@ -5,22 +5,21 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import tyro
-
 from mobileclip2_lite import recipes
 from mobileclip2_lite.cli.options import Positional
-from mobileclip2_lite.work.place import on_disk
+from mobileclip2_lite.cli.places import EDITED, Commands, needs_disk
 
 
-def add(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
+def add(app: Commands, recipe: recipes.Recipe) -> None:
     """Register the commands."""
     _add_study(app, recipe)
     _add_claims(app)
     _add_headline(app, recipe)
 
 
-def _add_study(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
+def _add_study(app: Commands, recipe: recipes.Recipe) -> None:
     @app.command
+    @needs_disk(out="a study keeps many trainings side by side: name a folder of a disk", results=EDITED)
     def study(
         names: Positional[tuple[str, ...]] = (),
         record: bool = False,
@@ -46,7 +45,6 @@ def _add_study(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
         from mobileclip2_lite.studies import record as recording
         from mobileclip2_lite.studies.questions import STUDIES
 
-        out = on_disk(out, "a study keeps many trainings side by side: name a folder of a disk")
         folder = recorded.results_folder(results)
         if (not names or "price" in names) and not rows:
             if record:
@@ -65,8 +63,9 @@ def _add_study(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
             raise SystemExit(1)
 
 
-def _add_claims(app: tyro.extras.SubcommandApp) -> None:
+def _add_claims(app: Commands) -> None:
     @app.command
+    @needs_disk(out=EDITED, results=EDITED)
     def claims(out: Path = Path("docs/claims.md"), results: Path | None = None) -> None:
         """Write the ledger: each claim of the papers with its effect, interval and verdict; beside it, photographs.md.
 
@@ -84,8 +83,9 @@ def _add_claims(app: tyro.extras.SubcommandApp) -> None:
         print(out.with_name("photographs.md"))
 
 
-def _add_headline(app: tyro.extras.SubcommandApp, recipe: recipes.Recipe) -> None:
+def _add_headline(app: Commands, recipe: recipes.Recipe) -> None:
     @app.command
+    @needs_disk(readme=EDITED, results=EDITED)
     def headline(run: Positional[Path], readme: Path | None = None, results: Path | None = None) -> None:
         """Record what a finished run measured, and write README's table from it.
 

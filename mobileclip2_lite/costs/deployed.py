@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from mobileclip2_lite.deployment.export import ExportRow, export_onnx
 from mobileclip2_lite.deployment.runtime import Exported, load_exported
 from mobileclip2_lite.evaluation.suite import hits
 from mobileclip2_lite.models.loaded import LoadedModel
+from mobileclip2_lite.work.place import made_here, place_of
 from mobileclip2_lite.work.tables import markdown_table
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def compare(
 
     Args:
         models: name -> model, e.g. of student, control and teacher.
-        folder: `folder/NAME` holds a model's files afterwards.
+        folder: `folder/NAME` holds a model's files afterwards; a store gets them when all are measured.
         world: names and sizes of the test sets.
         settings: how many questions there are.
         precisions: of `export.PRECISIONS`; `fp32` is always measured.
@@ -113,12 +113,13 @@ def compare(
     stream = emoji_world.training_stream(world, 0, CALIBRATION, 0.0)
     images = [Image.fromarray(pixels) for pixels, _ in stream] if "int8" in precisions else []
     rows = []
-    for name, loaded in models.items():
-        exports = export_onnx(loaded, Path(folder) / name, precisions=precisions, images=images, name=name)
-        for precision in dict.fromkeys(row.precision for row in exports):
-            files = {row.tower: row for row in exports if row.precision == precision}
-            found = hits(as_model(load_exported(Path(folder) / name, precision, threads=1)), world, settings, only)
-            rows.append(_row(name, precision, files, found))
+    with made_here(place_of(folder)) as made:
+        for name, loaded in models.items():
+            exports = export_onnx(loaded, made / name, precisions=precisions, images=images, name=name)
+            for precision in dict.fromkeys(row.precision for row in exports):
+                files = {row.tower: row for row in exports if row.precision == precision}
+                found = hits(as_model(load_exported(made / name, precision, threads=1)), world, settings, only)
+                rows.append(_row(name, precision, files, found))
     return rows
 
 

@@ -21,9 +21,10 @@ import torch
 from torch import nn
 
 from mobileclip2_lite.costs.flops import count_flops, peak_memory
-from mobileclip2_lite.costs.latency_rows import NEEDS_DISK, Row, picture, read_jsonl, table, write_jsonl
+from mobileclip2_lite.costs.latency_rows import Row, picture, read_jsonl, table, write_jsonl
 from mobileclip2_lite.models.family import FAMILY
 from mobileclip2_lite.models.reparameterization import fold
+from mobileclip2_lite.work.json_lines import NEEDS_DISK
 from mobileclip2_lite.work.place import on_disk
 from mobileclip2_lite.work.stopwatch import call_seconds
 from mobileclip2_lite.work.threads import processor_name, torch_threads

@@ -15,11 +15,7 @@ from typing import Any
 
 from mobileclip2_lite.models.family import FAMILY
 from mobileclip2_lite.work.json_lines import append_lines, read_lines
-from mobileclip2_lite.work.place import on_disk
 from mobileclip2_lite.work.tables import markdown_table
-
-NEEDS_DISK = "lines are appended to a file, which no store can: name a file of a disk"
-"""Why no rows are written to a store."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +56,7 @@ class Row:
 
 def write_jsonl(rows: Iterable[Row], path: str | os.PathLike) -> Path:
     """Append rows as JSON lines."""
-    return append_lines(on_disk(path, NEEDS_DISK), map(dataclasses.asdict, rows))
+    return append_lines(path, map(dataclasses.asdict, rows))
 
 
 def read_jsonl(path: str | os.PathLike) -> list[Row]:

@@ -21,7 +21,7 @@ from mobileclip2_lite.recipes import Generate, Recipe, Train
 from mobileclip2_lite.views import decoding
 from mobileclip2_lite.views.drawing import draw
 from mobileclip2_lite.views.replay import replay_pixels
-from mobileclip2_lite.work.files import pretty, write_atomic
+from mobileclip2_lite.work.files import pretty, write_note
 from mobileclip2_lite.work.place import place_of
 from mobileclip2_lite.work.randomness import rng
 from mobileclip2_lite.work.stopwatch import call_seconds
@@ -158,7 +158,7 @@ def measure(
 
 def write_rates(rates: Rates, path: str | os.PathLike) -> None:
     """Keep rates as JSON."""
-    write_atomic(path, pretty(dataclasses.asdict(rates)))
+    write_note(path, pretty(dataclasses.asdict(rates)))
 
 
 def read_rates(path: str | os.PathLike) -> Rates:

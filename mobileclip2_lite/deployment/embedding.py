@@ -17,6 +17,7 @@ import numpy as np
 
 from mobileclip2_lite.deployment.image_files import Entry, Unread, images_of
 from mobileclip2_lite.deployment.runtime import Exported
+from mobileclip2_lite.work.place import StorePath
 
 PART = 512
 """Images a part: at most so many are embedded again after a kill."""
@@ -25,7 +26,7 @@ Features = tuple[list[Entry], np.ndarray]
 
 
 def embedded(
-    folder: Path,
+    folder: Path | StorePath,
     model: Exported,
     entries: Sequence[Entry],
     batch_size: int,

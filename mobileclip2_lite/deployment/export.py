@@ -33,12 +33,10 @@ from mobileclip2_lite.models.reparameterization import fold
 from mobileclip2_lite.models.sentence_encoder import TOKENIZER_FILE, WordPiece
 from mobileclip2_lite.models.tokenizer import CLIP_VOCABULARY, tokenizer_settings
 from mobileclip2_lite.work.files import pretty, write_atomic
-from mobileclip2_lite.work.place import on_disk
+from mobileclip2_lite.work.place import made_here, place_of
 from mobileclip2_lite.work.stopwatch import call_seconds
 from mobileclip2_lite.work.tables import markdown_table
 
-NEEDS_DISK = "an export is run and compared where it is written: write it to a disk, and copy it"
-"""Why no export is written to a store."""
 PRECISIONS = ("fp32", "fp16", "int8")
 TOLERANCE = 1e-4
 """Largest allowed difference of a unit feature's entries between PyTorch and the fp32 export."""
@@ -100,7 +98,7 @@ def export_onnx(
 
     Args:
         loaded: the model; it is left as it is.
-        folder: made if it does not exist.
+        folder: made if it does not exist; a store gets the files when all of them are checked.
         precisions: of `PRECISIONS`; `fp32` is always made. `fp16` halves the file, `int8` quarters it; the image
             tower's int8 needs `images` to measure the range of its activations.
         images: real PIL images for the check and for int8 (some dozens).
@@ -120,7 +118,13 @@ def export_onnx(
         raise ValueError(f"unknown precisions {unknown}; there are {', '.join(PRECISIONS)}")
     if "int8" in precisions and not images:
         raise ValueError("int8 needs images: some dozens of real ones, to measure the range of activations")
-    folder = on_disk(folder, NEEDS_DISK)
+    with made_here(place_of(folder)) as made:
+        return _export(loaded, made, precisions, images, texts, name)
+
+
+def _export(
+    loaded: LoadedModel, folder: Path, precisions: Sequence[str], images: Sequence[Any], texts: Sequence[str], name: str
+) -> list[ExportRow]:
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for tower in TOWERS:
@@ -284,15 +288,6 @@ def _check(path: Path, tower: str, precision: str, inputs: np.ndarray, wanted: n
 def table(rows: Sequence[ExportRow]) -> str:
     """The rows as a Markdown table."""
     header = ("tower", "precision", "MB", "largest difference", "smallest cosine", "ms, one input, one thread")
-    cells = (
-        (
-            row.tower,
-            row.precision,
-            f"{row.megabytes:.1f}",
-            f"{row.difference:.1e}",
-            f"{row.cosine:.5f}",
-            f"{row.milliseconds:.2f}",
-        )
-        for row in rows
-    )
+    form = "{0.tower}|{0.precision}|{0.megabytes:.1f}|{0.difference:.1e}|{0.cosine:.5f}|{0.milliseconds:.2f}"
+    cells = [form.format(row).split("|") for row in rows]
     return markdown_table(header, cells, text_columns=2)

@@ -20,6 +20,8 @@ import numpy as np
 from mobileclip2_lite.deployment.image_files import Entry
 from mobileclip2_lite.work.files import written_beside
 
+NEEDS_DISK = "an index grows, mapped into memory: name a folder of a disk (a store's images have theirs in the cache)"
+"""Why no index lies in a store."""
 MAX_PARTS = 16
 """Parts above which they are joined, whatever that costs."""
 

@@ -27,20 +27,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from mobileclip2_lite import emoji_world
-from mobileclip2_lite.deployment.image_files import Unread, find_images, images_of
+from mobileclip2_lite.deployment.image_files import Unread, find_images, images_folder, images_of
 from mobileclip2_lite.deployment.runtime import Exported, load_exported, metadata
 from mobileclip2_lite.models.preprocess import Preprocess
 from mobileclip2_lite.models.tokenizer import prefix_merges
 from mobileclip2_lite.work.files import pretty, write_atomic
-from mobileclip2_lite.work.place import on_disk
+from mobileclip2_lite.work.place import StorePath, here, made_here, place_of
 
 if TYPE_CHECKING:
     from mobileclip2_lite.recipes import World
 
 WEB = Path(__file__).parent / "web"
 """The page's sources."""
-NEEDS_DISK = "a page is written file by file: write it to a disk, and copy it to where it is served from"
-"""Why no page is written to a store."""
 MODULES = ("tokenizer.mjs", "images.mjs", "towers.mjs", "playground.mjs")
 """In the order in which one needs the other."""
 RUNTIME = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
@@ -80,12 +78,12 @@ def write_playground(
     runtime: str | os.PathLike,
     album: Sequence[Picture] = (),
     start: Start = Start(),
-) -> Path:
+) -> Path | StorePath:
     """Write the playground of exported towers; returns the page.
 
     Args:
         towers: folder that `export_onnx` wrote.
-        folder: made if it does not exist; files in it are replaced.
+        folder: made if it does not exist; files in it are replaced. A store gets the page when it is whole.
         runtime: the folder `dist` of the npm package onnxruntime-web.
         album: images to search; the first is the one that the page begins with.
         start: names, query and credit.
@@ -94,16 +92,24 @@ def write_playground(
         FileNotFoundError: the towers or the runtime are not there.
         ValueError: the model's tokenizer is not CLIP's.
     """
-    folder = on_disk(folder, NEEDS_DISK)
+    towers, target = here(towers), place_of(folder)
     exported = load_exported(towers)
     check_runtime(runtime)
+    with made_here(target) as made:
+        _write(towers, exported, made, here(runtime), album, start)
+    return target / "index.html"
+
+
+def _write(
+    towers: Path, exported: Exported, folder: Path, runtime: Path, album: Sequence[Picture], start: Start
+) -> None:
     config, tokenizer = model_config(towers, exported, start), tokenizer_config(towers)
     (folder / "runtime").mkdir(parents=True, exist_ok=True)
     (folder / "album").mkdir(exist_ok=True)
     for file in RUNTIME:
-        shutil.copyfile(Path(runtime) / file, folder / "runtime" / file)
+        shutil.copyfile(runtime / file, folder / "runtime" / file)
     for tower in ("image.onnx", "text.onnx"):
-        shutil.copyfile(Path(towers) / tower, folder / tower)
+        shutil.copyfile(towers / tower, folder / tower)
     for file in (*MODULES, "index.html", "page.css", "style.css"):
         shutil.copyfile(WEB / file, folder / file)
     rows = []
@@ -113,13 +119,12 @@ def write_playground(
     for file, value in (("tokenizer.json", tokenizer), ("album.json", rows)):
         write_atomic(folder / file, json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8"))
     write_atomic(folder / "model.json", pretty(config))
-    return folder / "index.html"
 
 
 def check_runtime(runtime: str | os.PathLike) -> None:
     """Raise FileNotFoundError with the remedy where a folder is not onnxruntime-web's."""
     for file in RUNTIME:
-        if not (Path(runtime) / file).is_file():
+        if not (place_of(runtime) / file).is_file():
             raise FileNotFoundError(
                 f"{runtime} has no {file}: name the folder `dist` of the npm package onnxruntime-web "
                 "(`make playground` fetches it)"
@@ -192,10 +197,11 @@ def folder_album(folder: str | os.PathLike, name: str = "", count: int = 60) -> 
     """An album of the first `count` readable images of a folder, and a start with names for photographs.
 
     Raises:
-        ValueError: the folder holds no image that can be read.
+        FileNotFoundError: there is no such folder.
+        ValueError: it holds no image that can be read.
     """
     dropped = Unread()
-    found = images_of(Path(folder), find_images(folder, dropped), dropped)
+    found = images_of(images_folder(folder), find_images(folder, dropped), dropped)
     pictures = [Picture(Path(entry.name).stem, image) for entry, image in itertools.islice(found, count)]
     if not pictures:
         raise ValueError(f"{folder} holds no image that can be read ({dict(dropped) or 'no images'})")
@@ -229,6 +235,7 @@ def widget(
         ) from error
 
     check_runtime(runtime)
+    towers, runtime = here(towers), here(runtime)
     exported = load_exported(towers)
 
     class Playground(anywidget.AnyWidget):
@@ -251,10 +258,10 @@ def widget(
             {**row, "url": f"data:image/png;base64,{base64.b64encode(data).decode('ascii')}"}
             for row, data in _album(exported, album)
         ],
-        image=(Path(towers) / "image.onnx").read_bytes(),
-        text=(Path(towers) / "text.onnx").read_bytes(),
-        runtime=(Path(runtime) / RUNTIME[0]).read_bytes(),
-        wasm=(Path(runtime) / RUNTIME[1]).read_bytes(),
+        image=(towers / "image.onnx").read_bytes(),
+        text=(towers / "text.onnx").read_bytes(),
+        runtime=(runtime / RUNTIME[0]).read_bytes(),
+        wasm=(runtime / RUNTIME[1]).read_bytes(),
     )
 
 

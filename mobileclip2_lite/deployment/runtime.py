@@ -19,6 +19,7 @@ from mobileclip2_lite.models.loaded import many
 from mobileclip2_lite.models.preprocess import Preprocess
 from mobileclip2_lite.models.tokenizer import tokenizer_of
 from mobileclip2_lite.work.files import sha256_file
+from mobileclip2_lite.work.place import here
 
 if TYPE_CHECKING:
     import torch
@@ -63,7 +64,8 @@ def load_exported(folder: str | os.PathLike, precision: str = "fp32", threads: i
     """
     require("onnxruntime")
     suffix = "" if precision == "fp32" else f".{precision}"
-    paths = {tower: Path(folder) / f"{tower}{suffix}.onnx" for tower in TOWERS}
+    folder = here(folder)
+    paths = {tower: folder / f"{tower}{suffix}.onnx" for tower in TOWERS}
     for path in paths.values():
         if not path.is_file():
             raise FileNotFoundError(
@@ -77,7 +79,7 @@ def load_exported(folder: str | os.PathLike, precision: str = "fp32", threads: i
         embed_pixels=runner(sessions["image"]),
         embed_tokens=runner(sessions["text"]),
         preprocess=Preprocess.from_config(json.loads(meta["image"]["preprocess"])),
-        tokenizer=_tokenizer(json.loads(meta["text"]["tokenizer"]), Path(folder)),
+        tokenizer=_tokenizer(json.loads(meta["text"]["tokenizer"]), folder),
         logit_scale=float(meta["image"]["logit_scale"]),
         key=sha256_file(paths["image"]),
         logit_bias=float(bias) if (bias := meta["image"].get("logit_bias")) is not None else None,

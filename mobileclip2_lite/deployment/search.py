@@ -21,18 +21,18 @@ import numpy as np
 
 from mobileclip2_lite import recipes
 from mobileclip2_lite.deployment.embedding import embedded, in_parts
-from mobileclip2_lite.deployment.image_files import Entry, Unread, find_images, open_image
-from mobileclip2_lite.deployment.index_parts import read_parts, tidy, write_part
+from mobileclip2_lite.deployment.image_files import Entry, Unread, find_images, images_folder, open_image
+from mobileclip2_lite.deployment.index_parts import NEEDS_DISK, read_parts, tidy, write_part
 from mobileclip2_lite.deployment.near_duplicates import groups
 from mobileclip2_lite.deployment.runtime import Exported, load_exported
 from mobileclip2_lite.deployment.towers import exported_folder
 from mobileclip2_lite.models.loaded import first_dimensions
-from mobileclip2_lite.work.place import on_disk
+from mobileclip2_lite.work import cache
+from mobileclip2_lite.work.files import sha256_bytes
+from mobileclip2_lite.work.place import StorePath, on_disk
 
 INDEX = ".mobileclip2-index"
 """Name of the index folder within the searched folder, if no other is named."""
-NEEDS_DISK = "images are looked at one by one and the index is mapped into memory: copy the folder to a disk"
-"""Why no store's folder is searched."""
 NEGATIVE = 0.5
 """Weight of what shall not be found, beside 1 for what shall."""
 
@@ -41,7 +41,7 @@ NEGATIVE = 0.5
 class Hit:
     """One found image."""
 
-    path: Path
+    path: Path | StorePath
     """The image file."""
     score: float
     """Cosine between the query and the image, -1 to 1."""
@@ -51,7 +51,7 @@ class Hit:
 class Index:
     """Unit features of the images of one folder by one model."""
 
-    folder: Path
+    folder: Path | StorePath
     """The searched folder."""
     model: Exported
     """Embeds queries."""
@@ -116,7 +116,7 @@ class Index:
         best = first[np.lexsort((first, -scores[first]))][:top]
         return [Hit(self.folder / self.entries[row].name, float(scores[row])) for row in best]
 
-    def duplicates(self, least: float = 0.95, block: int = 2_048) -> list[list[Path]]:
+    def duplicates(self, least: float = 0.95, block: int = 2_048) -> list[list[Path | StorePath]]:
         """Groups of images that are the same, as `near_duplicates` finds them."""
         return [
             [self.folder / entry.name for entry in one] for one in groups(self.entries, self.features, least, block)
@@ -145,9 +145,11 @@ def build_index(
     """Bring the index of a folder up to date and return it.
 
     Args:
-        folder: searched with everything below it; hidden files and folders are left out.
+        folder: searched with everything below it; hidden files and folders are left out. A store's images are read
+            from there one by one.
         model: exported towers (`runtime.load_exported`, best with one thread a worker: `threads=1`).
-        index: where the index lies; None puts it into the folder itself (`INDEX`).
+        index: where the index lies; None puts it into the folder itself (`INDEX`), a store's into the cache of this
+            machine.
         batch_size: images a forward pass.
         workers: threads that read and embed side by side; 0 takes one a core.
         progress: show a bar.
@@ -158,9 +160,7 @@ def build_index(
     """
     from tqdm.auto import tqdm
 
-    folder = on_disk(folder, NEEDS_DISK)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is not a folder: name the folder that holds the images")
+    folder = images_folder(folder)
     place = _place(folder, model, index)
     dropped = Unread()
     present = find_images(folder, dropped)
@@ -186,11 +186,20 @@ def build_index(
     return result
 
 
-def _place(folder: Path, model: Exported, index: str | os.PathLike | None) -> Path:
-    place = on_disk(index if index is not None else folder / INDEX, NEEDS_DISK) / model.key[:16]
+def _place(folder: Path | StorePath, model: Exported, index: str | os.PathLike | None) -> Path:
+    place = _index_place(folder, index) / model.key[:16]
     with _writing(place):
         place.mkdir(parents=True, exist_ok=True)
     return place
+
+
+def _index_place(folder: Path | StorePath, index: str | os.PathLike | None) -> Path:
+    """Where the index of a folder lies, on this disk."""
+    if index is not None:
+        return on_disk(index, NEEDS_DISK)
+    if isinstance(folder, Path):
+        return folder / INDEX
+    return cache.folder() / "indexes" / sha256_bytes(str(folder).encode())[:24]
 
 
 @contextlib.contextmanager
@@ -250,10 +259,8 @@ def open_index(
     progress: bool = True,
 ) -> Index:
     """The index of a folder, brought up to date, with its model; arguments and errors as `search_folder` has them."""
-    folder = on_disk(folder, NEEDS_DISK)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is not a folder: name the folder that holds the images")
-    place = on_disk(index if index is not None else folder / INDEX, NEEDS_DISK)
+    folder = images_folder(folder)
+    place = _index_place(folder, index)
     model = model or recipes.Reinforce().teachers[-1]
     with _writing(place):
         towers = exported_folder(model, place, pretrained)

@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from mobileclip2_lite.work.files import canonical, pretty, sha256_bytes, sha256_file, write_atomic
+from mobileclip2_lite.work.place import here, place_of
 
 
 def exported_folder(model: str, place: Path, pretrained: str | None = None) -> Path:
@@ -18,8 +19,8 @@ def exported_folder(model: str, place: Path, pretrained: str | None = None) -> P
 
     Which weights a name stood for is noted beside the towers, so that the next search neither builds nor hashes it.
     """
-    if (Path(model) / "image.onnx").is_file():
-        return Path(model)
+    if (place_of(model) / "image.onnx").is_file():
+        return here(model)
     note = place / f"model-{sha256_bytes(canonical([model, pretrained]))[:16]}.json"
     towers = _noted(note)
     if towers is None:

@@ -25,7 +25,7 @@ from mobileclip2_lite.models.loaded import encode_images, encode_texts
 from mobileclip2_lite.views.decoding import SUFFIXES, BadImage
 from mobileclip2_lite.views.images import read_image
 from mobileclip2_lite.work.files import scan
-from mobileclip2_lite.work.place import on_disk
+from mobileclip2_lite.work.place import StorePath, here
 from mobileclip2_lite.work.texts import NoText, texts_of
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ def evaluate_zero_shot(
             exist; a label outside the classes, before any work where the labels can be read alone; no image is left.
         FileNotFoundError: there is no such folder.
     """
-    if isinstance(data, (str, Path)):
-        rows, found = folder_rows(on_disk(data, "each image would be a request: copy the folder to a disk"))
+    if isinstance(data, (str, Path, StorePath)):
+        rows, found = folder_rows(here(data))
     else:
         rows, found = _dataset_rows(data, image_key, label_key)
     for what, given in (("classnames", classnames), ("templates", templates)):

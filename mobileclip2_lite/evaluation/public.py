@@ -22,8 +22,8 @@ from mobileclip2_lite.evaluation.wds_sets import is_wds, open_wds
 from mobileclip2_lite.models.card import digest
 from mobileclip2_lite.shards.samples import read_samples, shard_names
 from mobileclip2_lite.work.crew import Spread
-from mobileclip2_lite.work.files import pretty, write_atomic
-from mobileclip2_lite.work.place import on_disk
+from mobileclip2_lite.work.files import pretty, write_note
+from mobileclip2_lite.work.place import StorePath, here, place_of
 
 if TYPE_CHECKING:
     from mobileclip2_lite.models.zoo import LoadedModel
@@ -46,7 +46,8 @@ def open_set(
 
     Args:
         source: folder or address of a `wds_*` set, `hf:OWNER/NAME`, a folder of pairs (`pairs`, `hold-out`), a caption
-            file, a folder of DCI or Urban1k, or a folder with one folder of images a class.
+            file, a folder of DCI or Urban1k, or a folder with one folder of images a class. Sets in a store are read
+            tar by tar; one of loose images is copied to this machine's cache first.
         split: split to read, in its publisher's words.
         images: folder of the images of a caption file, if they do not lie beside it.
         captions: at most so many captions an image of Karpathy's splits; 0 for all.
@@ -56,9 +57,14 @@ def open_set(
     """
     if is_wds(source, split):
         return open_wds(source, split)
-    path = on_disk(source, "only wds_* sets are read from a store, tar by tar: copy other sets to a disk")
-    if (path / "manifest.json").is_file() and shard_names(path):
-        return _from_pairs(path)
+    place = place_of(source)
+    if (place / "manifest.json").is_file() and shard_names(place):
+        return _from_pairs(place)
+    if isinstance(place, StorePath) and place.is_file():  # its images lie beside it
+        path = here(place.parent) / place.name if images is None else here(place)
+    else:
+        path = here(place)
+    images = None if images is None else here(images)
     folders = _class_folders(path) if path.is_dir() else []
     if len(folders) < 2 and (table := _table(path)):
         raise ValueError(
@@ -78,7 +84,7 @@ def _table(path: Path) -> Path | None:
     return next((one for one in (path, *beside) if one.suffix.lower() in TABLES), None)
 
 
-def _from_pairs(path: Path) -> TestSet:
+def _from_pairs(path: Path | StorePath) -> TestSet:
     """A folder of pairs: every real text of an image is a right answer for it and a question of its own."""
 
     def examples() -> Iterator[Example]:
@@ -159,7 +165,7 @@ def evaluate_sets(
             found = evaluate_in_parts(loaded, test_set, parts, templates, batch_size, dimensions, spread)
             result["results"].append(found)
         if out is not None:
-            write_atomic(out, pretty(result))
+            write_note(out, pretty(result))
     return result
 
 

@@ -28,6 +28,7 @@ from mobileclip2_lite.models.tokenizer import tokenizer_of
 from mobileclip2_lite.models.trimming import allow_trimming
 from mobileclip2_lite.models.weights import load_weights
 from mobileclip2_lite.work.files import pretty, sha256_file, write_atomic
+from mobileclip2_lite.work.place import StorePath, made_here, place_of
 
 
 def list_models() -> list[str]:
@@ -121,22 +122,29 @@ def save_model(
     name: str | None = None,
     card: dict[str, Any] | None = None,
     dtype: torch.dtype | None = None,
-) -> Path:
+) -> Path | StorePath:
     """Write model, preprocess and tokenizer as one folder that `create_model` reads; returns it.
 
     Args:
         loaded: what to save.
-        folder: made if it does not exist; each file is written beside and renamed.
+        folder: made if it does not exist; each file is written beside and renamed. In a store they are created.
         name: what the model calls itself in config and card.
         card: JSON data to keep beside the weights; `sha256` of the weights is added to it.
         dtype: float type on disk, e.g. `torch.float16`; None keeps the parameters' own.
     """
+    if getattr(loaded.model, "model_cfg", None) is None:
+        raise ValueError("save_model: this model was not made by create_model, so its config is unknown")
+    place = place_of(folder)
+    with made_here(place) as made:
+        _save(loaded, made, name, card, dtype)
+    return place
+
+
+def _save(
+    loaded: LoadedModel, folder: Path, name: str | None, card: dict[str, Any] | None, dtype: torch.dtype | None
+) -> None:
     from safetensors.torch import save
 
-    model_cfg = getattr(loaded.model, "model_cfg", None)
-    if model_cfg is None:
-        raise ValueError("save_model: this model was not made by create_model, so its config is unknown")
-    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     state = {
         key: (value.to(dtype) if dtype is not None and value.is_floating_point() else value).detach().cpu().contiguous()
@@ -146,7 +154,7 @@ def save_model(
         "name": name,
         "architecture": getattr(loaded.model, "architecture", None),
         "folded": is_folded(loaded.model),
-        "model_cfg": model_cfg,
+        "model_cfg": loaded.model.model_cfg,
         "preprocess_cfg": loaded.preprocess.to_config(),
     }
     write_atomic(folder / "config.json", pretty(config))
@@ -156,4 +164,3 @@ def save_model(
     if card is not None:
         digest = sha256_file(folder / "model.safetensors")
         write_atomic(folder / "card.json", pretty({"name": name, **card, "sha256": digest}))
-    return folder

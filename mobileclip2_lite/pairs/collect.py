@@ -67,7 +67,7 @@ def make_pairs(
     out = place_of(out)
     if settings.samples_per_shard < 1 or settings.count < 0:
         raise ValueError(f"samples_per_shard must be 1 or more and count 0 or more, not {settings}")
-    if dataset is None and (path := options_asked(settings.source)[0]).is_dir():
+    if dataset is None and isinstance(out, Path) and (path := options_asked(settings.source)[0]).is_dir():
         inside = path.resolve()
         if inside == out.resolve() or inside in out.resolve().parents:
             raise ValueError(f"{out} lies in the source {settings.source}, which stays as it is: name another folder")

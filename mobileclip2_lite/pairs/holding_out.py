@@ -17,6 +17,7 @@ from typing import Any
 from mobileclip2_lite.shards.samples import Sample, read_samples, shard_names, write_shard
 from mobileclip2_lite.work.files import sha256_bytes
 from mobileclip2_lite.work.folder import Work, read_manifest
+from mobileclip2_lite.work.place import StorePath, place_of
 
 
 def hold_out(
@@ -36,7 +37,7 @@ def hold_out(
     Raises:
         ValueError: there are not more images than are to be held out, or two of the folders are the same.
     """
-    pairs, train, test = Path(pairs), Path(train), Path(test)
+    pairs, train, test = map(place_of, (pairs, train, test))
     if len({one.absolute() for one in (pairs, train, test)}) < 3:
         raise ValueError(f"{pairs}, {train} and {test} must be three folders: one is read, two are written")
     drawn = {_draw(sample) for sample in samples(pairs)}  # an image's number, not the image: folders may be large
@@ -49,13 +50,13 @@ def hold_out(
     return read_manifest(train), read_manifest(test)
 
 
-def samples(folder: Path) -> Iterator[Sample]:
+def samples(folder: Path | StorePath) -> Iterator[Sample]:
     """All samples of a folder of pairs."""
     for name in shard_names(folder):
         yield from read_samples(folder / name)
 
 
-def split(folder: Path, held_out: int) -> tuple[list[Sample], list[Sample]]:
+def split(folder: Path | StorePath, held_out: int) -> tuple[list[Sample], list[Sample]]:
     """(training, held out) of a folder that fits into memory, both in the order in which images are drawn.
 
     Other samples of the last image held out are left out of the training.
@@ -72,14 +73,18 @@ def _draw(sample: Sample) -> str:
     return sha256_bytes(b"held out" + sample.image)
 
 
-def _check_count(folder: Path, held_out: int, found: int) -> None:
+def _check_count(folder: Path | StorePath, held_out: int, found: int) -> None:
     if not 0 < held_out < found:
         raise ValueError(f"{held_out} of the {found} images of {folder} cannot be held out: name fewer, at least 1")
 
 
 def write_pairs(
-    folder: Path, found: Iterable[Sample], identity: Mapping[str, Any], source: str = "pairs", shard: int = 500
-) -> Path:
+    folder: Path | StorePath,
+    found: Iterable[Sample],
+    identity: Mapping[str, Any],
+    source: str = "pairs",
+    shard: int = 500,
+) -> Path | StorePath:
     """A folder of pairs, made once; `source` is where its manifest says they come from."""
     work = Work(folder, "pairs", 1, dict(identity))
     if work.done():

@@ -9,6 +9,7 @@ Taught by notebooks/00_start_here.ipynb.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import re
 from collections.abc import Iterable
@@ -21,13 +22,13 @@ from mobileclip2_lite.pairs import hf_datasets as hub
 from mobileclip2_lite.pairs import webdataset as tars
 from mobileclip2_lite.pairs.class_folders import class_of, class_source
 from mobileclip2_lite.pairs.records import Record, Source
+from mobileclip2_lite.pairs.stored import stored_source
 from mobileclip2_lite.pairs.tables import TABLE_SUFFIXES, is_table, read_rows
 from mobileclip2_lite.recipes import Pairs, World
-from mobileclip2_lite.shards.samples import shard_names
 from mobileclip2_lite.views.decoding import SUFFIXES
 from mobileclip2_lite.views.images import local_path
 from mobileclip2_lite.work.files import scan, to_json
-from mobileclip2_lite.work.place import StorePath, place_of
+from mobileclip2_lite.work.place import here, place_of
 from mobileclip2_lite.work.store import refuse_unknown, url_of
 
 __all__ = ["Record", "Source", "open_source"]
@@ -81,8 +82,8 @@ def open_source(settings: Pairs, world: World | None = None, seed: int = 0, data
         return hub.given_source(dataset, settings, seed)
     if name == "emoji_world":
         return _world_source(settings, world or World(), seed)
-    if url_of(name.partition("?split=")[0]):
-        return _stored_source(name, settings, seed)
+    if url_of(name.partition("?")[0]):
+        return stored_source(name, settings, seed) or _copied_source(name, settings, seed)
     if name.startswith("hf:"):
         return hub.hub_source(name, settings, seed)
     refuse_unknown(name)
@@ -129,36 +130,15 @@ def _world_source(settings: Pairs, world: World, seed: int) -> Source:
     return source
 
 
-def _stored_source(name: str, settings: Pairs, seed: int) -> Source:
-    """Tars or parquet files of a store: by name, braces or wildcards, or those that lie below a folder."""
-    name, _, asked = name.partition("?split=")
-    named = name.lower().endswith((*tars.SUFFIXES, ".parquet"))
-    found = tars.expand(name) if named else _below(place_of(name))
-    names, notes = tars.names_of(found), {}
-    if asked or not named or "*" in name:
-        chosen, notes = splits.choose(
-            [splits.split_of(one) for one in names], asked or None, name, ["file"] * len(names)
-        )
-        found, names = [found[k] for k in chosen], [names[k] for k in chosen]
-    if names[0].lower().endswith(".parquet"):
-        folder = place_of(str(found[0])[: -len(names[0]) - 1])
-        source = hub.parquet_source(folder, names, settings, seed)
-    else:
-        source = tars.tar_source(found, settings.image_key, settings.text_key)
-    source.notes |= notes
-    return source
-
-
-def _below(folder: StorePath) -> list[StorePath]:
-    """The tars below a store's folder, those of its manifest if it has one; where there are none, its parquet files."""
-    names = shard_names(folder) if (folder / "manifest.json").is_file() else scan(folder)
-    for ends in (tars.SUFFIXES, ".parquet"):
-        if found := [folder / name for name in names if name.lower().endswith(ends)]:
-            return found
-    raise ValueError(
-        f"{folder} holds neither tars nor parquet files. Nothing else is read from a store, since each single image "
-        "would be a request: write tars (img2dataset with output_format=webdataset), or copy the folder to a disk"
-    )
+def _copied_source(name: str, settings: Pairs, seed: int) -> Source:
+    """Loose images and tables of a store, copied to this disk: to ask for each would be a request an image."""
+    place, mark, query = name.partition("?")
+    place = place_of(place)
+    copy = here(place.parent) / place.name if place.is_file() else here(place)
+    try:
+        return open_source(dataclasses.replace(settings, source=f"{copy}{mark}{query}"), seed=seed)
+    except ValueError as error:
+        raise ValueError(f"{place}, of which a copy was read: {error}") from error
 
 
 def _tars_source(pattern: Path, settings: Pairs, asked: str | None) -> Source:

@@ -21,7 +21,7 @@ from mobileclip2_lite.recipes import World
 from mobileclip2_lite.reports import page
 from mobileclip2_lite.shards import samples as shards
 from mobileclip2_lite.shards.tars import TarIndex
-from mobileclip2_lite.work.files import write_atomic
+from mobileclip2_lite.work.files import write_note
 from mobileclip2_lite.work.folder import read_manifest
 from mobileclip2_lite.work.place import place_of
 
@@ -79,7 +79,7 @@ def filter_report(
         wrong = np.array([mismatched(*source.text_and_scene(line["uid"]), world) for line in lines])
         result["truth"] = judge(scores, kept, wrong)
     if html is not None:
-        write_atomic(
+        write_note(
             html, page.to_html(f"What {result['scorer']} removed", _blocks(result, lines, source, wrong)).encode()
         )
     return result

@@ -22,7 +22,7 @@ from mobileclip2_lite.shards.samples import EXTENSIONS, Sample
 from mobileclip2_lite.shards.tars import ShardError, TarIndex, read_tar
 from mobileclip2_lite.views import decoding
 from mobileclip2_lite.views.replay import replay
-from mobileclip2_lite.work.files import sha256_bytes, sha256_file, write_atomic
+from mobileclip2_lite.work.files import sha256_bytes, sha256_file, write_note
 from mobileclip2_lite.work.folder import read_manifest
 from mobileclip2_lite.work.place import place_of
 
@@ -72,7 +72,7 @@ def inspect(
     found["teachers"] = [known.get(name, {"name": name}) | {"dimension": d} for name, d in found["teachers"].items()]
     found["text"] = _text(found, bool(manifest), verify)
     if html is not None:
-        write_atomic(html, _page(folder, names, found, samples).encode())
+        write_note(html, _page(folder, names, found, samples).encode())
     return found
 
 

@@ -19,8 +19,8 @@ from mobileclip2_lite.reports import figures, page
 from mobileclip2_lite.reports.appendix import appendix
 from mobileclip2_lite.reports.numbers import LABELS, mean_and_deviation, percent, read_json
 from mobileclip2_lite.training import log as tracking
-from mobileclip2_lite.work.files import write_atomic
-from mobileclip2_lite.work.place import on_disk
+from mobileclip2_lite.work.files import write_note
+from mobileclip2_lite.work.place import StorePath, here, place_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +32,7 @@ HEADLINE = ("zero_shot", "retrieval_i2t_r1", "retrieval_t2i_r1")
 
 def write_report(
     run_folder: str | os.PathLike, recipe: Recipe, teachers: Mapping[str, LoadedModel] | None = None
-) -> Path:
+) -> Path | StorePath:
     """Write `report.md`, `report.html` and `figures/` into a run's folder; returns the HTML's path.
 
     Args:
@@ -43,7 +43,8 @@ def write_report(
     Raises:
         FileNotFoundError: a part of the run is missing (the message names the file and what makes it).
     """
-    run_folder = on_disk(run_folder, "a report is written into a run's folder, on a disk: copy the run there")
+    target = place_of(run_folder)
+    run_folder = here(target)  # a run in a store is read from a copy
     evaluation = read_json(run_folder / "evaluation.json")
     title, blocks = f"Reinforced against plain training: recipe {recipe.name}", []
     blocks += summary(evaluation, recipe, run_folder)
@@ -53,12 +54,12 @@ def write_report(
     blocks += [page.Heading("What reinforcement stored"), *_stored(run_folder)]
     blocks += [page.Heading("Where the time went"), *time_spent(run_folder)]
     blocks += [page.Heading("Settings, machine, licence"), *appendix(recipe)]
-    (run_folder / "figures").mkdir(exist_ok=True)
+    (target / "figures").mkdir(exist_ok=True)
     for picture in page.pictures(blocks):
-        write_atomic(run_folder / "figures" / f"{picture.name}.png", picture.png)
-    write_atomic(run_folder / "report.md", page.to_markdown(title, blocks).encode())
-    write_atomic(run_folder / "report.html", page.to_html(title, blocks).encode())
-    return run_folder / "report.html"
+        write_note(target / "figures" / f"{picture.name}.png", picture.png)
+    write_note(target / "report.md", page.to_markdown(title, blocks).encode())
+    write_note(target / "report.html", page.to_html(title, blocks).encode())
+    return target / "report.html"
 
 
 def summary(evaluation: Mapping[str, Any], recipe: Recipe, run_folder: Path) -> list[page.Block]:

@@ -16,7 +16,8 @@ from mobileclip2_lite.deployment.image_files import open_image
 from mobileclip2_lite.deployment.search import Hit, Index
 from mobileclip2_lite.reports.page import Block, Heading, Picture, Pictures, Table, Text, to_html, verbatim
 from mobileclip2_lite.views.decoding import BadImage
-from mobileclip2_lite.work.files import write_atomic
+from mobileclip2_lite.work.files import write_note
+from mobileclip2_lite.work.place import StorePath, place_of
 
 SIDE = 160
 """Largest side of a thumbnail, pixels."""
@@ -32,7 +33,7 @@ def write_search_page(
     hits: Sequence[Hit] = (),
     question: str = "",
     duplicates: Sequence[Sequence[Path]] = (),
-) -> Path:
+) -> Path | StorePath:
     """Write the page of one search and return it.
 
     Args:
@@ -42,7 +43,7 @@ def write_search_page(
         question: what was asked, in words.
         duplicates: groups of images that are the same (`Index.duplicates`).
     """
-    path = Path(path)
+    path = place_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     blocks: list[Block] = [Text(f"{len(index.entries):,} images in `{verbatim(shown(index.folder))}`.")]
     if hits:
@@ -57,16 +58,17 @@ def write_search_page(
     if index.dropped:
         rows = [[reason, f"{count:,}", _names(index, reason)] for reason, count in sorted(index.dropped.items())]
         blocks += [Heading("Not read"), Table(["reason", "files", "names"], rows)]
-    write_atomic(path, to_html(verbatim(question) or "Search", blocks).encode("utf-8"))
+    write_note(path, to_html(verbatim(question) or "Search", blocks).encode("utf-8"))
     return path
 
 
 def shown(path: str | os.PathLike) -> str:
     """A path as text that can be printed anywhere; bytes that are no UTF-8 are written as `\\xe9`."""
-    return os.fspath(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    text = str(path) if isinstance(path, StorePath) else os.fspath(path)
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _hit(hit: Hit, page: Path) -> Picture:
+def _hit(hit: Hit, page: Path | StorePath) -> Picture:
     picture = _thumbnail(hit.path, page)
     picture.caption = f"{hit.score:.3f} {picture.caption}"
     return picture
@@ -78,7 +80,7 @@ def _names(index: Index, reason: str) -> str:
     return ", ".join(names[:MAX_NAMES]) + (" …" if len(names) > MAX_NAMES else "")
 
 
-def _thumbnail(file: Path, page: Path) -> Picture:
+def _thumbnail(file: Path | StorePath, page: Path | StorePath) -> Picture:
     """A small JPEG of an image, or an empty picture that says why there is none."""
     from PIL import Image
 
@@ -93,8 +95,12 @@ def _thumbnail(file: Path, page: Path) -> Picture:
     return Picture(name, data.getvalue(), name, verbatim(name), link)
 
 
-def _address(file: Path, page: Path) -> str:
-    """Where a file lies as seen from the page; absolute on another drive."""
+def _address(file: Path | StorePath, page: Path | StorePath) -> str:
+    """Where a file lies as seen from the page; absolute on another drive and where one of them is in a store."""
+    if isinstance(file, StorePath):
+        return str(file)
+    if isinstance(page, StorePath):
+        return file.absolute().as_uri()
     try:
         way = os.path.relpath(file.absolute(), page.absolute().parent)
     except ValueError:

@@ -19,6 +19,7 @@ from mobileclip2_lite.reports.numbers import evaluated_seeds, mean_and_deviation
 from mobileclip2_lite.studies.record import generation, where
 from mobileclip2_lite.work.files import pretty, read_object, write_atomic
 from mobileclip2_lite.work.folder import read_manifest
+from mobileclip2_lite.work.place import here
 from mobileclip2_lite.work.tables import markdown_table
 
 FILE = "run_{recipe}.json"
@@ -50,7 +51,7 @@ def record(run: str | Path, recipe: recipes.Recipe, results: Path) -> Path:
     Raises:
         FileNotFoundError: the run is not finished.
     """
-    run = Path(run)
+    run = here(run)
     evaluation = read_json(run / "evaluation.json")
     seeds = evaluated_seeds(run)
     trained = {kind: read_manifest(run / f"{kind}-seed{seeds[0]}")["seconds"] for kind in ("control", "student")}

@@ -20,11 +20,11 @@ from PIL import Image
 from mobileclip2_lite.deployment.image_files import Unread, find_images, images_of
 from mobileclip2_lite.evaluation.measures import retrieval, zero_shot_classifier
 from mobileclip2_lite.models import photo_teachers
-from mobileclip2_lite.models.folders import photo_folder
 from mobileclip2_lite.models.loaded import LoadedModel, encode_images, encode_texts
 from mobileclip2_lite.shards.samples import read_samples, shard_names
 from mobileclip2_lite.views.decoding import decode
 from mobileclip2_lite.work.folder import read_manifest
+from mobileclip2_lite.work.place import StorePath, place_of
 
 WITHOUT_CAPTIONS = tuple(name for name, kind in photo_teachers.KINDS.items() if kind.map != "captions")
 """Teachers that the packages alone make."""
@@ -33,7 +33,7 @@ WITHOUT_CAPTIONS = tuple(name for name, kind in photo_teachers.KINDS.items() if 
 def images_with_texts(folder: str | os.PathLike) -> Iterator[tuple[Image.Image, list[str]]]:
     """(PIL image, its real texts) of a folder of pairs."""
     for name in shard_names(folder):
-        for sample in read_samples(Path(folder) / name):
+        for sample in read_samples(place_of(folder) / name):
             yield decode(sample.image), sample.texts
 
 
@@ -94,7 +94,7 @@ def write_names(
 
 def make_teachers(
     names: Sequence[str] = (), captions: Path | None = None, held_out: Path | None = None, place: Path | None = None
-) -> Iterator[tuple[Path, dict[str, Any]]]:
+) -> Iterator[tuple[Path | StorePath, dict[str, Any]]]:
     """Make photograph teachers one by one; (folder, card) of each.
 
     Args:
@@ -125,5 +125,5 @@ def make_teachers(
             card["unseen_names"] = photo_teachers.unseen_names(name)
         if held_out:
             card["held_out"] = recalls(loaded, held_out)
-        folder = photo_teachers.save(name, loaded, card, photo_folder(name) if place is None else Path(place) / name)
+        folder = photo_teachers.save(name, loaded, card, None if place is None else place_of(place) / name)
         yield folder, card

@@ -20,7 +20,9 @@ import numpy as np
 from PIL import Image
 
 from mobileclip2_lite.views.decoding import BadImage, as_rgb, decode, format_of, orientation_of
+from mobileclip2_lite.work.backends import StoreError
 from mobileclip2_lite.work.files import sha256_bytes
+from mobileclip2_lite.work.place import StorePath
 
 _BASE64 = ("/9j/", "iVBORw0KGgo", "UklGR", "R0lGOD", "SUkqA", "TU0AK", "Qk", "AAAA")
 """How JPEG, PNG, WebP, GIF, TIFF, BMP and the formats in ISO boxes (AVIF, HEIC, JPEG 2000) begin in base64."""
@@ -79,6 +81,8 @@ def image_bytes(image: Any, folder: str | os.PathLike | None = None) -> bytes:
             return data
         if is_url(image):
             raise BadImage("image_is_url", f"{image[:200]}: download it first, with img2dataset for example")
+    if isinstance(image, StorePath):
+        return _file_bytes(image)
     if isinstance(image, (str, os.PathLike)):
         return _file_bytes(local_path(image, folder))
     if isinstance(image, np.ndarray):
@@ -167,9 +171,11 @@ def _from_numbers(numbers: list | tuple) -> bytes | np.ndarray:
         raise BadImage("unknown_image_form", f"a list of {len(numbers)}: {error}") from error
 
 
-def _file_bytes(path: Path) -> bytes:
+def _file_bytes(path: Path | StorePath) -> bytes:
     try:
         return path.read_bytes()
+    except StoreError:  # says nothing of the image
+        raise
     except FileNotFoundError as error:
         raise BadImage("no_image", f"{path.name} does not exist") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name

@@ -148,8 +148,12 @@ class StorePath(os.PathLike):
         yield from (self / name for name in seen)
 
     def glob(self, pattern: str) -> Iterator[StorePath]:
-        """As `iterdir`, those objects whose name fits."""
-        yield from (self / n for n in self.store.names() if "/" not in n and fnmatch.fnmatchcase(n, pattern))
+        """As `iterdir`, those objects whose name fits, part by part."""
+        parts = pattern.split("/")
+        for name in self.store.names():
+            own = name.split("/")
+            if len(own) == len(parts) and all(map(fnmatch.fnmatchcase, own, parts)):
+                yield self / name
 
     def rglob(self, pattern: str) -> Iterator[StorePath]:
         """As `glob`, at any depth."""
@@ -185,20 +189,38 @@ def on_disk(value: str | os.PathLike, why: str) -> Path:
         why: what a disk is needed for, and what to do, for the message.
 
     Raises:
-        ValueError: it is a store's address.
+        ValueError: it is a store's address, or one of no known store.
     """
-    if isinstance(value, StorePath) or url_of(value):
-        raise ValueError(f"{place_of(value)} lies in a store: {why}")
-    return Path(value)
+    place = place_of(value)
+    if isinstance(place, StorePath):
+        raise ValueError(f"{place} lies in a store: {why}")
+    return place
 
 
-def folder_here(place: StorePath) -> Path:
+def here(value: str | os.PathLike) -> Path:
+    """The file or folder that a user means, on this disk: itself, or a copy of a store's object or whole folder.
+
+    For what is read by programs that know files alone, or again and again. A path need not exist.
+
+    Raises:
+        FileNotFoundError: the store has nothing of that name.
+    """
+    place = place_of(value)
+    if isinstance(place, Path):
+        return place
+    return cache.fetch(place.store) if place.is_file() else folder_here(place, deep=True)
+
+
+def folder_here(place: StorePath, deep: bool = False) -> Path:
     """A copy on this disk of the files that lie right in a store's folder: a model's, for one.
+
+    Args:
+        deep: of all that lies below it, too.
 
     Raises:
         FileNotFoundError: there are none.
     """
-    names = [name for name in place.store.names() if "/" not in name]
+    names = [name for name in place.store.names() if deep or "/" not in name]
     if not names:
         raise FileNotFoundError(f"{place} does not exist, or holds no file")
     copies = {name: cache.fetch(place.store / name) for name in names}
@@ -207,6 +229,7 @@ def folder_here(place: StorePath) -> Path:
     if not target.is_dir():
         with cache.scratch() as made:
             for name, copy in copies.items():
+                (made / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(copy, made / name)
             target.parent.mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(OSError):  # another process was faster
@@ -223,7 +246,15 @@ def fetch_ahead(path: Path | StorePath) -> None:
 
 @contextlib.contextmanager
 def made_here(target: Path | StorePath) -> Iterator[Path]:
-    """A path to write, or not; when the block ends well, what it holds is the object `target` (a path is itself)."""
+    """A path to write, file or folder, or not; when the block ends well, what it holds lies at `target`.
+
+    A path is itself. In a store every file becomes an object that is created, hidden ones left out; those that are
+    there already are compared first, so that nothing is written beside another's.
+
+    Raises:
+        ValueError: the store can only be read; said before the block begins.
+        store.Clash: the store has an object of a file's name and other content.
+    """
     if isinstance(target, Path):
         yield target
         return
@@ -234,3 +265,9 @@ def made_here(target: Path | StorePath) -> Iterator[Path]:
         yield made
         if made.is_file():
             target.store.create(made)
+            return
+        parts = [path.relative_to(made) for path in sorted(made.rglob("*")) if path.is_file()]
+        names = [part.as_posix() for part in parts if not any(name.startswith(".") for name in part.parts)]
+        there = [name for name in names if (target / name).is_file()]
+        for name in (*there, *(name for name in names if name not in there)):
+            (target / name).store.create(made / name)

@@ -15,7 +15,6 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-import tyro
 from doubles.fake_teachers import FakeTeachers, files, picture, sample, write_pairs
 from doubles.kills import survive_kills
 from PIL import Image
@@ -25,6 +24,7 @@ from mobileclip2_lite.captioning import generation
 from mobileclip2_lite.captioning import stage as captioning
 from mobileclip2_lite.captioning.stage import caption, caption_pictures, captioner_key
 from mobileclip2_lite.cli import data as cli_captions
+from mobileclip2_lite.cli.places import Commands
 from mobileclip2_lite.models.card import digest
 from mobileclip2_lite.models.loaded import LoadedModel
 from mobileclip2_lite.models.preprocess import Preprocess
@@ -400,9 +400,9 @@ def test_a_worker_on_another_machine_writes_the_same_bytes(pairs, tmp_path, monk
 
 
 def run(*arguments: str | Path) -> None:
-    app = tyro.extras.SubcommandApp()
+    app = Commands()
     cli_captions.add(app, recipes.tiny())
-    app.cli(args=list(map(str, arguments)))
+    app.run(list(map(str, arguments)), "the command line")
 
 
 def test_commands_caption_and_captions(pairs, fake, tmp_path, monkeypatch, capsys):

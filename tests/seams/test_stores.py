@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 import tarfile
 
 import numpy as np
@@ -150,30 +149,6 @@ def test_pairs_are_made_of_tars_on_a_web_server(tmp_path, monkeypatch):
         with pytest.raises(OSError, match=r"lists no files: name them, as in .*\.tar"):
             make_pairs(Pairs(source=f"{address}/nothing", count=0), tmp_path / "nothing")
     assert made["shards"] == local["shards"]
-
-
-@pytest.mark.parametrize(
-    ("words", "why"),
-    [
-        (["pairs", "out", "--source", "s3://bucket/images"], "neither tars nor parquet"),
-        (["search", "s3://bucket/images", "x"], "copy the folder to a disk"),
-        (["run", "--out", "s3://bucket/run"], "each of which takes a bucket"),
-        (["report", "s3://bucket/run"], "copy the run there"),
-        (["export", "lite-mci-s", "s3://bucket/out"], "write it to a disk"),
-        (["study", "--out", "s3://bucket/studies"], "name a folder of a disk"),
-        (["latency", "lite-mci-s", "--output", "s3://bucket/rows.jsonl"], "name a file of a disk"),
-    ],
-)
-def test_commands_that_cannot_use_a_store_say_why(store, tmp_path, monkeypatch, capsys, words, why):
-    monkeypatch.chdir(tmp_path)
-    place_of("s3://bucket/images/one.txt").write_bytes(b"one")
-    with pytest.raises(SystemExit) as ended:
-        main(words)
-    assert ended.value.code == 2
-    assert re.search(why, said := capsys.readouterr().err), said
-    assert not [path for path in tmp_path.iterdir() if path.name.startswith("s3:")], "no folder of that name here"
-    with pytest.raises(ValueError, match=r"only wds_\* sets are read from a store"):
-        open_set("s3://bucket/images")
 
 
 def test_a_public_test_set_is_read_from_a_bucket(store):
