@@ -107,9 +107,9 @@ def tab(lab):
 
 
 def pixels(image) -> str:
-    """What an image in the page shows."""
-    script = "async (node) => Array.from(new Uint8Array(await (await fetch(node.src)).arrayBuffer())).join()"
-    return image.evaluate(script)
+    """What an image in the page shows; nothing while it is being replaced."""
+    fetched = "Array.from(new Uint8Array(await (await fetch(node.src)).arrayBuffer())).join()"
+    return image.evaluate(f"async (node) => {{ try {{ return {fetched}; }} catch {{ return ''; }} }}")
 
 
 def changed(image, before: str) -> str:
@@ -177,7 +177,8 @@ def test_a_dial_is_turned_and_names_are_typed_and_the_images_change(tab, tmp_pat
     before = pixels(found)
     box.fill("light")
     box.press("Enter")
-    wait_for(lambda: pixels(views.nth(3)) != before or None, 60)
+    tab.get_by_text("0.50 light.png").wait_for()
+    changed(views.nth(3), before)
     box.fill("gone")
     box.press("Enter")
     tab.get_by_text("build the index again").wait_for()
@@ -186,5 +187,6 @@ def test_a_dial_is_turned_and_names_are_typed_and_the_images_change(tab, tmp_pat
     tab.get_by_text("Type what to look for").wait_for()
     box.fill("dark")
     box.press("Enter")
-    wait_for(lambda: (views.count() == 4 and pixels(views.nth(3)) == before) or None, 60)
+    tab.get_by_text("0.50 dark.png").wait_for()
+    assert wait_for(lambda: pixels(views.nth(3)) == before or None, 60)
     tab.screenshot(path=str(tmp_path / "found.png"))
