@@ -19,6 +19,7 @@ import torch
 from mobileclip2_lite import emoji_world
 from mobileclip2_lite.recipes import Augment, World
 from mobileclip2_lite.shards import samples as shards
+from mobileclip2_lite.shards.keys import IMAGE, TEXT, caption_key, embedding_key
 from mobileclip2_lite.views import decoding
 from mobileclip2_lite.views.drawing import draw
 from mobileclip2_lite.work.files import sha256_bytes
@@ -66,8 +67,8 @@ def sample(
     chance, sha256 = rng(0, "benchmark", uid), sha256_bytes(image)
     embeddings = {}
     for teacher, dimension in teachers.items():
-        for kind, rows in (("image", views), ("text", 1), ("syn_text_c", len(captions))):
-            embeddings[f"{kind}/{teacher}"] = unit_rows(chance, rows, dimension)
+        for kind, rows in ((IMAGE, views), (TEXT, 1), (caption_key("c"), len(captions))):
+            embeddings[embedding_key(kind, teacher)] = unit_rows(chance, rows, dimension)
     drawn = [draw(chance, width, height, Augment(), sha256) for _ in range(views)]
     meta = {"source": source, "width": width, "height": height, "sha256": sha256}
     return shards.Sample(uid, image, form, text, meta, {"c": captions}, drawn, embeddings)

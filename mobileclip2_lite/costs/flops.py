@@ -14,6 +14,8 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mobileclip2_lite.models.loaded import parameter_count
+
 
 @torch.no_grad()
 def count_flops(tower: nn.Module, inputs: torch.Tensor) -> int:
@@ -111,6 +113,6 @@ def stage_costs(tower: str, image_size: int, outputs: int = 512) -> list[Stage]:
         flops, features = count_flops(part, features), part(features)
         attends = any(type(module).__name__ == "AttentionBlock" for module in part.modules())
         side = features.shape[-1] if features.ndim == 4 else 1
-        parameters = sum(parameter.numel() for parameter in part.parameters())
+        parameters = parameter_count(part)
         found.append(Stage(name, "attention" if attends else "convolution", side, features.shape[1], parameters, flops))
     return found

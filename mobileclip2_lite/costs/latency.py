@@ -23,6 +23,7 @@ from torch import nn
 from mobileclip2_lite.costs.flops import count_flops, peak_memory
 from mobileclip2_lite.costs.latency_rows import Row, picture, read_jsonl, table, write_jsonl
 from mobileclip2_lite.models.family import FAMILY
+from mobileclip2_lite.models.loaded import parameter_count
 from mobileclip2_lite.models.reparameterization import fold
 from mobileclip2_lite.work.json_lines import NEEDS_DISK
 from mobileclip2_lite.work.place import on_disk
@@ -143,7 +144,7 @@ def _row(
         batch_size=len(inputs),
         size=inputs.shape[-1],
         threads=threads,
-        parameters=sum(parameter.numel() for parameter in tower.parameters()),
+        parameters=parameter_count(tower),
         flops=flops,
         peak_bytes=peak,
         milliseconds=statistics.median(times),
@@ -230,7 +231,7 @@ def count_parameters(name: str) -> tuple[int, int]:
         text = TextTower(model)
     scales = ("model.logit_scale", "model.logit_bias")
     return (
-        sum(parameter.numel() for parameter in image.parameters()),
+        parameter_count(image),
         sum(parameter.numel() for key, parameter in text.named_parameters() if key not in scales),
     )
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from mobileclip2_lite.costs.flops import peak_memory_of
 from mobileclip2_lite.costs.plan import size_words
 from mobileclip2_lite.models.card import TeacherCard
-from mobileclip2_lite.models.loaded import LoadedModel
+from mobileclip2_lite.models.loaded import LoadedModel, parameter_count
 from mobileclip2_lite.models.resolve import resolve
 from mobileclip2_lite.recipes import Train
 from mobileclip2_lite.reports.page import Block, Table, Text
@@ -189,8 +189,8 @@ def _training_table(loaded: LoadedModel, settings: Train, shards: list[dict[str,
         raise ValueError(f"the data holds {samples} samples, fewer than one batch of {settings.batch_size}")
     shape = loaded.preprocess
     rows = {
-        "parameters, image tower": f"{_count(loaded.model.visual):,}",
-        "parameters, all": f"{_count(loaded.model):,}",
+        "parameters, image tower": f"{parameter_count(loaded.model.visual):,}",
+        "parameters, all": f"{parameter_count(loaded.model):,}",
         "image": f"{shape.image_size} pixels, {shape.interpolation}",
         "samples": f"{samples:,} in {len(shards):,} shards",
         "steps": f"{steps:,} of {settings.batch_size:,}",
@@ -198,10 +198,6 @@ def _training_table(loaded: LoadedModel, settings: Train, shards: list[dict[str,
         "a process and step": f"{_share(settings, processes) * settings.accumulate:,} of {processes:,}",
     }
     return Table(["training", ""], [list(row) for row in rows.items()])
-
-
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _disk_table(data: Path | StorePath, settings: Train, shards: list[dict[str, Any]], weights: int) -> Table:

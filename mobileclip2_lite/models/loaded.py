@@ -80,6 +80,11 @@ def inference(model: torch.nn.Module) -> Iterator[torch.device]:
         model.train(training)
 
 
+def parameter_count(module: nn.Module) -> int:
+    """Numbers that a module learns, or has learned."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
 def batches(items: Iterable[Any], size: int) -> Iterator[list]:
     """Lists of `size` items; the last may be shorter."""
     iterator = iter(items)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from mobileclip2_lite.models.loaded import parameter_count
 from mobileclip2_lite.work.stopwatch import call_seconds
 
 
@@ -89,15 +90,11 @@ def reparameterize(
         raise ValueError(f"folding changed the model: relative difference {difference:.2e}, allowed {tolerance:.0e}")
     return Reparameterization(
         model=folded,
-        parameters=(_count(original.visual), _count(folded.visual)),
+        parameters=(parameter_count(original.visual), parameter_count(folded.visual)),
         modules=(len(list(original.visual.modules())), len(list(folded.visual.modules()))),
         milliseconds=(_milliseconds(original, images[:1], repeats), _milliseconds(folded, images[:1], repeats)),
         difference=difference,
     )
-
-
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _milliseconds(model: nn.Module, images: torch.Tensor, repeats: int) -> float:

@@ -11,6 +11,7 @@ and where the model is too large for each: `synchronised`, `sharding`. Taught by
 from __future__ import annotations
 
 import contextlib
+import datetime
 import itertools
 import os
 import warnings
@@ -26,6 +27,9 @@ from mobileclip2_lite.training.losses import Rows
 
 _JOINED = itertools.count()
 """Number of the next group that this process joins; all processes join the same ones."""
+PATIENCE = datetime.timedelta(days=1)
+"""How long processes wait for the first, which alone evaluates, saves and uploads: torch's own 10 minutes (nccl) or 30
+(gloo) would end a training during a long evaluation. Of a process that has ended they hear at once all the same."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Processes:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     """Where this process computes."""
     beside: dist.ProcessGroup | None = None
-    """A gloo group for small numbers, where the main one is nccl's."""
+    """A gloo group for small numbers and for waiting; None takes the main one."""
 
     @property
     def first(self) -> bool:
@@ -125,9 +129,9 @@ class Processes:
                     dist.broadcast(tensor, 0)
 
     def wait(self) -> None:
-        """Return when every process has come here."""
+        """Return when every process has come here; the first may come late, see `PATIENCE`."""
         if self.size > 1:
-            dist.barrier()
+            dist.barrier(group=self.beside)
 
 
 class _Gather(torch.autograd.Function):
@@ -166,7 +170,7 @@ def connect(device: str | torch.device | None = None) -> Iterator[Processes]:
     """This process's place, from the launcher's environment; one process without a launcher.
 
     Joins the process group (nccl on GPUs, gloo otherwise) unless the caller has already joined one, and leaves it
-    again.
+    again; waits in a group of its own.
 
     Args:
         device: where to compute; `cuda` without a number is this process's GPU, and None takes that if there is one,
@@ -189,12 +193,15 @@ def connect(device: str | torch.device | None = None) -> Iterator[Processes]:
         return
     if not joined:
         _join("nccl" if device.type == "cuda" else "gloo")
+    beside = None
     try:
-        beside = dist.new_group(backend="gloo") if device.type == "cuda" else None
+        beside = dist.new_group(backend="gloo", timeout=PATIENCE)
         yield Processes(dist.get_rank(), dist.get_world_size(), device, beside)
     finally:
         if not joined:
             dist.destroy_process_group()
+        elif beside is not None:
+            dist.destroy_process_group(beside)
 
 
 def _join(backend: str) -> None:

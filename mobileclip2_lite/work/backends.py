@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import os
 import re
 import socket
@@ -27,6 +28,8 @@ RETRIES = {
 }
 """obstore's own, for one request; `store.Store` begins whole requests again after these."""
 CLIENT = {"connect_timeout": "10s", "read_timeout": "60s", "timeout": "15min"}
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+"""What systems say of a hard link on exFAT, SMB, or a bucket that is mounted."""
 _EXPIRED = ("ExpiredToken", "InvalidToken", "TokenRefreshRequired", "RequestExpired", "InvalidAccessKeyId")
 
 
@@ -271,6 +274,13 @@ class SharedFolder:
                 os.link(beside, path)
         except FileExistsError:
             raise Exists(f"{path} exists") from None
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            raise StoreError(
+                f"{path.parent}: its file system has no hard links, without which two workers could write one file: "
+                "share a folder of NFS, Lustre or CephFS, or a bucket"
+            ) from error
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(beside)

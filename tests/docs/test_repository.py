@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from mobileclip2_lite.notebook.copies import source
+
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
 notebooks = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -381,10 +383,6 @@ def test_environment_is_made_once_and_repaired_after_a_kill(tmp_path):
 
 def code_cells(path: Path) -> list[dict]:
     return [cell for cell in json.loads(path.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]
-
-
-def source(cell: dict) -> str:
-    return cell["source"] if isinstance(cell["source"], str) else "".join(cell["source"])
 
 
 def tags(cell: dict) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import datetime
 import os
 import signal
 import time
@@ -44,6 +45,21 @@ def _group(rank: int, size: int, folder: str) -> Iterator[Processes]:
 
 def _go(chosen, data: Path, out: Path) -> None:
     train(chosen, data, out, seed=0, device="cpu", progress=False)
+
+
+def wait_for_the_first(rank: int, size: int, folder: str) -> None:
+    """The first comes later than the group waits: here a second, by default half an hour, or ten minutes on GPUs."""
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank))
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size)
+    dist.distributed_c10d._set_pg_timeout(datetime.timedelta(seconds=1))
+    with connect("cpu") as processes:
+        processes.wait()
+        if processes.first:
+            time.sleep(4)
+        processes.wait()
+        assert processes.counts(rank) == [0, 1]
+    assert dist.is_initialized(), "the caller's group is the caller's to leave"
+    dist.destroy_process_group()
 
 
 # --- a batch shared --------------------------------------------------------------------------------------------------

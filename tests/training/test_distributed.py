@@ -13,7 +13,15 @@ import pytest
 import torch
 from doubles import two_nodes
 from doubles.tiny_training import go, settings, write_captioner, write_data, write_model
-from doubles.train_processes import PARTS, captioner_settings, in_parts, loss_and_gradients, share_a_batch, start
+from doubles.train_processes import (
+    PARTS,
+    captioner_settings,
+    in_parts,
+    loss_and_gradients,
+    share_a_batch,
+    start,
+    wait_for_the_first,
+)
 
 from mobileclip2_lite.models.zoo import create_model
 from mobileclip2_lite.training import checkpoints
@@ -145,6 +153,10 @@ def test_only_cuda_copies_a_batch_beside_the_training(monkeypatch, kind, beside)
     batch = PreparedBatch(["a"], torch.zeros(1), [TextGroup("text", ["a"], torch.zeros(1), {})], {"t": torch.zeros(1)})
     _move(batch, torch.device(kind))
     assert seen == [beside] * 3
+
+
+def test_a_long_evaluation_of_the_first_ends_no_training(tmp_path):
+    start(wait_for_the_first, 2, tmp_path)
 
 
 def test_accelerate_launch_that_lost_its_processes_is_noticed(monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import random
@@ -18,6 +19,7 @@ from doubles.faulty_store import FAULTS, Faults
 from doubles.shard_maker import make
 
 from mobileclip2_lite.work import shardwise
+from mobileclip2_lite.work.backends import SharedFolder, StoreError
 from mobileclip2_lite.work.claims import Claims
 from mobileclip2_lite.work.crew import LOST, Spread
 from mobileclip2_lite.work.failed import ShardsFailed, read_failed
@@ -402,3 +404,14 @@ def test_a_long_soak_ends_in_one_whole_set(store, tmp_path, seed):
     happened = soak(store, tmp_path, faults=300, seed=seed)
     assert sum(happened.values()) >= 300
     assert happened["killed"] >= 10
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP])
+def test_a_shared_folder_without_hard_links_says_what_to_take(tmp_path, monkeypatch, number):
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(StoreError, match=r"has no hard links.*share a folder of NFS"):
+        SharedFolder("file://").put(str(tmp_path / "shard.tar"), b"content")
+    assert not list(tmp_path.iterdir())
