@@ -30,3 +30,18 @@ def test_publishing_takes_out_views_and_leaves_the_line_that_says_what_they_are(
     assert published.publish(tmp_path) == [], "done once"
     with pytest.raises(ValueError, match="give the folder that holds"):
         published.publish(tmp_path / "nowhere")
+
+
+def test_what_a_cell_printed_is_one_output():
+    def printed(text: str, name: str = "stdout") -> dict:
+        return {"output_type": "stream", "name": name, "text": [text]}
+
+    figure = {"output_type": "display_data", "data": {"image/png": "AAAA"}, "metadata": {}}
+    outputs = [printed("a\n"), printed("b"), printed("\n"), printed("!", "stderr"), figure, printed("c\n")]
+    made = published.without_views({"cells": [{"cell_type": "code", "outputs": outputs}]})["cells"][0]["outputs"]
+    assert made == [
+        {"output_type": "stream", "name": "stdout", "text": ["a\n", "b\n"]},
+        printed("!", "stderr"),
+        figure,
+        printed("c\n"),
+    ]
