@@ -87,3 +87,12 @@ def test_terms_lead_to_their_line_in_the_glossary(path):
     assert len(linked) >= 5, "terms link to the glossary at first use"
     assert len(linked) == len(set(linked)), "at first use, and then no more"
     assert set(linked) <= explained
+
+
+@notebooks
+def test_the_minutes_at_its_top_are_those_of_the_readme(path):
+    numbers = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+    (said,) = re.findall(r"\bTime: (?:about )?(?:under )?(\w+) minutes?", cells_of(path)[0]["source"])
+    readme = (ROOT / "README.md").read_text("utf-8")
+    (told,) = re.findall(rf"^\| \[[^]]+\]\(notebooks/{path.name}\) \|.*\| (\d+) \|$", readme, re.MULTILINE)
+    assert numbers.index(said) == int(told)
