@@ -1,8 +1,8 @@
 """The paper's ablation through the very same code, from a hub that is a cache on this disk.
 
-Names, repositories, widths, image and context sizes, tokenizers and settings are the paper's; counts are small, and
-the ViT-L/14s are one layer deep with random weights, because their 24 take minutes a batch on a CPU. That the whole
-depth is built at its real size is `costs/test_rehearsal.py`'s, on the meta device.
+Names, repositories, widths, image and context sizes, tokenizers and settings are the paper's, weights are random and
+counts are small. The ViT-L/14s are one layer deep in `make test`, because their 24 take minutes a batch on a CPU, and
+whole in `make soak`, for which 12 GB of memory and 6 GB of disk are needed.
 """
 
 from __future__ import annotations
@@ -31,10 +31,14 @@ from mobileclip2_lite.work.folder import read_manifest
 PAPER = recipes.paper_12m()
 
 
-def one_layer(config: dict) -> dict:
+WHOLE = "whole towers"
+
+
+def towers(config: dict, depth: str) -> dict:
+    """The configuration with towers of one layer, or as it is."""
     config = copy.deepcopy(config)
     for part in ("vision_cfg", "text_cfg", "multimodal_cfg"):
-        if part in config:
+        if part in config and depth != WHOLE:
             config[part]["layers"] = 1
     return config
 
@@ -52,14 +56,15 @@ def put(hub: Path, repository: str, files: dict[str, object]) -> None:
             torch.save(content, folder / "snapshots" / "abc" / name)
 
 
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
+@pytest.fixture(params=["towers of one layer", pytest.param(WHOLE, marks=pytest.mark.soak)])
+def hub(request, tmp_path, monkeypatch):
     """Both DFN teachers, the captioner: where open_clip and the recipe look for them."""
     import open_clip
 
     place = tmp_path / "hub"
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(place))
-    configs = {name: one_layer(open_clip.get_model_config(name)) for name in ("ViT-L-14", "coca_ViT-L-14")}
+    names = ("ViT-L-14", "coca_ViT-L-14")
+    configs = {name: towers(open_clip.get_model_config(name), request.param) for name in names}
     for name, config in configs.items():
         monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, name, config)
     for number, teacher in enumerate(PAPER.reinforce.teachers):
