@@ -238,7 +238,7 @@ def test_what_the_readme_says_in_short_is_what_the_ledger_says(repository):
     strong = next(entry for entry in plain if entry.claim.first == "student, strong views")
     assert -0.22 < strong.found.mean < -0.21
     price = {entry.claim.kind: entry for entry in ledger if entry.claim.second in ("live teachers", "control, full")}
-    live, soon, shared = (f"{price[kind].found.mean:.1f}" for kind in ("live", "seconds", "shared seconds"))
+    live, soon, shared = (f"{np.exp(price[kind].found.mean):.1f}" for kind in ("live", "seconds", "shared seconds"))
     assert f"costs {live} times less time than one with teachers that run along, as in the paper;" in text
     assert price["live"].claim.theirs == float(live)
     assert f"the student reaches {soon} times as soon, {shared} times where ten trainings share the price" in text
