@@ -107,6 +107,8 @@ def _add_compare(app: Commands, recipe: recipes.Recipe) -> None:
             raise ValueError(f"name one model or more, each with a name of its own: {', '.join(models) or 'none'}")
         loaded = {name: load(model, device="cpu") for name, model in names.items()}
         print(table(compare_files(loaded, out, world, settings, precisions)))
+        if set(precisions) - {"fp32"}:
+            print("In parentheses: points against the same model's fp32, ± half the 95 % interval of that.")
 
 
 def _add_playground(app: Commands, recipe: recipes.Recipe) -> None:
@@ -134,6 +136,7 @@ def _add_playground(app: Commands, recipe: recipes.Recipe) -> None:
         """
         from mobileclip2_lite.deployment.playground import (
             check_runtime,
+            check_tokenizer,
             drawn_album,
             folder_album,
             server,
@@ -147,8 +150,9 @@ def _add_playground(app: Commands, recipe: recipes.Recipe) -> None:
             refuse_drawn((model,), album, "MODEL", allow_drawn)
         check_runtime(runtime)
         pictures, start = folder_album(album, model) if album else drawn_album(recipe.world, model)
-        towers = cache.folder() / "towers" if isinstance(out, StorePath) else out / ".towers"
-        print(write_playground(exported_folder(model, towers), out, runtime, pictures, start))
+        place = cache.folder() / "towers" if isinstance(out, StorePath) else out / ".towers"
+        towers = exported_folder(model, place, check=lambda text_cfg: check_tokenizer(text_cfg, model))
+        print(write_playground(towers, out, runtime, pictures, start))
         if not serve:
             print("A local server shows it: this command with --serve, or python -m http.server in that folder")
         if serve:

@@ -22,6 +22,7 @@ from mobileclip2_lite.deployment.export import ExportRow, export_onnx
 from mobileclip2_lite.deployment.runtime import Exported, load_exported
 from mobileclip2_lite.evaluation.suite import hits
 from mobileclip2_lite.models.loaded import LoadedModel
+from mobileclip2_lite.reports.numbers import LABELS
 from mobileclip2_lite.work.place import made_here, place_of
 from mobileclip2_lite.work.tables import markdown_table
 
@@ -130,7 +131,10 @@ def _row(name: str, precision: str, files: Mapping[str, ExportRow], found: Mappi
 
 
 def table(rows: Sequence[DeployedRow], measures: Sequence[str] = ("zero_shot", "retrieval_i2t_r1")) -> str:
-    """The rows as a Markdown table: shares in percent, and a precision's price beside the same model's fp32."""
+    """The rows as a Markdown table: shares in percent, and a precision's price beside the same model's fp32.
+
+    In parentheses: points more than that, ± half the width of the paired difference's 95 % interval.
+    """
     lines = []
     for row in rows:
         whole = next(other for other in rows if other.name == row.name and other.precision == "fp32")
@@ -141,4 +145,5 @@ def table(rows: Sequence[DeployedRow], measures: Sequence[str] = ("zero_shot", "
             cells = [cell + price for cell, price in zip(cells, lost, strict=True)]
         times = f"{row.image_milliseconds:.2f}", f"{row.text_milliseconds:.2f}"
         lines.append((row.name, row.precision, f"{row.megabytes:.1f}", *times, *cells))
-    return markdown_table(("model", "precision", "MB", "image ms", "text ms", *measures), lines, text_columns=2)
+    called = [f"{LABELS.get(measure, measure)} (%)" for measure in measures]
+    return markdown_table(("model", "precision", "MB", "image, ms", "text, ms", *called), lines, text_columns=2)

@@ -19,7 +19,7 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -158,17 +158,23 @@ def tokenizer_config(towers: str | os.PathLike) -> dict[str, Any]:
         ValueError: the model's tokenizer is another than CLIP's byte-pair encoding.
     """
     config = json.loads(metadata(Path(towers) / "text.onnx")["tokenizer"])
-    if config.get("hf_tokenizer_name"):
-        raise ValueError(
-            f"{towers}: the tokenizer {config['hf_tokenizer_name']} has no twin in the browser, CLIP's has"
-        )
-    if config.get("sentence_encoder"):
-        raise ValueError(f"{towers}: a sentence encoder's WordPiece has no twin in the browser, CLIP's tokenizer has")
+    check_tokenizer(config, str(towers))
     return {
         "merges": prefix_merges(config["vocab_size"]),
         "context_length": config["context_length"],
         "entities": html.entities.html5,
     }
+
+
+def check_tokenizer(text_cfg: Mapping[str, Any], name: str) -> None:
+    """Raise ValueError, which names the model as `name` does, where its tokenizer is not CLIP's."""
+    other = text_cfg.get("hf_tokenizer_name")
+    called = f"the tokenizer {other}" if other else "the WordPiece of a sentence encoder"
+    if other or text_cfg.get("sentence_encoder"):
+        raise ValueError(
+            f"{name}: {called} has no twin in the browser, CLIP's tokenizer has: take a model that reads as CLIP does, "
+            "such as a student of this teacher"
+        )
 
 
 def _album(exported: Exported, album: Sequence[Picture]) -> Iterator[tuple[dict[str, Any], bytes]]:

@@ -8,23 +8,31 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from mobileclip2_lite.work.files import canonical, pretty, sha256_bytes, sha256_file, write_atomic
 from mobileclip2_lite.work.place import here, place_of
 
+Check = Callable[[Mapping[str, Any]], None]
+"""Is given the config of a model's text tower, and refuses what cannot be used before anything is exported."""
 
-def exported_folder(model: str, place: Path, pretrained: str | None = None) -> Path:
+
+def exported_folder(model: str, place: Path, pretrained: str | None = None, check: Check | None = None) -> Path:
     """The folder with a model's exported towers: where they are, else below `place`, exported first.
 
     Which weights a name stood for is noted beside the towers, so that the next search neither builds nor hashes it.
+
+    Raises:
+        Whatever `check` raises: an export takes minutes, and what follows may not be able to use it.
     """
     if (place_of(model) / "image.onnx").is_file():
         return here(model)
     note = place / f"model-{sha256_bytes(canonical([model, pretrained]))[:16]}.json"
     towers = _noted(note)
     if towers is None:
-        towers, weights = _export(model, place, pretrained)
+        towers, weights = _export(model, place, pretrained, check)
         status = weights.stat()
         facts = {"towers": towers.name, "weights": str(weights.resolve())}
         write_atomic(note, pretty({**facts, "size": status.st_size, "changed": status.st_mtime_ns}))
@@ -45,7 +53,7 @@ def _noted(note: Path) -> Path | None:
     return towers if same and (towers / "export.json").is_file() else None
 
 
-def _export(model: str, place: Path, pretrained: str | None) -> tuple[Path, Path]:
+def _export(model: str, place: Path, pretrained: str | None, check: Check | None) -> tuple[Path, Path]:
     """Export a model below `place`, once for each file of weights; the folder, and the weights."""
     from mobileclip2_lite.deployment.export import export_onnx
     from mobileclip2_lite.models.embedded import find
@@ -56,5 +64,8 @@ def _export(model: str, place: Path, pretrained: str | None) -> tuple[Path, Path
     source = resolve(name, pretrained)
     towers = place / f"towers-{sha256_file(source.weights)[:16]}"
     if not (towers / "export.json").is_file():  # written last
-        export_onnx(create_model(name, pretrained), towers, name=model)
+        loaded = create_model(name, pretrained)
+        if check is not None:
+            check(loaded.model.model_cfg["text_cfg"])
+        export_onnx(loaded, towers, name=model)
     return towers, source.weights

@@ -25,6 +25,7 @@ def test_a_price_is_a_paired_difference():
     assert width == pytest.approx(1.96 * np.std([0, 1, 0, 0], ddof=1) / 2)
     assert whole.price("zero_shot", whole) == (0, 0)
     assert "| a | int8 | 1.0 | 1.00 | 1.00 | 50.0 (-25.0 ± 49.0) |" in table([whole, half], ["zero_shot"])
+    assert "| image, ms | text, ms | zero-shot, top-1 (%) |" in table([whole, half], ["zero_shot"])
     with pytest.raises(ValueError, match="same zero_shot questions"):
         half.price("zero_shot", row("b", "fp32", 1))
 
@@ -65,6 +66,7 @@ def test_the_command_sets_files_side_by_side(tmp_path, capsys):
         [f"| {name}", precision] for name in ("lite-teacher-conv", "lite-teacher-se") for precision in ("fp32", "fp16")
     ]
     assert " ± " in said
+    assert "In parentheses: points against the same model's fp32" in said
     with pytest.raises(SystemExit):
         main(["compare", teachers[0], teachers[0], "--out", str(tmp_path)])
     assert "each with a name of its own" in capsys.readouterr().err

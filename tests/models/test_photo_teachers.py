@@ -125,8 +125,9 @@ def test_an_exported_sentence_encoder_reads_as_the_model_does(tmp_path, vocabula
     for needed in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(needed, reason="needs the extra `export`")
     from mobileclip2_lite.deployment.export import export_onnx
-    from mobileclip2_lite.deployment.playground import tokenizer_config
+    from mobileclip2_lite.deployment.playground import check_tokenizer, tokenizer_config
     from mobileclip2_lite.deployment.runtime import load_exported
+    from mobileclip2_lite.deployment.towers import exported_folder
 
     torch.manual_seed(0)
     made = LoadedModel(build(CONFIG), Preprocess(32), WordPiece(vocabulary, 12))
@@ -135,6 +136,10 @@ def test_an_exported_sentence_encoder_reads_as_the_model_does(tmp_path, vocabula
     np.testing.assert_allclose(load_exported(tmp_path).embed_texts(texts), encode_texts(made, texts), atol=1e-4)
     with pytest.raises(ValueError, match="no twin in the browser"):
         tokenizer_config(tmp_path)
+    save_model(made, tmp_path / "weights", name="mine")
+    with pytest.raises(ValueError, match="mine: the WordPiece of a sentence encoder has no twin in the browser"):
+        exported_folder(str(tmp_path / "weights"), tmp_path / "towers", check=lambda cfg: check_tokenizer(cfg, "mine"))
+    assert not (tmp_path / "towers").exists(), "said before minutes of export"
     (tmp_path / "tokenizer.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"tokenizer\.json"):
         load_exported(tmp_path)
