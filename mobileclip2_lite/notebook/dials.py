@@ -36,8 +36,9 @@ def show_widget(widget: Any, what: str) -> None:
     """Show a widget; where widgets do not run, a line says what it would be."""
     from IPython.display import display
 
-    bundle = widget._repr_mimebundle_()
-    display({**bundle, "text/plain": f"({what}: run this cell in JupyterLab to use it)"}, raw=True)
+    shown = widget._repr_mimebundle_()
+    bundle, facts = shown if isinstance(shown, tuple) else (shown, {})  # anywidget's come with metadata
+    display({**bundle, "text/plain": f"({what}: run this cell in JupyterLab to use it)"}, metadata=facts, raw=True)
 
 
 def dial(

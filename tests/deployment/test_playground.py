@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -13,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from doubles.browser import chromium
+from doubles.playground_page import bars, drop, first_bar, runtime
 from PIL import Image
 
 from mobileclip2_lite import emoji_world
@@ -112,27 +112,10 @@ def test_the_bundle_is_one_module_with_everything(tmp_path):
 # --- the page in a browser --------------------------------------------------------------------------------------------
 
 
-def runtime() -> Path:
-    """The folder of onnxruntime-web, or a skip that says how to get it."""
-    given = os.environ.get("MOBILECLIP2_LITE_ORT_WEB")
-    folder = Path(given) if given else ROOT / "runs" / "npm" / "package" / "dist"
-    if not all((folder / file).is_file() for file in playground.RUNTIME):
-        pytest.skip(f"needs onnxruntime-web in {folder}: `make playground` fetches it")
-    return folder
-
-
 @pytest.fixture(scope="module")
 def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright to drive a browser")
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if program is None:
-        pytest.skip("needs Chromium, e.g. apt-get install chromium")
-    quiet = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
-    quiet += ("--disable-component-update", "--disable-sync")
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=program, args=list(quiet))
+    with chromium() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
@@ -166,14 +149,6 @@ def page(browser, page_folder):
     assert not errors
 
 
-def bars(page) -> dict[str, float]:
-    """Name -> share, in the order shown."""
-    rows = page.locator(".bar").all()
-    return {
-        row.locator("span").nth(0).inner_text(): float(row.locator("span").nth(1).inner_text()[:-2]) for row in rows
-    }
-
-
 @pytest.mark.slow
 def test_the_page_names_and_finds_as_python_does(page, page_folder):
     folder, _, images, names = page_folder
@@ -194,31 +169,6 @@ def test_the_page_names_and_finds_as_python_does(page, page_folder):
     page.wait_for_function("name => document.querySelector('.found figcaption').innerText.endsWith(name)", arg=names[5])
     page.fill(".names", "\n".join(names[:2]))
     page.wait_for_function("document.querySelectorAll('.bar').length === 2")
-
-
-DROP = """async ([selector, kind, bytes, event]) => {
-  const files = new DataTransfer();
-  if (bytes) files.items.add(new File([Uint8Array.from(bytes)], "dropped", { type: kind }));
-  const place = document.querySelector(selector);
-  const init = { bubbles: true, cancelable: true };
-  if (event === "paste") return place.dispatchEvent(new ClipboardEvent("paste", { ...init, clipboardData: files }));
-  place.dispatchEvent(new DragEvent("dragover", { ...init, dataTransfer: files }));
-  return place.dispatchEvent(new DragEvent("drop", { ...init, dataTransfer: files }));
-}"""
-"""What a browser does when a file is let go over a place, or pasted into it; true where nobody took the event."""
-
-
-def drop(page, selector: str, image, event: str = "drop", kind: str = "image/png") -> bool:
-    data = io.BytesIO()
-    if isinstance(image, bytes):
-        data.write(image)
-    elif image is not None:
-        Image.fromarray(image).save(data, "PNG")
-    return page.evaluate(DROP, [selector, kind, list(data.getvalue()) or None, event])
-
-
-def first_bar(page, name: str) -> None:
-    page.wait_for_function("name => document.querySelector('.bar span').innerText === name", arg=name)
 
 
 @pytest.mark.slow

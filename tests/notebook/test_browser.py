@@ -1,25 +1,14 @@
 """JupyterLab in a browser: a notebook opens and runs, its dial is turned and names are typed, and the images change.
 
-Skipped, with the reason, where playwright, JupyterLab or Chromium is missing. The model behind the playground is made
+Skipped, with the reason, where playwright, JupyterLab or Chromium is missing. The model behind the names is made
 up, so that torch is not loaded; tests/notebook/test_naming.py asks a real one. Screenshots lie in the test's folder.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import time
-import urllib.request
-from pathlib import Path
-
 import pytest
 from doubles.browser import chromium
-
-ROOT = Path(__file__).resolve().parents[2]
-WAIT = 120_000
-"""Milliseconds that anything may take on a busy machine."""
+from doubles.jupyter_lab import assert_no_complaints, jupyter_lab, run_all, wait_for, write_notebook
 
 CELLS = (
     "from mobileclip2_lite import notebook\n\nnotebook.setup('tiny')",
@@ -39,70 +28,22 @@ CELLS = (
 )
 
 
-def wait_for(what, seconds: float = WAIT / 1000):
-    """The first value of `what()` that is not None."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if (found := what()) is not None:
-            return found
-        time.sleep(0.2)
-    raise TimeoutError(f"nothing within {seconds:.0f} s")
-
-
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     """The address of a JupyterLab of its own, on a folder with one notebook."""
-    pytest.importorskip("jupyterlab", reason="needs the extra `notebooks`")
-    pytest.importorskip("ipywidgets", reason="needs the extra `notebooks`")
-    folder, state = tmp_path_factory.mktemp("lab"), tmp_path_factory.mktemp("jupyter")
-    cells = [
-        {"cell_type": "code", "id": f"c{k}", "metadata": {}, "execution_count": None, "outputs": [], "source": code}
-        for k, code in enumerate(CELLS)
-    ]
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    made = {"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
-    (folder / "dial.ipynb").write_text(json.dumps(made), "utf-8")
-    places = {f"JUPYTER_{name}_DIR": str(state / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
-    environment = {**os.environ, **places, "IPYTHONDIR": str(state / "ipython"), "PYTHONPATH": str(ROOT)}
-    environment.pop("MPLBACKEND", None)
-    command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--ip=127.0.0.1", "--port=0"]
-    command += ["--allow-root", "--IdentityProvider.token=course", "--LabApp.news_url=None", f"--notebook-dir={folder}"]
-    with open(state / "log", "wb") as log:
-        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-    try:
-
-        def address() -> str | None:
-            assert server.poll() is None, (state / "log").read_text("utf-8")
-            for path in (state / "runtime").glob("jpserver-*.json"):
-                return f"http://127.0.0.1:{json.loads(path.read_text('utf-8'))['port']}"
-            return None
-
-        found = wait_for(address)
-
-        def answers() -> bool | None:
-            try:
-                return urllib.request.urlopen(f"{found}/api/status?token=course", timeout=5).status == 200 or None
-            except OSError:  # not listening yet
-                return None
-
-        wait_for(answers)
-        yield found
-    finally:
-        server.terminate()
-        try:
-            server.wait(20)
-        except subprocess.TimeoutExpired:
-            server.kill()
+    folder = tmp_path_factory.mktemp("lab")
+    write_notebook(folder / "dial.ipynb", CELLS)
+    with jupyter_lab(folder, tmp_path_factory.mktemp("jupyter")) as address:
+        yield address
 
 
 @pytest.fixture
 def tab(lab):
-    """A browser's page on the notebook."""
+    """A browser's page on the notebook, whose cells run."""
     with chromium() as browser:
         # high enough for all cells: JupyterLab draws those that are in sight
         opened = browser.new_page(viewport={"width": 1200, "height": 2600})
-        opened.set_default_timeout(WAIT)
-        opened.goto(f"{lab}/lab/tree/dial.ipynb?token=course")
+        run_all(opened, lab, "dial.ipynb")
         yield opened
 
 
@@ -114,22 +55,17 @@ def pixels(image) -> str:
 
 def changed(image, before: str) -> str:
     """The image's pixels once they are others."""
-    return wait_for(lambda: ((now := pixels(image)) != before and now) or None, 60)
+    return wait_for(lambda: ((now := pixels(image)) not in ("", before) and now) or None, 60)
 
 
 @pytest.mark.slow
 def test_a_dial_is_turned_and_names_are_typed_and_the_images_change(tab, tmp_path):
-    tab.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
-    tab.get_by_text("Python 3", exact=False).first.wait_for()
-    tab.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
-    tab.locator(".lm-Menu-itemLabel", has_text="Run All Cells").first.click()
     tab.get_by_text("two and two are 4").wait_for()
     views = tab.locator("img.widget-image, .widget-image img")
     handle, dialled, named = tab.locator(".noUi-handle").first, views.nth(0), views.nth(1)
     for part in (handle, dialled, named):
         part.wait_for()
-    assert tab.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
-    assert tab.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.error']").count() == 0
+    assert_no_complaints(tab)
     tab.screenshot(path=str(tmp_path / "opened.png"))
 
     before = pixels(dialled)

@@ -38,3 +38,32 @@ def test_without_its_runtime_a_line_says_how_to_get_it(shown, tmp_path, capsys):
 def test_elsewhere_than_in_a_notebook_nothing_is_shown(tmp_path, capsys):
     in_browser.playground_box(tmp_path, runtime=tmp_path)
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("form", ["ipywidgets", "anywidget"])
+def test_widgets_of_either_kind_are_shown_with_a_line_for_where_none_runs(monkeypatch, form):
+    display = pytest.importorskip("IPython.display", reason="needs the extra `notebooks`")
+    from mobileclip2_lite.notebook.dials import show_widget
+
+    bundle, facts = {"application/x": {"model_id": "1"}, "text/plain": "Widget()"}, {"isolated": True}
+
+    class Widget:
+        def _repr_mimebundle_(self):
+            return (bundle, facts) if form == "anywidget" else bundle
+
+    shown = []
+    monkeypatch.setattr(display, "display", lambda data, **options: shown.append((data, options)))
+    show_widget(Widget(), "a thing")
+    ((data, options),) = shown
+    assert data == {**bundle, "text/plain": "(a thing: run this cell in JupyterLab to use it)"}
+    assert options == {"metadata": facts if form == "anywidget" else {}, "raw": True}
+
+
+def test_anywidgets_own_form_is_one_of_these():
+    anywidget = pytest.importorskip("anywidget", reason="needs the extra `notebooks`")
+
+    class Widget(anywidget.AnyWidget):
+        _esm = "export default {}"
+
+    found = Widget()._repr_mimebundle_()
+    assert isinstance(found, dict) or [type(part) for part in found] == [dict, dict]

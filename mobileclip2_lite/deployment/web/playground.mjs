@@ -24,7 +24,7 @@ const LAYOUT = `
 </section>
 <section class="name">
   <h2>2 · Names for it</h2>
-  <label>one name a line<textarea class="names" rows="7" spellcheck="false"></textarea></label>
+  <label>one name a line<textarea class="names" rows="8" spellcheck="false"></textarea></label>
   <label>sentence around it<input class="template" spellcheck="false"></label>
   <div class="bars" role="list" aria-live="polite"></div>
 </section>
@@ -42,6 +42,8 @@ export async function mount(root, assets) {
   root.classList.add("playground");
   root.dataset.lmSuppressShortcuts = "true";  // JupyterLab would take keys for commands on cells
   root.innerHTML = LAYOUT;
+  for (const box of root.querySelectorAll("textarea, input"))  // nor may it keep Enter from beginning a line
+    box.addEventListener("beforeinput", (event) => event.stopImmediatePropagation());
   const find = (selector) => root.querySelector(selector);
   const status = find(".status");
   status.textContent = "loading the model …";
