@@ -141,6 +141,7 @@ def page(browser, page_folder):
         page = browser.new_page(viewport={"width": 1_100, "height": 1_000})
         errors: list[str] = []
         page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("filechooser", lambda _: None)  # from now on they are the test's; the switch takes a while
         page.goto(f"http://127.0.0.1:{server.server_address[1]}/")
         page.wait_for_selector("#playground[data-ready=yes]", timeout=60_000)
         yield page

@@ -54,6 +54,7 @@ def tab(folder, drawings, tmp_path):
     """A browser's page on the notebook, whose cells run."""
     with jupyter_lab(folder, tmp_path / "jupyter") as lab, chromium() as browser:
         opened = browser.new_page(viewport={"width": 1200, "height": 1800})
+        opened.on("filechooser", lambda _: None)  # from now on they are the test's; the switch takes a while
         run_all(opened, lab, "playground.ipynb")
         yield opened
 
