@@ -19,7 +19,7 @@ from doubles.fake_teachers import sample, write_pairs
 from mobileclip2_lite import recipes
 from mobileclip2_lite.captioning.generation import IMAGES
 from mobileclip2_lite.captioning.stage import caption
-from mobileclip2_lite.models.loaded import PIECE, TEXT_PIECE
+from mobileclip2_lite.models.loaded import PIECE, TEXT_PIECE, usable_precision
 from mobileclip2_lite.models.zoo import build, create_model
 from mobileclip2_lite.pairs.collect import make_pairs
 from mobileclip2_lite.reinforcement.stage import reinforce
@@ -105,7 +105,8 @@ def test_ten_steps_of_the_papers_recipe_in_small_counts(hub, few_at_a_time, tmp_
     written = caption(dataclasses.replace(PAPER.caption, **small), tmp_path / "pairs", tmp_path / "captioned")
     assert list(written["captions"].values()) == [8]
     reinforced = dataclasses.replace(PAPER.reinforce, views=2)
-    reinforce(reinforced, tmp_path / "captioned", tmp_path / "reinforced", precision=PAPER.precision)
+    precision = usable_precision(PAPER.precision, torch.device("cpu"))
+    reinforce(reinforced, tmp_path / "captioned", tmp_path / "reinforced", precision=precision)
     cards = {card["name"]: card for card in read_manifest(tmp_path / "reinforced")["teachers"]}
     assert {name: (card["dimension"], card["image_size"]) for name, card in cards.items()} == dict.fromkeys(
         PAPER.reinforce.teachers, (768, 224)
