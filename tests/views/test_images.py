@@ -10,7 +10,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
@@ -279,8 +279,9 @@ def test_a_long_picture_costs_no_memory(size):
     st.booleans(),
     st.sampled_from(["bilinear", "bicubic"]),
 )
+@example(12, 264, 27, False, "bilinear")  # of few pixels those that round the other way are a larger share
 def test_long_pictures_keep_their_pixels(short, long, side, tall, interpolation):
-    """The centre alone is what the centre of the whole was, up to rounding."""
+    """The centre alone is what the centre of the whole was, up to rounding: of one pixel in ten at most."""
     size = (short, long) if tall else (long, short)
     array = np.random.default_rng(short * long).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     picture, preprocess = Image.fromarray(array), Preprocess(side, interpolation=interpolation)
@@ -290,4 +291,4 @@ def test_long_pictures_keep_their_pixels(short, long, side, tall, interpolation)
     wanted = np.asarray(whole.crop((left, top, left + side, top + side))).astype(int)
     differences = np.abs(np.asarray(preprocess.resize(picture)) - wanted)
     assert differences.max() <= 2
-    assert differences.mean() < 0.05
+    assert differences.mean() < 0.1
