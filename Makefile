@@ -47,7 +47,7 @@ run: $(STAMP) ## the whole way at recipe lite, into runs/lite/report.html (RECIP
 test: $(STAMP) ## all tests, the notebooks at recipe tiny included (ARGS="-k pairs" for some; PROCESSES=0 for one process)
 	$(PY) -m pytest -n $(PROCESSES) --dist loadfile $(ARGS)
 
-soak: $(STAMP) ## a quarter of an hour of random faults, then the paper's recipe with whole ViT-L/14s (12 GB of memory)
+soak: $(STAMP) ## a quarter of an hour of random faults, then the paper's recipe with whole ViT-L/14s (8 GB of memory)
 	$(PY) -m pytest -m soak tests/work tests/seams $(ARGS)
 
 notebooks: $(STAMP) ## run all notebooks at recipe lite, into runs/notebooks/

@@ -2,7 +2,7 @@
 
 Names, repositories, widths, image and context sizes, tokenizers and settings are the paper's, weights are random and
 counts are small. The ViT-L/14s are one layer deep in `make test`, because their 24 take minutes a batch on a CPU, and
-whole in `make soak`, for which 12 GB of memory and 6 GB of disk are needed.
+whole in `make soak`, for which 8 GB of memory and 6 GB of disk are needed.
 """
 
 from __future__ import annotations
