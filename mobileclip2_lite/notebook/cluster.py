@@ -16,6 +16,7 @@ import random
 import re
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from email.utils import formatdate
@@ -93,6 +94,17 @@ class _Handler(BaseHTTPRequestHandler):
         """Quiet."""
 
 
+class _Server(ThreadingHTTPServer):
+    """Says nothing of clients that were killed while they asked; of everything else it does."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Print the error, unless the other end of the connection is gone."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class Bucket:
     """The objects, and what became of the requests."""
 
@@ -113,8 +125,8 @@ class Bucket:
         """Writes without a condition."""
         self.ranges: list[tuple[str, int, int]] = []
         """Object, first byte and the one behind the last of reads of a part."""
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-        self.server.bucket, self.server.daemon_threads = self, True
+        self.server = _Server(("127.0.0.1", 0), _Handler)
+        self.server.bucket = self
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
 
     @property

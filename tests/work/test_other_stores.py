@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import struct
+import time
+import urllib.request
+
 import pytest
 from doubles.shard_maker import make
 
@@ -54,3 +60,20 @@ def test_who_comes_second_compares(other, scheme):
     assert place.store.read(3, 9) == b"oneone"
     assert other.ranges == [("/bucket/one.tar", 3, 9)], "a range is asked for, not the whole"
     assert [path.name for path in place.parent.glob("*.tar")] == ["one.tar"]
+
+
+def test_a_client_that_is_killed_prints_no_traceback(capsys):
+    with faulty_bucket(0.0) as made:
+        with socket.create_connection(made.server.server_address) as client:
+            client.sendall(b"GET /bucket/")
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("hh" if os.name == "nt" else "ii", 1, 0))
+        with urllib.request.urlopen(f"{made.environment['AWS_ENDPOINT_URL']}/bucket/?list-type=2") as answer:
+            assert answer.status == 200
+        time.sleep(0.2)
+        try:
+            raise ValueError("a fault of the server's own")
+        except ValueError:
+            made.server.handle_error(None, ("127.0.0.1", 1))
+    said = capsys.readouterr().err
+    assert "ConnectionResetError" not in said
+    assert "a fault of the server's own" in said
