@@ -179,7 +179,7 @@ def _model_cfg(kind: Kind) -> dict[str, Any]:
 def _frozen_parts(kind: Kind) -> LoadedModel:
     """The model with the classifier's and the sentence encoder's weights; what joins them is still random."""
     model = build(_model_cfg(kind))
-    state = _classifier(kind)
+    state = classifier_weights(kind)
     head = {key: state.pop(f"classifier.{key}") for key in ("weight", "bias")}
     if kind.map == "names":
         state |= {f"classifier.known.{key}": value for key, value in head.items()}
@@ -190,8 +190,12 @@ def _frozen_parts(kind: Kind) -> LoadedModel:
     return LoadedModel(model, preprocess, WordPiece(photo_packages.read("wordpiece"), CONTEXT))
 
 
-def _classifier(kind: Kind) -> dict[str, Tensor]:
-    """The packaged classifier under timm's names, with its head of a thousand classes."""
+def classifier_weights(kind: Kind) -> dict[str, Tensor]:
+    """The packaged classifier of a teacher under timm's names, with its head of a thousand classes.
+
+    Raises:
+        ModuleNotFoundError, ValueError: as `make`.
+    """
     import timm
 
     keys = list(timm.create_model(f"tf_efficientnet_{kind.image}").state_dict())
@@ -200,7 +204,7 @@ def _classifier(kind: Kind) -> dict[str, Tensor]:
 
 def _class_vectors(kind: Kind) -> Tensor:
     """(1000, F): the rows of the classifier, each the direction of its class among the features."""
-    return _classifier(kind)["classifier.weight"]
+    return classifier_weights(kind)["classifier.weight"]
 
 
 def _beside_captions(

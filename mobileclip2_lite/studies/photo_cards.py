@@ -33,7 +33,7 @@ from mobileclip2_lite.views.decoding import SUFFIXES
 from mobileclip2_lite.views.images import read_image
 from mobileclip2_lite.work.files import write_atomic
 from mobileclip2_lite.work.json_lines import to_lines
-from mobileclip2_lite.work.tables import markdown_table
+from mobileclip2_lite.work.tables import between_marks, markdown_table
 
 FILE = "photo_teachers.jsonl"
 BEGIN, END = "<!-- measured: python -m mobileclip2_lite.studies.photo_cards -->", "<!-- end of measured -->"
@@ -74,7 +74,7 @@ def named_right(name: str, loaded: LoadedModel, files: Sequence[Path], labels: t
 
     kind = photo_teachers.KINDS[name]
     classifier = timm.create_model(f"tf_efficientnet_{kind.image}").eval()
-    classifier.load_state_dict(photo_teachers.classifier_weights(name))
+    classifier.load_state_dict(photo_teachers.classifier_weights(kind))
     template = "{}" if kind.map == "names" else "a photo of a {}"  # as its map reads them
     names = zero_shot_classifier(loaded, photo_teachers.imagenet_names(), (template,))
     teacher, alone = [], []
@@ -143,12 +143,8 @@ def write_card(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     Raises:
         ValueError: the marks are not there.
     """
-    text = path.read_text("utf-8")
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"{path} has no lines {BEGIN} and {END} for the table to stand between")
-    write_atomic(path, f"{before}{BEGIN}\n{table(lines)}\n{END}{after}".encode())
+    missing = f"{path} has no lines {BEGIN} and {END} for the table to stand between"
+    write_atomic(path, between_marks(path.read_text("utf-8"), BEGIN, END, table(lines), missing).encode())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

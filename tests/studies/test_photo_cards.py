@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import pytest
+import timm
+import torch
+from doubles.colour_clip import colour_clip, plain
 from PIL import Image
 
+from mobileclip2_lite.models import photo_packages, photo_teachers
 from mobileclip2_lite.models.photo_teachers import KINDS
+from mobileclip2_lite.models.preprocess import Preprocess
 from mobileclip2_lite.studies import photo_cards, recorded
 
 CARD = f"before\n{photo_cards.BEGIN}\nold\n{photo_cards.END}\nafter\n"
@@ -40,6 +45,21 @@ def test_photographs_are_named_by_the_synset_in_front(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="n01440764_tench"):
         photo_cards.named_photographs([tmp_path / "empty"])
+
+
+def test_teacher_and_classifier_name_the_same_photographs(tmp_path, monkeypatch):
+    """The classifier here says `tench` to everything, the teacher sees colours."""
+    state = timm.create_model("tf_efficientnet_lite0").state_dict()
+    state |= {"classifier.weight": torch.zeros(1000, 1280), "classifier.bias": torch.eye(1000)[0]}
+    monkeypatch.setattr(photo_packages, "classifier_state", lambda kind, keys: {key: state[key] for key in keys})
+    monkeypatch.setattr(photo_teachers, "imagenet_names", lambda: ["red", "blue"])
+    files = [tmp_path / "red.png", tmp_path / "blue.png"]
+    for path in files:
+        Image.fromarray(plain(path.stem)).save(path)
+    loaded = colour_clip()
+    loaded.preprocess = Preprocess(32, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    found = photo_cards.named_right("photo-teacher-names", loaded, files, torch.tensor([0, 1]))
+    assert found == {"teacher": 1.0, "classifier": 0.5}
 
 
 def test_the_table_is_written_between_its_marks(tmp_path):
