@@ -70,7 +70,7 @@ def stage_bytes(recipe: Recipe, image_bytes: int = 0) -> dict[str, int]:
         found["filter"] = tar_bytes(pair) * kept
     if recipe.caption.captioners:
         found["caption"] = tar_bytes(captioned) * kept
-    return {**found, "reinforce": tar_bytes(members) * kept}
+    return {**found, "reinforce": set_bytes(recipe, image_bytes)}
 
 
 def size_words(count: float) -> str:

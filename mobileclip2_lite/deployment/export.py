@@ -288,6 +288,8 @@ def _check(path: Path, tower: str, precision: str, inputs: np.ndarray, wanted: n
 def table(rows: Sequence[ExportRow]) -> str:
     """The rows as a Markdown table."""
     header = ("tower", "precision", "MB", "largest difference", "smallest cosine", "ms, one input, one thread")
-    form = "{0.tower}|{0.precision}|{0.megabytes:.1f}|{0.difference:.1e}|{0.cosine:.5f}|{0.milliseconds:.2f}"
-    cells = [form.format(row).split("|") for row in rows]
+    cells = []
+    for row in rows:
+        numbers = f"{row.megabytes:.1f}", f"{row.difference:.1e}", f"{row.cosine:.5f}", f"{row.milliseconds:.2f}"
+        cells.append((row.tower, row.precision, *numbers))
     return markdown_table(header, cells, text_columns=2)

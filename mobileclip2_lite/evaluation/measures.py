@@ -89,7 +89,7 @@ def zero_shot_accuracy(
         image_features: (N, D) and classifier: (C, D), L2-normalised.
         labels: (N,) rows of the classifier.
     """
-    return _means(zero_shot_hits(image_features, classifier, labels, ks))
+    return means(zero_shot_hits(image_features, classifier, labels, ks))
 
 
 def zero_shot_hits(
@@ -124,7 +124,7 @@ def retrieval(
     Raises:
         ValueError: a text without an image, or indices outside the images.
     """
-    return _means(retrieval_hits(image_features, text_features, image_of_text, ks))
+    return means(retrieval_hits(image_features, text_features, image_of_text, ks))
 
 
 def retrieval_hits(
@@ -170,7 +170,7 @@ def _finite(*features: Tensor) -> None:
         raise ValueError("features that are not finite: is the model whole, and does it bear this precision?")
 
 
-def _means(hits: dict[str, Tensor]) -> dict[str, float]:
+def means(hits: dict[str, Tensor]) -> dict[str, float]:
     return {name: float(values.mean()) for name, values in hits.items()}
 
 

@@ -23,7 +23,7 @@ from mobileclip2_lite.models.card import digest
 from mobileclip2_lite.shards.samples import read_samples, shard_names
 from mobileclip2_lite.work.crew import Spread
 from mobileclip2_lite.work.files import pretty, write_note
-from mobileclip2_lite.work.place import StorePath, here, place_of
+from mobileclip2_lite.work.place import StorePath, file_here, here, place_of
 
 if TYPE_CHECKING:
     from mobileclip2_lite.models.zoo import LoadedModel
@@ -60,10 +60,7 @@ def open_set(
     place = place_of(source)
     if (place / "manifest.json").is_file() and shard_names(place):
         return _from_pairs(place)
-    if isinstance(place, StorePath) and place.is_file():  # its images lie beside it
-        path = here(place.parent) / place.name if images is None else here(place)
-    else:
-        path = here(place)
+    path = file_here(place) if images is None else here(place)  # without that folder its images lie beside it
     images = None if images is None else here(images)
     folders = _class_folders(path) if path.is_dir() else []
     if len(folders) < 2 and (table := _table(path)):

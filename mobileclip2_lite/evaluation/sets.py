@@ -25,6 +25,7 @@ from mobileclip2_lite.evaluation.measures import (
     Template,
     expected_hit,
     interval,
+    means,
     retrieval_hits,
     zero_shot_classifier,
     zero_shot_hits,
@@ -189,7 +190,7 @@ def _classification(
     prompts = templates or test_set.templates or TEMPLATES
     classifier = zero_shot_classifier(loaded, names, prompts, batch_size)
     hits = zero_shot_hits(features, classifier, labels)
-    measures = {name: float(values.mean()) for name, values in hits.items()}
+    measures = means(hits)
     measures["mean_per_class_recall"] = float(np.mean([float(hits["top1"][labels == c].mean()) for c in set(labels)]))
     chance = {"top1": 1 / len(names), "top5": min(1.0, 5 / len(names)), "mean_per_class_recall": 1 / len(names)}
     shown = [template if isinstance(template, str) else getattr(template, "__name__", "?") for template in prompts]
@@ -207,7 +208,7 @@ def _retrieval(
         raise ValueError(f"{test_set.source} has no captions")
     ks = (1, 5, 10)
     hits = retrieval_hits(features, encode_texts(loaded, texts, batch_size), owner, ks)
-    measures = {name: float(values.mean()) for name, values in hits.items()}
+    measures = means(hits)
     measures["mean_r1"] = (measures["i2t_r1"] + measures["t2i_r1"]) / 2
     counts = [len(example.texts) for example in kept]
     intervals = {name: interval(values, owner if name.startswith("t2i") else None) for name, values in hits.items()}
@@ -249,7 +250,7 @@ def _hard_negatives(
         apart = (positive[:, :, None] * negative[:, None]).sum(-1).flatten(1)
         hits["text_accuracy"] = all_above(together, apart)
         chance["text_accuracy"] = 1 / (1 + 2 * wrong)
-    measures = {name: float(values.mean()) for name, values in hits.items()}
+    measures = means(hits)
     intervals = {name: interval(values) for name, values in hits.items()}
     return {"texts": len(kept) * (right + wrong), "measures": measures, "interval": intervals, "chance": chance}
 

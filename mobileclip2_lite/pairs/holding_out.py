@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
+from itertools import dropwhile, islice
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ def split(folder: Path | StorePath, held_out: int) -> tuple[list[Sample], list[S
     _check_count(folder, held_out, len(found))
     held = found[:held_out]
     last = _draw(held[-1])
-    return [sample for sample in found[held_out:] if _draw(sample) != last], held
+    return list(dropwhile(lambda sample: _draw(sample) == last, found[held_out:])), held
 
 
 def _draw(sample: Sample) -> str:

@@ -28,7 +28,7 @@ from mobileclip2_lite.recipes import Pairs, World
 from mobileclip2_lite.views.decoding import SUFFIXES
 from mobileclip2_lite.views.images import local_path
 from mobileclip2_lite.work.files import scan, to_json
-from mobileclip2_lite.work.place import here, place_of
+from mobileclip2_lite.work.place import file_here, place_of
 from mobileclip2_lite.work.store import refuse_unknown, url_of
 
 __all__ = ["Record", "Source", "open_source"]
@@ -134,7 +134,7 @@ def _copied_source(name: str, settings: Pairs, seed: int) -> Source:
     """Loose images and tables of a store, copied to this disk: to ask for each would be a request an image."""
     place, mark, query = name.partition("?")
     place = place_of(place)
-    copy = here(place.parent) / place.name if place.is_file() else here(place)
+    copy = file_here(place)
     try:
         return open_source(dataclasses.replace(settings, source=f"{copy}{mark}{query}"), seed=seed)
     except ValueError as error:

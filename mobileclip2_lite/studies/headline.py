@@ -20,7 +20,7 @@ from mobileclip2_lite.studies.record import generation, where
 from mobileclip2_lite.work.files import pretty, read_object, write_atomic
 from mobileclip2_lite.work.folder import read_manifest
 from mobileclip2_lite.work.place import here
-from mobileclip2_lite.work.tables import markdown_table
+from mobileclip2_lite.work.tables import between_marks, markdown_table
 
 FILE = "run_{recipe}.json"
 """Below the folder of results."""
@@ -106,12 +106,9 @@ def written(text: str, line: Mapping[str, Any]) -> str:
     Raises:
         ValueError: the marks are not there.
     """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"README needs the lines `{BEGIN}` and `{END}`, between which the results are written")
     seeds = line["seeds"]
     many = f"seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else "one seed"
     note = f"`{line['command']}`, {line['date']}, {many}; % right"
     note += ", mean ± standard deviation." if len(seeds) > 1 else "."
-    return f"{before}{begin}\n{note}\n\n{table(line)}\n{end}{after}"
+    missing = f"README needs the lines `{BEGIN}` and `{END}`, between which the results are written"
+    return between_marks(text, BEGIN, END, f"{note}\n\n{table(line)}", missing)

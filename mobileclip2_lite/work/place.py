@@ -211,6 +211,17 @@ def here(value: str | os.PathLike) -> Path:
     return cache.fetch(place.store) if place.is_file() else folder_here(place, deep=True)
 
 
+def file_here(value: str | os.PathLike) -> Path:
+    """As `here`, for a file that names others beside it: of a store's object, the copy lies among its neighbours'.
+
+    Raises:
+        FileNotFoundError: the store has nothing of that name.
+    """
+    place = place_of(value)
+    beside = isinstance(place, StorePath) and place.is_file()
+    return here(place.parent) / place.name if beside else here(place)
+
+
 def folder_here(place: StorePath, deep: bool = False) -> Path:
     """A copy on this disk of the files that lie right in a store's folder: a model's, for one.
 

@@ -1,4 +1,4 @@
-"""A Markdown table, the one way that reports, studies, costs and notebooks write it."""
+"""A Markdown table, the one way that reports, studies, costs and notebooks write it, and its place in a page."""
 
 from __future__ import annotations
 
@@ -30,6 +30,19 @@ def markdown_table(
             raise ValueError(f"a row of {len(row)} cells in a table of {len(header)} columns: {list(row)}")
         lines.append(_line(row))
     return "\n".join(lines)
+
+
+def between_marks(text: str, begin: str, end: str, inside: str, missing: str) -> str:
+    """A text with what stands between its two marks replaced; the marks and all around them stay.
+
+    Raises:
+        ValueError: the marks are not there; says `missing`.
+    """
+    before, opened, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (opened and closed):
+        raise ValueError(missing)
+    return f"{before}{begin}\n{inside}\n{end}{after}"
 
 
 def columns_of_text(rows: Sequence[Sequence[object]]) -> list[int]:
