@@ -28,7 +28,7 @@ from mobileclip2_lite.cli import studies as cli_studies
 from mobileclip2_lite.cli.drawn import refuse_drawn, refuse_for_source
 from mobileclip2_lite.cli.options import ALONE, COMPUTE, AllowDrawn, Flat, Positional
 from mobileclip2_lite.cli.places import APPENDED, EDITED, Commands, needs_disk
-from mobileclip2_lite.cli.summary import print_not_taken, print_summary
+from mobileclip2_lite.cli.summary import print_embedded, print_not_taken, print_summary
 from mobileclip2_lite.training.stopping import Diverged, Stopped
 from mobileclip2_lite.work.crew import GivenUp, Spread
 from mobileclip2_lite.work.failed import ShardsFailed
@@ -141,7 +141,9 @@ def _add_stages(app: Commands, recipe: recipes.Recipe) -> None:
 
         refuse_drawn(settings.teachers, pairs, "--teachers", allow_drawn)
         chosen = {"precision": compute.precision, "device": compute.device, "threads": compute.threads}
-        print_summary(reinforce_folder(settings, pairs, out, spread=spread, **chosen), out)
+        manifest = reinforce_folder(settings, pairs, out, spread=spread, **chosen)
+        print_summary(manifest, out)
+        print_embedded(manifest)
 
 
 def _add_train(app: Commands, recipe: recipes.Recipe) -> None:

@@ -204,11 +204,13 @@ def _add_search(app: Commands) -> None:
         refuse_drawn((model or recipes.Reinforce().teachers[-1],), folder, "--model", allow_drawn)
         found = open_index(folder, model, index=index)
         hits = found.search(text, list(image), top, without, dimensions) if text or image else []
-        groups = found.duplicates(least) if duplicates else []
+        groups = found.duplicates(least) if duplicates else None
         for hit in hits:
             print(f"{hit.score:.3f}  {shown(hit.path)}")
-        for group in groups:
+        for group in groups or ():
             print("\n".join(["the same:", *(f"  {shown(path)}" for path in group)]))
+        if groups == []:
+            print(f"no two images are the same: none have a cosine of {least:g} or more (--least)")
         print(f"{len(found.entries):,} images in the index")
         for name, reason in found.unread[:UNREAD]:
             print(f"  not read: {shown(name)} ({reason})")

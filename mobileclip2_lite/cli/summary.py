@@ -16,6 +16,19 @@ def print_summary(manifest: dict, out: Path) -> None:
         print(f"  dropped {count:,}: {reason}")
 
 
+def print_embedded(manifest: dict) -> None:
+    """Print what `reinforce` had teachers embed: views, real texts and synthetic ones."""
+    if "texts" not in manifest:  # of a run that an earlier version has begun
+        return
+    teachers, views = len(manifest["teachers"]), manifest["settings"]["views"]
+    written = manifest["captions"]
+    by = ", ".join(f"{name or '(unnamed)'} {count:,}" for name, count in written.items())
+    print(
+        f"  embedded by {teachers} teacher{'' if teachers == 1 else 's'}: {views * manifest['samples']:,} views, "
+        f"{manifest['texts']:,} real and {sum(written.values()):,} synthetic texts{f' ({by})' if by else ''}"
+    )
+
+
 def print_not_taken(manifest: dict) -> None:
     """Print what of a source `pairs` did not take: other splits, and files that are neither image nor text."""
     if "split" in manifest:

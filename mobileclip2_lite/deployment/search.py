@@ -35,6 +35,8 @@ INDEX = ".mobileclip2-index"
 """Name of the index folder within the searched folder, if no other is named."""
 NEGATIVE = 0.5
 """Weight of what shall not be found, beside 1 for what shall."""
+BATCH = 32
+"""Images a forward pass."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ def build_index(
     model: Exported,
     index: str | os.PathLike | None = None,
     *,
-    batch_size: int = 32,
+    batch_size: int = BATCH,
     workers: int = 0,
     progress: bool = False,
 ) -> Index:
@@ -158,10 +160,19 @@ def build_index(
         FileNotFoundError: there is no such folder.
         OSError: the index cannot be written; name another place.
     """
+    folder, place = _places(folder, index)
+    return _brought_up_to_date(folder, place, model, batch_size, workers, progress)
+
+
+def _brought_up_to_date(
+    folder: Path | StorePath, home: Path, model: Exported, batch_size: int, workers: int, progress: bool
+) -> Index:
+    """`build_index` of a folder that is there, whose index lies in `home`."""
     from tqdm.auto import tqdm
 
-    folder = images_folder(folder)
-    place = _place(folder, model, index)
+    place = home / model.key[:16]
+    with _writing(place):
+        place.mkdir(parents=True, exist_ok=True)
     dropped = Unread()
     present = find_images(folder, dropped)
     stored = read_parts(place)
@@ -186,20 +197,14 @@ def build_index(
     return result
 
 
-def _place(folder: Path | StorePath, model: Exported, index: str | os.PathLike | None) -> Path:
-    place = _index_place(folder, index) / model.key[:16]
-    with _writing(place):
-        place.mkdir(parents=True, exist_ok=True)
-    return place
-
-
-def _index_place(folder: Path | StorePath, index: str | os.PathLike | None) -> Path:
-    """Where the index of a folder lies, on this disk."""
+def _places(folder: str | os.PathLike, index: str | os.PathLike | None) -> tuple[Path | StorePath, Path]:
+    """The folder that is searched, which is there, and where its index lies, on this disk."""
+    folder = images_folder(folder)
     if index is not None:
-        return on_disk(index, NEEDS_DISK)
+        return folder, on_disk(index, NEEDS_DISK)
     if isinstance(folder, Path):
-        return folder / INDEX
-    return cache.folder() / "indexes" / sha256_bytes(str(folder).encode())[:24]
+        return folder, folder / INDEX
+    return folder, cache.folder() / "indexes" / sha256_bytes(str(folder).encode())[:24]
 
 
 @contextlib.contextmanager
@@ -259,9 +264,8 @@ def open_index(
     progress: bool = True,
 ) -> Index:
     """The index of a folder, brought up to date, with its model; arguments and errors as `search_folder` has them."""
-    folder = images_folder(folder)
-    place = _index_place(folder, index)
+    folder, place = _places(folder, index)
     model = model or recipes.Reinforce().teachers[-1]
     with _writing(place):
         towers = exported_folder(model, place, pretrained)
-    return build_index(folder, load_exported(towers, threads=1), place, progress=progress)
+    return _brought_up_to_date(folder, place, load_exported(towers, threads=1), BATCH, 0, progress)

@@ -34,6 +34,7 @@ from mobileclip2_lite.evaluation.suite import flatten_captions
 from mobileclip2_lite.models.loaded import FirstDimensions, encode_images, encode_texts, first_dimensions
 from mobileclip2_lite.views.images import read_image
 from mobileclip2_lite.work.bad_sample import BadSample
+from mobileclip2_lite.work.files import sha256_bytes
 
 if TYPE_CHECKING:
     from mobileclip2_lite.models.zoo import LoadedModel
@@ -97,8 +98,8 @@ def evaluate_set(
     Returns:
         `set`, `kind`, `split`, `source`, `images`, `texts` or `classes`, `templates`, `dropped` (unreadable images by
         reason), `measures` (shares between 0 and 1), `interval` (95 %, over the set's images: low and high of most of
-        them) and `chance` (the same for a model that guesses); `by_dimensions` holds the measures of each cut. JSON
-        data.
+        them) and `chance` (the same for a model that guesses); `by_dimensions` holds the measures of each cut. Of hard
+        negatives `images` counts rows, of which several may ask about one of its `distinct_images`. JSON data.
 
     Raises:
         ValueError: the set has no readable image, a label outside its classes, or no class names.
@@ -160,7 +161,7 @@ def _chain(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
 
 
 def readable(examples: Iterator[Example | BadSample], kept: list[Example], dropped: Counter[str]) -> Iterator[Any]:
-    """Images that decode; their examples go to `kept` without the bytes, the others are counted by reason."""
+    """Images that decode; their examples go to `kept` with a hash for the bytes, the others are counted by reason."""
     for example in examples:
         try:
             if isinstance(example, BadSample):
@@ -169,8 +170,13 @@ def readable(examples: Iterator[Example | BadSample], kept: list[Example], dropp
         except BadSample as error:
             dropped[error.reason] += 1
             continue
-        kept.append(example._replace(image=b""))
+        kept.append(example._replace(image=_which(example.image)))
         yield image
+
+
+def _which(image: bytes | Path) -> bytes | Path:
+    """What tells one image from another when its bytes are gone: the file, or a hash."""
+    return image if isinstance(image, Path) else sha256_bytes(image).encode()
 
 
 def _classification(
@@ -250,9 +256,15 @@ def _hard_negatives(
         apart = (positive[:, :, None] * negative[:, None]).sum(-1).flatten(1)
         hits["text_accuracy"] = all_above(together, apart)
         chance["text_accuracy"] = 1 / (1 + 2 * wrong)
-    measures = means(hits)
-    intervals = {name: interval(values) for name, values in hits.items()}
-    return {"texts": len(kept) * (right + wrong), "measures": measures, "interval": intervals, "chance": chance}
+    numbers: dict[bytes | Path, int] = {}  # several rows may ask about one image, and are hit or missed together
+    owner = [numbers.setdefault(example.image, len(numbers)) for example in kept]
+    return {
+        "texts": len(kept) * (right + wrong),
+        "distinct_images": len(numbers),
+        "measures": means(hits),
+        "interval": {name: interval(values, owner) for name, values in hits.items()},
+        "chance": chance,
+    }
 
 
 def all_above(right: Tensor, wrong: Tensor) -> Tensor:

@@ -89,7 +89,8 @@ def find_column(columns: Iterable[str], asked: str | None, known: tuple[str, ...
         if asked in columns:
             return asked
         raise ValueError(
-            f"{where} has no column {asked!r} for the {what}; it has {columns}: set {what}_key to the right one"
+            f"{where} has no column {asked!r} for the {what}; it has {columns}: name the right one, {what}_key "
+            f"(--{what}-key)"
         )
     by_lower = {column.strip().lower(): column for column in reversed(columns)}
     for name in known:
@@ -102,7 +103,8 @@ def find_column(columns: Iterable[str], asked: str | None, known: tuple[str, ...
     if any(column.lower().endswith(SUFFIXES) for column in columns):
         raise ValueError(f"{where} has no header, its first line is {columns}: add one, file_name and text for example")
     raise ValueError(
-        f"{where} has no column that looks like the {what}; it has {columns}: set {what}_key to the right one"
+        f"{where} has no column that looks like the {what}; it has {columns}: name the right one, {what}_key "
+        f"(--{what}-key)"
     )
 
 

@@ -26,6 +26,7 @@ from mobileclip2_lite.shards import embeddings as storage
 from mobileclip2_lite.shards import samples as shards
 from mobileclip2_lite.shards.samples import Sample
 from mobileclip2_lite.shards.tars import count_lost
+from mobileclip2_lite.shards.text_count import TextCount, total_texts
 from mobileclip2_lite.shards.usable import Usable, usable
 from mobileclip2_lite.views.drawing import draw
 from mobileclip2_lite.views.replay import replay
@@ -71,7 +72,8 @@ def reinforce(
             takes a CUDA GPU, if there is one, for named ones.
 
     Returns:
-        The manifest, with `teachers`, `captioners`, `shards` (name, sha256, samples, dropped by reason) and totals.
+        The manifest, with `teachers`, `captioners`, `shards` (name, sha256, samples, dropped by reason) and totals,
+        among them `texts` and, by captioner, `captions`: how many real and synthetic texts each teacher has embedded.
 
     Raises:
         ValueError: a setting has no such value, or the layout cannot hold it.
@@ -147,7 +149,7 @@ def summary(records: Sequence[dict], teachers: Sequence[TeacherCard]) -> dict:
     return {
         "sample_schema": shards.SCHEMA,
         "teachers": [{**teacher.to_json(), "dimension": dimensions.get(teacher.name)} for teacher in teachers],
-        "captioners": sorted({name for record in records for name in record["captioners"]}),
+        **total_texts(records),
         **totals(records),
     }
 
@@ -172,9 +174,9 @@ class ShardReinforcer:
     def __call__(self, target: Path) -> dict:
         """Write one shard; the content of its record."""
         dropped: Counter = Counter()
-        captioners: set[str] = set()
+        texts = TextCount()
         self.embed.clear()
-        samples = self.samples(self.pairs / target.name, dropped, captioners)
+        samples = self.samples(self.pairs / target.name, dropped, texts)
         if self.settings.layout == "datacompdr":
             from mobileclip2_lite.shards import datacompdr
 
@@ -185,16 +187,16 @@ class ShardReinforcer:
         return {
             **info._asdict(),
             "dropped": dict(sorted((+dropped).items())),
-            "captioners": sorted(captioners),
+            **texts.to_json(),
             "dimensions": self.embed.dimensions,
         }
 
-    def samples(self, path: Path, dropped: Counter, captioners: set[str]) -> Iterator[Sample]:
-        """Reinforced samples in the order of the shard; bad ones are counted in `dropped`."""
+    def samples(self, path: Path, dropped: Counter, texts: TextCount) -> Iterator[Sample]:
+        """Reinforced samples in the order of the shard, their texts counted; bad ones are counted in `dropped`."""
         waiting: deque[Sample] = deque()
         for item in usable(path, dropped, prepare=self.views, threads=self.threads):
             sample, images = item.prepared
-            captioners.update(sample.syn_texts)
+            texts.add(sample)
             self.embed.push(sample, images)
             waiting.append(sample)
             yield from self._complete(waiting)

@@ -32,7 +32,7 @@ def write_search_page(
     index: Index,
     hits: Sequence[Hit] = (),
     question: str = "",
-    duplicates: Sequence[Sequence[Path]] = (),
+    duplicates: Sequence[Sequence[Path]] | None = None,
 ) -> Path | StorePath:
     """Write the page of one search and return it.
 
@@ -41,25 +41,34 @@ def write_search_page(
         index: what was searched, for its counts.
         hits: found images, best first.
         question: what was asked, in words.
-        duplicates: groups of images that are the same (`Index.duplicates`).
+        duplicates: groups of images that are the same (`Index.duplicates`), () where none are; None did not ask.
     """
     path = place_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    blocks: list[Block] = [Text(f"{len(index.entries):,} images in `{verbatim(shown(index.folder))}`.")]
+    images = f"{len(index.entries):,} image{'' if len(index.entries) == 1 else 's'}"
+    blocks: list[Block] = [Text(f"{images} in `{verbatim(shown(index.folder))}`.")]
     if hits:
-        blocks += [Heading("Nearest first"), Pictures([_hit(hit, path) for hit in hits], small=True)]
-    if duplicates:
-        blocks.append(Heading(f"{len(duplicates):,} groups of images that are the same"))
-        blocks += [
-            Pictures([_thumbnail(file, path) for file in group], small=True) for group in duplicates[:MAX_GROUPS]
-        ]
-        if len(duplicates) > MAX_GROUPS:
-            blocks.append(Text(f"Shown are the {MAX_GROUPS} largest."))
+        blocks += [Heading("Nearest first"), Pictures([_hit(hit, path, index) for hit in hits], small=True)]
+    if duplicates is not None:
+        blocks += _same(duplicates, path, index)
     if index.dropped:
         rows = [[reason, f"{count:,}", _names(index, reason)] for reason, count in sorted(index.dropped.items())]
         blocks += [Heading("Not read"), Table(["reason", "files", "names"], rows)]
-    write_note(path, to_html(verbatim(question) or "Search", blocks).encode("utf-8"))
+    title = verbatim(question) or ("Search" if duplicates is None else "Images that are the same")
+    write_note(path, to_html(title, blocks).encode("utf-8"))
     return path
+
+
+def _same(duplicates: Sequence[Sequence[Path]], page: Path | StorePath, index: Index) -> list[Block]:
+    """The groups of images that are the same, or that there are none."""
+    if not duplicates:
+        return [Heading("No two images are the same")]
+    count = "1 group" if len(duplicates) == 1 else f"{len(duplicates):,} groups"
+    blocks: list[Block] = [Heading(f"{count} of images that are the same")]
+    blocks += [
+        Pictures([_thumbnail(file, page, index) for file in group], small=True) for group in duplicates[:MAX_GROUPS]
+    ]
+    return [*blocks, Text(f"Shown are the {MAX_GROUPS} largest.")] if len(duplicates) > MAX_GROUPS else blocks
 
 
 def shown(path: str | os.PathLike) -> str:
@@ -68,8 +77,8 @@ def shown(path: str | os.PathLike) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _hit(hit: Hit, page: Path | StorePath) -> Picture:
-    picture = _thumbnail(hit.path, page)
+def _hit(hit: Hit, page: Path | StorePath, index: Index) -> Picture:
+    picture = _thumbnail(hit.path, page, index)
     picture.caption = f"{hit.score:.3f} {picture.caption}"
     return picture
 
@@ -80,11 +89,13 @@ def _names(index: Index, reason: str) -> str:
     return ", ".join(names[:MAX_NAMES]) + (" …" if len(names) > MAX_NAMES else "")
 
 
-def _thumbnail(file: Path | StorePath, page: Path | StorePath) -> Picture:
-    """A small JPEG of an image, or an empty picture that says why there is none."""
+def _thumbnail(file: Path | StorePath, page: Path | StorePath, index: Index) -> Picture:
+    """A small JPEG of an image with its name below the folder, or an empty picture that says why there is none."""
     from PIL import Image
 
-    name, link = shown(file.name), _address(file, page)
+    below = isinstance(file, Path) and isinstance(index.folder, Path) and file.is_relative_to(index.folder)
+    name = shown(file.relative_to(index.folder).as_posix() if below else file.name)
+    link = _address(file, page)
     try:
         image = open_image(file)
         image.thumbnail((SIDE, SIDE))

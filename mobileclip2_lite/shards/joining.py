@@ -22,6 +22,7 @@ from mobileclip2_lite.shards.datacompdr import SIZE, read_official, with_image
 from mobileclip2_lite.shards.samples import EXTENSIONS, PLAIN, Sample
 from mobileclip2_lite.shards.tar_members import IMAGES
 from mobileclip2_lite.shards.tars import TarIndex
+from mobileclip2_lite.shards.text_count import TextCount, total_texts
 from mobileclip2_lite.views.decoding import SUFFIXES
 from mobileclip2_lite.views.images import image_bytes, storable
 from mobileclip2_lite.work.bad_sample import BadSample
@@ -177,7 +178,7 @@ def _summary(records: Sequence[dict], out: Path, teachers: Sequence[dict]) -> di
     total: Counter = sum((Counter(record["dropped"]) for record in records), Counter())
     return {
         "teachers": teachers,
-        "captioners": sorted({name for record in records for name in record.get("captioners", [])}),
+        **total_texts(records),
         "samples": sum(record["samples"] for record in records),
         "dropped": dict(sorted(total.items())),
         "shards": listed(records),
@@ -203,13 +204,12 @@ class ShardJoiner:
         """Write one shard; the content of its record, with `lost`: a line for each sample that could not be used."""
         dropped: Counter = Counter()
         lost: list[dict] = []
-        captioners: set[str] = set()
-        samples = self.samples(self.official / target.name, dropped, lost, captioners)
+        texts = TextCount()
+        samples = self.samples(self.official / target.name, dropped, lost, texts)
         info = shards.write_shard(target, samples, self.storage)
-        counts = {"dropped": dict(sorted(dropped.items())), "captioners": sorted(captioners)}
-        return {**info._asdict(), **counts, "lost": lost}
+        return {**info._asdict(), "dropped": dict(sorted(dropped.items())), **texts.to_json(), "lost": lost}
 
-    def samples(self, path: Path, dropped: Counter, lost: list[dict], captioners: set[str]) -> Iterator[Sample]:
+    def samples(self, path: Path, dropped: Counter, lost: list[dict], texts: TextCount) -> Iterator[Sample]:
         """The samples of one official shard that have their picture; the others are counted and listed."""
         for sample in read_official(path, self.teachers, self.size, dropped):
             reason = ""
@@ -224,7 +224,7 @@ class ShardJoiner:
             if not reason and not sample.views:
                 reason = "missing_image"
             if not reason:
-                captioners.update(sample.syn_texts)
+                texts.add(sample)
                 yield sample
                 continue
             dropped[reason] += 1

@@ -73,9 +73,13 @@ def stored_as(folder: Path, manifest: dict) -> dict:
     return {key: said[key] for key in ("storage", "layout", "augment", "views", "seed", "precision") if key in said}
 
 
+_TOLD = ("sample_schema", "teachers", "captioners", "texts", "captions", "samples")
+"""What a copy's manifest says as its original's does."""
+
+
 def _summary(records: Sequence[dict], folder: Path, manifest: dict) -> dict:
     """The manifest's content: what that of the reinforced folder says of its samples, with other shards."""
-    kept = {k: manifest[k] for k in ("sample_schema", "teachers", "captioners", "samples") if k in manifest}
+    kept = {k: manifest[k] for k in _TOLD if k in manifest}
     kept["reinforced"] = stored_as(folder, manifest)
     made = listed(records)
     return {**kept, "bytes": sum(record["bytes"] for record in made), "dropped": {}, "shards": made}

@@ -27,9 +27,8 @@ from mobileclip2_lite.pairs.collect import make_pairs
 from mobileclip2_lite.pairs.holding_out import hold_out
 from mobileclip2_lite.recipes import Pairs
 from mobileclip2_lite.studies import recorded
-from mobileclip2_lite.studies.photo_teachers import make_teachers, recalls
+from mobileclip2_lite.studies.photo_teachers import make_teachers, named_photographs, recalls
 from mobileclip2_lite.studies.record import where
-from mobileclip2_lite.views.decoding import SUFFIXES
 from mobileclip2_lite.views.images import read_image
 from mobileclip2_lite.work.files import write_atomic
 from mobileclip2_lite.work.json_lines import to_lines
@@ -54,18 +53,11 @@ def synsets() -> list[str]:
     return list(ImageNetInfo("imagenet-1k").label_names())
 
 
-def named_photographs(folders: Sequence[Path]) -> tuple[list[Path], torch.Tensor]:
-    """(N files, (N,) classes) of photographs whose names begin with a synset.
-
-    Raises:
-        ValueError: there are none.
-    """
+def classified(folders: Sequence[Path]) -> tuple[list[Path], torch.Tensor]:
+    """(N files, (N,) classes) of photographs that are named by one of ImageNet's thousand synsets."""
     classes = {synset: label for label, synset in enumerate(synsets())}
-    files = [path for folder in folders for path in sorted(Path(folder).iterdir())]
-    files = [path for path in files if path.suffix.lower() in SUFFIXES and path.name.partition("_")[0] in classes]
-    if not files:
-        raise ValueError(f"no photographs named like n01440764_tench.JPEG in {', '.join(map(str, folders))}")
-    return files, torch.tensor([classes[path.name.partition("_")[0]] for path in files])
+    found = named_photographs(folders, classes)
+    return [one.path for one in found], torch.tensor([classes[one.synset] for one in found])
 
 
 def named_right(name: str, loaded: LoadedModel, files: Sequence[Path], labels: torch.Tensor) -> dict[str, float]:
@@ -95,7 +87,7 @@ def measure(name: str, folders: Mapping[str, Path], named: Sequence[Path], place
     if photo_teachers.KINDS[name].map != "captions":
         line["all"] = recalls(loaded, folders["all"])
     line["held_out"] = recalls(loaded, folders["held_out"])
-    files, labels = named_photographs(named)
+    files, labels = classified(named)
     return {**line, "named": {"images": len(files), **named_right(name, loaded, files, labels)}, **where()}
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Container, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -22,12 +23,42 @@ from mobileclip2_lite.evaluation.measures import retrieval, zero_shot_classifier
 from mobileclip2_lite.models import photo_teachers
 from mobileclip2_lite.models.loaded import LoadedModel, encode_images, encode_texts
 from mobileclip2_lite.shards.samples import read_samples, shard_names
-from mobileclip2_lite.views.decoding import decode
+from mobileclip2_lite.views.decoding import SUFFIXES, decode
 from mobileclip2_lite.work.folder import read_manifest
 from mobileclip2_lite.work.place import StorePath, place_of
 
 WITHOUT_CAPTIONS = tuple(name for name, kind in photo_teachers.KINDS.items() if kind.map != "captions")
 """Teachers that the packages alone make."""
+
+
+class Named(NamedTuple):
+    """A photograph whose file name says what it shows."""
+
+    path: Path
+    synset: str
+    """ImageNet's number of what it shows, as its name begins: `n01440764`."""
+    name: str
+    """What follows in the name, with spaces: `tench`."""
+
+
+def named_photographs(folders: Sequence[str | os.PathLike], synsets: Container[str] | None = None) -> list[Named]:
+    """The photographs of some folders whose file names are a synset and a name: `n01440764_great_white_shark.JPEG`.
+
+    Args:
+        folders: looked at in this order, each by its files' names; subfolders are not.
+        synsets: take those of these alone; None takes any.
+
+    Raises:
+        ValueError: there are none.
+    """
+    found = []
+    for path in (path for folder in folders for path in sorted(Path(folder).iterdir())):
+        known = re.fullmatch(r"(n\d+)_(.+)", path.stem)
+        if known and path.suffix.lower() in SUFFIXES and (synsets is None or known[1] in synsets):
+            found.append(Named(path, known[1], known[2].replace("_", " ")))
+    if not found:
+        raise ValueError(f"no photographs named like n01440764_tench.JPEG in {', '.join(map(str, folders))}")
+    return found
 
 
 def images_with_texts(folder: str | os.PathLike) -> Iterator[tuple[Image.Image, list[str]]]:

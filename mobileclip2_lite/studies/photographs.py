@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import csv
 import dataclasses
-import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -35,10 +34,9 @@ from mobileclip2_lite.recipes import Augment, Pairs, Reinforce, Train
 from mobileclip2_lite.reinforcement.stage import reinforce
 from mobileclip2_lite.shards.samples import Sample
 from mobileclip2_lite.studies import arms, recorded
-from mobileclip2_lite.studies.photo_teachers import images_with_texts, make_teachers
+from mobileclip2_lite.studies.photo_teachers import images_with_texts, make_teachers, named_photographs
 from mobileclip2_lite.studies.record import told, where
 from mobileclip2_lite.training.loop import train
-from mobileclip2_lite.views.decoding import SUFFIXES
 from mobileclip2_lite.work.files import sha256_bytes
 from mobileclip2_lite.work.folder import read_manifest
 
@@ -77,15 +75,8 @@ ARMS = {
 
 def named_table(folders: Sequence[Path], path: Path) -> Path:
     """A table of photographs whose file names end in what they show: `n01440764_great_white_shark.JPEG`."""
-    rows = []
-    for folder in folders:
-        for file in sorted(Path(folder).iterdir()):
-            found = re.fullmatch(r"n\d+_(.+)", file.stem)
-            if found and file.suffix.lower() in SUFFIXES:
-                name = found[1].replace("_", " ")
-                rows.append((file.resolve().as_posix(), f"{NAMED}{name}", name))
-    if not rows:
-        raise ValueError(f"no photographs named like n01440764_tench.JPEG in {', '.join(map(str, folders))}")
+    found = named_photographs(folders)
+    rows = [(one.path.resolve().as_posix(), f"{NAMED}{one.name}", one.name) for one in found]
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("image", "caption", "name"), *rows])

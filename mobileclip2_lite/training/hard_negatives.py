@@ -22,22 +22,34 @@ MIRRORED = {
     "above": "below",
     "below": "above",
 }
-_COLOUR = re.compile(rf"\b({'|'.join(COLOURS)})\b")
-_RELATION = re.compile(rf"\b({'|'.join(MIRRORED)})\b")
+_SAME = {"gray": "grey"}
+_COLOUR = re.compile(rf"\b({'|'.join(COLOURS)})\b", re.IGNORECASE)
+_RELATION = re.compile(rf"\b({'|'.join(MIRRORED)})\b", re.IGNORECASE)
 
 
 def negated(text: str) -> str | None:
     """`text` with its first two different colours exchanged, or else its relations mirrored; None if it has neither.
 
-    The colour of a background counts like an object's. A caption that only speaks of one object is left alone.
+    The colour of a background counts like an object's. A caption that only speaks of one object is left alone. Words
+    count in capitals, too, and what takes their place is written as they were; `grey` and `gray` are one colour.
     """
-    colours = list(dict.fromkeys(_COLOUR.findall(text)))
+    colours = list(dict.fromkeys(map(_colour, _COLOUR.findall(text))))
     if len(colours) > 1:
         other = {colours[0]: colours[1], colours[1]: colours[0]}
-        return _COLOUR.sub(lambda found: other.get(found[0], found[0]), text)
+        return _COLOUR.sub(lambda found: _written_like(found[0], other.get(_colour(found[0]), found[0])), text)
     if _RELATION.search(text):
-        return _RELATION.sub(lambda found: MIRRORED[found[0]], text)
+        return _RELATION.sub(lambda found: _written_like(found[0], MIRRORED[found[0].lower()]), text)
     return None
+
+
+def _colour(word: str) -> str:
+    """The colour that a word names, however it is written."""
+    return _SAME.get(word.lower(), word.lower())
+
+
+def _written_like(word: str, other: str) -> str:
+    """`other` in capitals where `word` is, or with a capital where it has one."""
+    return other.upper() if word.isupper() else other[0].upper() + other[1:] if word[0].isupper() else other
 
 
 def negatives(texts: Sequence[str]) -> tuple[list[str], Tensor]:

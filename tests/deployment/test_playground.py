@@ -214,17 +214,19 @@ def test_everything_can_be_done_with_the_keyboard(page, page_folder, tmp_path):
             page.evaluate("document.activeElement.className || document.activeElement.parentElement.className")
         )
         page.keyboard.press("Tab")
-    reached = dict.fromkeys(order)
-    assert list(reached)[:8] == ["pad", "colour", "brush", "clear", "file", "names", "template", "query"]
+    stops = ["pad", "colour", "brush", "clear", "file", "names", "template", "query", "like"]
+    assert order[: len(stops)] == stops, "ten colours are one stop, as radio buttons are"
     Image.fromarray(images[5]).save(tmp_path / "five.png")
     page.focus(".pad")
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Enter")
     chooser.value.set_files(tmp_path / "five.png")
     first_bar(page, names[5])
-    page.focus("button[aria-label='draw in blue']")
-    page.keyboard.press("Space")
-    assert page.locator(".colour[aria-pressed=true]").get_attribute("title") == "blue"
+    page.focus(".colour[aria-checked=true]")
+    for key, colour in (("ArrowRight", "orange"), ("ArrowLeft", "red"), ("End", "white"), ("ArrowDown", "black")):
+        page.keyboard.press(key)
+        assert page.locator(".colour[aria-checked=true]").get_attribute("title") == colour
+        assert page.evaluate("document.activeElement.title") == colour, "the focus goes along"
     page.focus(".names")
     page.keyboard.press("Control+A")
     page.keyboard.type(f"{names[5]}\n{names[0]}")

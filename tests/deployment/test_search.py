@@ -297,8 +297,10 @@ def test_empty_and_missing_folders(tmp_path):
     index = build_index(tmp_path, Towers().model)
     assert index.entries == []
     assert index.search("red") == []
-    with pytest.raises(FileNotFoundError, match="not a folder"):
-        build_index(tmp_path / "none", Towers().model)
+    for index in (lambda folder: build_index(folder, Towers().model), search.open_index):
+        with pytest.raises(FileNotFoundError, match="not a folder"):
+            index(tmp_path / "none")
+        assert not (tmp_path / "none").exists(), "a folder that is looked for is not made"
 
 
 def test_widget_shows_what_the_text_finds(folder):
@@ -376,6 +378,12 @@ def test_the_command_searches_writes_a_page_and_says_what_it_could_not_read(fold
     assert (away / "page" / unquote(link)).resolve().is_file(), "a thumbnail leads to its file"
     assert "Not read" in page
     assert "broken.jpg" in page
+    assert "deep/er/green ünï 1.png" in page, "two files of one name in two folders are told apart"
+    main([*words[:2], *words[3:], "--duplicates", "--least", "1.1", "--html", str(away / "none.html")])
+    assert "no two images are the same: none have a cosine of 1.1 or more (--least)" in capsys.readouterr().out
+    page = (away / "none.html").read_text("utf-8")
+    assert "<h1>Images that are the same</h1>" in page
+    assert "No two images are the same" in page
     main([*words[:2], "--model", str(towers), "--image", str(folder / "red ünï 0.png"), "--without", "blue"])
     assert "1.000  " not in capsys.readouterr().out, "a query with something taken away is met by nothing wholly"
     with pytest.raises(SystemExit):

@@ -193,6 +193,22 @@ def knows(true: set[str]):
     return model._replace(model=Model(), tokenizer=lambda texts: torch.tensor([[int(text in true)] for text in texts]))
 
 
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_rows_about_one_image_are_one_image_to_the_interval(twin, as_bytes):
+    """As SugarCrepe has them: each image is asked about several times, by file or by bytes."""
+    files = [row.image for row in open_captions(twin["sugarcrepe/swap_att"]).examples()][:6]
+    images = [file.read_bytes() for file in files] if as_bytes else files
+    rows = [Example(image, texts=(f"right {n}",), negatives=("no",)) for n, image in enumerate(images) for _ in "abc"]
+    known = knows({"right 0", "right 1", "right 2", "right 3"})
+    result = evaluate_set(known, TestSet("t", "hard_negatives", "all", "here", lambda: iter(rows)))
+    hits = torch.tensor([1.0] * 12 + [0.5] * 6)  # of the last two it knows neither caption: a tie
+    assert (result["images"], result["distinct_images"]) == (18, 6)
+    assert result["measures"]["accuracy"] == pytest.approx(15 / 18)
+    assert result["interval"]["accuracy"] == measures.interval(hits, [n for n in range(6) for _ in "abc"])
+    low, high = measures.interval(hits)
+    assert result["interval"]["accuracy"][0] < low < high < result["interval"]["accuracy"][1]
+
+
 def test_all_above_equals_every_order_of_the_ties():
     generator = torch.Generator().manual_seed(0)
     right = torch.randint(0, 3, (200, 2), generator=generator).float()

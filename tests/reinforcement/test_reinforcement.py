@@ -7,6 +7,7 @@ import io
 import os
 import shutil
 import tarfile
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -52,6 +53,11 @@ def test_stored_rows_are_those_of_the_replayed_views_and_texts(reinforced, teach
         ("small", 32, 50.0),
         ("large", 24, 70.0),
     ]
+    stored = [item for name in shards.shard_names(out) for item in shards.read_samples(out / name)]
+    assert manifest["texts"] == sum(len(item.texts) for item in stored)
+    written = Counter(name for item in stored for name, texts in item.syn_texts.items() for _ in texts)
+    assert manifest["captions"] == written
+    assert manifest["captioners"] == sorted(written)
     for name in shards.shard_names(out):
         for item in shards.read_samples(out / name):
             image = decoding.pixels(item.image)

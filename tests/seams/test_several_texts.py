@@ -13,12 +13,14 @@ from doubles.tiny_training import TEACHERS as TRAINED
 from doubles.tiny_training import go, settings, write_model
 from doubles.tiny_training import sample as trained
 
+from mobileclip2_lite.cli.summary import print_embedded
 from mobileclip2_lite.recipes import Reinforce
 from mobileclip2_lite.reinforcement.stage import reinforce
 from mobileclip2_lite.shards import embeddings as storage
 from mobileclip2_lite.shards.dataset import ReinforcedDataset
 from mobileclip2_lite.shards.samples import read_samples, write_shard
-from mobileclip2_lite.work.folder import Work
+from mobileclip2_lite.shards.shrinking import shrink
+from mobileclip2_lite.work.folder import Work, read_manifest
 from mobileclip2_lite.work.json_lines import read_lines
 
 TEXTS = 3
@@ -48,6 +50,24 @@ def test_every_real_text_is_embedded_in_its_own_row(reinforced):
         for one in read_samples(shard):
             for name in TEACHERS:
                 assert torch.equal(one.embeddings[f"text/{name}"], teachers.embed_texts(name, one.texts))
+
+
+def test_the_summary_says_how_many_texts_were_embedded(reinforced, tmp_path, capsys):
+    manifest = read_manifest(reinforced)
+    assert (manifest["samples"], manifest["texts"], manifest["captions"]) == (6, 5 * TEXTS + 1, {})
+    print_embedded(manifest)
+    assert capsys.readouterr().out == "  embedded by 2 teachers: 12 views, 16 real and 0 synthetic texts\n"
+    captioned = write_pairs(tmp_path / "pairs", [[several(0), sample(1, captions=2)], [sample(2, captions=1)]])
+    settings = Reinforce(teachers=("small",), views=1, batch_size=8)
+    teachers = FakeTeachers()
+    teachers.names = ("small",)
+    manifest = reinforce(settings, captioned, tmp_path / "out", ensemble=teachers)
+    print_embedded(manifest)
+    said = "  embedded by 1 teacher: 3 views, 5 real and 3 synthetic texts (c 3)\n"
+    assert capsys.readouterr().out == said
+    assert shrink(tmp_path / "out", tmp_path / "small")["captions"] == {"c": 3}
+    print_embedded({key: value for key, value in manifest.items() if key not in ("texts", "captions")})
+    assert not capsys.readouterr().out, "of a folder that an earlier version made nothing is made up"
 
 
 def test_all_texts_come_in_turn_and_bring_their_own_embedding(reinforced):

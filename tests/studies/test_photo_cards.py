@@ -12,6 +12,7 @@ from mobileclip2_lite.models import photo_packages, photo_teachers
 from mobileclip2_lite.models.photo_teachers import KINDS
 from mobileclip2_lite.models.preprocess import Preprocess
 from mobileclip2_lite.studies import photo_cards, recorded
+from mobileclip2_lite.studies import photo_teachers as photo_teachers_study
 
 CARD = f"before\n{photo_cards.BEGIN}\nold\n{photo_cards.END}\nafter\n"
 
@@ -38,13 +39,18 @@ def test_what_the_card_claims_beside_the_table_is_recorded():
 def test_photographs_are_named_by_the_synset_in_front(tmp_path):
     for name in ("n01440764_tench.JPEG", "n01443537_goldfish.jpg", "n99999999_nothing.jpg", "notes.txt", "x.png"):
         Image.new("RGB", (4, 4)).save(tmp_path / name, "PNG")
-    files, labels = photo_cards.named_photographs([tmp_path])
+    files, labels = photo_cards.classified([tmp_path])
     assert [path.name for path in files] == ["n01440764_tench.JPEG", "n01443537_goldfish.jpg"]
     assert labels.tolist() == [0, 1]
     assert len(set(photo_cards.synsets())) == 1_000
+    named = photo_teachers_study.named_photographs([tmp_path])
+    assert [(one.synset, one.name) for one in named] == [
+        ("n01440764", "tench"), ("n01443537", "goldfish"), ("n99999999", "nothing")
+    ]  # fmt: skip
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="n01440764_tench"):
-        photo_cards.named_photographs([tmp_path / "empty"])
+    for wanted in (photo_cards.classified, photo_teachers_study.named_photographs):
+        with pytest.raises(ValueError, match="n01440764_tench"):
+            wanted([tmp_path / "empty"])
 
 
 def test_teacher_and_classifier_name_the_same_photographs(tmp_path, monkeypatch):

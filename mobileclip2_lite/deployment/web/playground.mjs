@@ -8,14 +8,15 @@ const COLOURS = {
   pink: "#f490b8", brown: "#80522e", white: "#ffffff",
 };
 const PAD = 256;  // pixels of the drawing's side
+const SHOWN = 12;  // images of the album that are shown at a time
 
 const LAYOUT = `
 <section class="see">
   <h2>1 · An image</h2>
   <canvas class="pad" width="${PAD}" height="${PAD}" tabindex="0" role="button"
     aria-label="The image. Draw with the pointer, drop or paste an image, or press Enter to open a file."></canvas>
-  <p class="hint">Draw, drop or paste an image; or choose one of the album below.</p>
-  <div class="tools" role="group" aria-label="Colours"></div>
+  <p class="hint">Draw, drop or paste an image<span class="choose">; or choose one of the album below</span>.</p>
+  <div class="tools colours" role="radiogroup" aria-label="colour to draw in"></div>
   <div class="tools">
     <label>brush <input class="brush" type="range" min="4" max="60" value="18"></label>
     <button class="clear" type="button">clear</button>
@@ -32,7 +33,8 @@ const LAYOUT = `
   <h2>3 · Search an album</h2>
   <label>what to look for<input class="query" type="search" spellcheck="false"></label>
   <button class="like" type="button">images like the one above</button>
-  <div class="found" role="list" aria-live="polite"></div>
+  <p class="hint told" role="status"></p>
+  <div class="found" role="list"></div>
 </section>
 <p class="status" role="status"></p>
 <p class="credit"></p>`;
@@ -58,8 +60,12 @@ export async function mount(root, assets) {
   find(".names").addEventListener("input", later(() => showBars(page)));
   find(".template").addEventListener("input", later(() => showBars(page)));
   find(".query").addEventListener("input", later(() => searchText(page)));
-  find(".like").addEventListener("click", () => showFound(page, page.feature));
-  if (assets.album.length) await openUrl(page, assets.album[0].url);
+  find(".like").addEventListener("click", () => {
+    asked(page, "search");
+    if (page.feature) showNearest(page, page.feature);
+  });
+  for (const part of [".album", ".choose"]) find(part).hidden = !assets.album.length;
+  await (assets.album.length ? openUrl(page, assets.album[0].url) : showBars(page));
   await searchText(page);
   root.dataset.ready = "yes";
 }
@@ -83,19 +89,7 @@ function drawingPad(page) {
     draw.fillRect(0, 0, PAD, PAD);
   };
   clear();
-  const buttons = Object.entries(COLOURS).map(([name, value]) => {
-    const button = Object.assign(document.createElement("button"), { type: "button", className: "colour", title: name });
-    button.style.background = value;
-    button.setAttribute("aria-label", `draw in ${name}`);
-    button.addEventListener("click", () => choose(value));
-    return button;
-  });
-  const choose = (value) => {
-    colour = value;
-    Object.values(COLOURS).forEach((one, index) => buttons[index].setAttribute("aria-pressed", String(one === value)));
-  };
-  choose(colour);
-  page.find(".tools").append(...buttons);
+  colours(page.find(".colours"), colour, (value) => (colour = value));
   const at = (event) => {
     const box = pad.getBoundingClientRect();
     return [((event.clientX - box.left) * PAD) / box.width, ((event.clientY - box.top) * PAD) / box.height];
@@ -120,6 +114,36 @@ function drawingPad(page) {
     clear();
     look(page);
   });
+}
+
+// One stop of the tabulator, as radio buttons are: arrows, Home and End choose within it.
+function colours(group, first, chosen) {
+  const values = Object.values(COLOURS);
+  const buttons = Object.entries(COLOURS).map(([name, value], index) => {
+    const button = Object.assign(document.createElement("button"), { type: "button", className: "colour", title: name });
+    button.style.background = value;
+    button.setAttribute("role", "radio");
+    button.setAttribute("aria-label", name);
+    button.addEventListener("click", () => choose(index));
+    return button;
+  });
+  const choose = (index) => {
+    buttons.forEach((button, other) => {
+      button.setAttribute("aria-checked", String(other === index));
+      button.tabIndex = other === index ? 0 : -1;
+    });
+    chosen(values[index]);
+  };
+  group.addEventListener("keydown", (event) => {
+    const [here, count] = [buttons.indexOf(event.target), buttons.length];
+    const to = { ArrowRight: here + 1, ArrowDown: here + 1, ArrowLeft: here - 1, ArrowUp: here - 1, Home: 0, End: -1 }[event.key];
+    if (to === undefined) return;
+    event.preventDefault();
+    choose((to + count) % count);
+    buttons[(to + count) % count].focus();
+  });
+  choose(values.indexOf(first));
+  group.append(...buttons);
 }
 
 // A file by the button, by Enter on the image, dropped anywhere on the playground, or pasted.
@@ -183,19 +207,34 @@ async function look(page, data = page.find(".pad").getContext("2d").getImageData
   await showBars(page);
 }
 
+// Whether nothing has been asked since: an answer that comes late must not stand where a newer one does.
+function asked(page, what) {
+  const turn = (page[what] = (page[what] ?? 0) + 1);
+  return () => page[what] === turn;
+}
+
 async function showBars(page) {
+  const newest = asked(page, "naming");
   const names = page.find(".names").value.split("\n").map((name) => name.trim()).filter(Boolean);
   const template = page.find(".template").value;
   const bars = page.find(".bars");
-  if (!names.length || !page.feature) return bars.replaceChildren();
+  if (!page.feature) return bars.replaceChildren(saying("Draw or open an image first."));
+  if (!names.length) return bars.replaceChildren(saying("Write names for the image, one a line."));
   const sentence = (name) => (template.includes("{}") ? template.replaceAll("{}", name) : name);
   const features = await page.towers.embedTexts(names.map(sentence));
+  if (!newest()) return;
   const scale = page.assets.model.logit_scale;
   const shares = softmax(features.map((feature) => scale * cosine(feature, page.feature)));
   const rows = names.map((name, index) => ({ name, share: shares[index] })).sort((a, b) => b.share - a.share);
   bars.replaceChildren(...rows.map(bar));
   const took = page.milliseconds ? `, ${page.milliseconds.toFixed(0)} ms an image` : "";
   page.status.textContent = `${page.assets.model.name}: everything runs in this browser${took}`;
+}
+
+function saying(text) {
+  const line = Object.assign(document.createElement("p"), { className: "hint", textContent: text });
+  line.setAttribute("role", "listitem");
+  return line;
 }
 
 function bar({ name, share }) {
@@ -212,16 +251,22 @@ function bar({ name, share }) {
 }
 
 async function searchText(page) {
+  const newest = asked(page, "search");
   const text = page.find(".query").value.trim();
-  if (!text) return page.find(".found").replaceChildren();
-  showFound(page, (await page.towers.embedTexts([text]))[0]);
+  if (!text) return show(page, page.assets.album, "first");
+  const [feature] = await page.towers.embedTexts([text]);
+  if (newest()) showNearest(page, feature);
 }
 
-function showFound(page, feature) {
-  if (!feature) return;
+function showNearest(page, feature) {
   const scored = page.assets.album.map((item) => ({ ...item, score: cosine(item.feature, feature) }));
-  scored.sort((a, b) => b.score - a.score);
-  page.find(".found").replaceChildren(...scored.slice(0, 12).map((item) => thumbnail(page, item)));
+  show(page, scored.sort((a, b) => b.score - a.score), "nearest");
+}
+
+function show(page, items, which) {
+  const shown = items.slice(0, SHOWN);
+  page.find(".told").textContent = shown.length < items.length ? `the ${which} ${shown.length} of ${items.length} images` : "";
+  page.find(".found").replaceChildren(...shown.map((item) => thumbnail(page, item)));
 }
 
 function thumbnail(page, { name, url, score }) {
@@ -230,7 +275,8 @@ function thumbnail(page, { name, url, score }) {
   const button = Object.assign(document.createElement("button"), { type: "button", title: `look at ${name}` });
   button.append(Object.assign(document.createElement("img"), { src: url, alt: name, loading: "lazy" }));
   button.addEventListener("click", () => openUrl(page, url));
-  const caption = Object.assign(document.createElement("figcaption"), { textContent: `${score.toFixed(2)}  ${name}` });
+  const text = score === undefined ? name : `${score.toFixed(2)}  ${name}`;
+  const caption = Object.assign(document.createElement("figcaption"), { textContent: text });
   figure.append(button, caption);
   return figure;
 }
