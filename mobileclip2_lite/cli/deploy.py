@@ -207,6 +207,8 @@ def _add_search(app: Commands) -> None:
         groups = found.duplicates(least) if duplicates else None
         for hit in hits:
             print(f"{hit.score:.3f}  {shown(hit.path)}")
+        if warning := found.too_alike(least) if duplicates else "":
+            print(f"{warning} (--least, --model)")
         for group in groups or ():
             print("\n".join(["the same:", *(f"  {shown(path)}" for path in group)]))
         if groups == []:
@@ -221,4 +223,4 @@ def _add_search(app: Commands) -> None:
         if html:
             asked = " + ".join([*([text] if text else []), *(shown(one.name) for one in image)])
             asked += "".join(f", without {one}" for one in without)
-            print(write_search_page(html, found, hits, asked, groups))
+            print(write_search_page(html, found, hits, asked, groups, warning=warning))

@@ -18,7 +18,8 @@ INSTEAD = {
     "--teachers": "photo-teacher-names photo-teacher-vectors (made by `mobileclip2-lite photo-teachers`), or published "
     "ones (ViT-L-14@dfn2b ViT-L-14@dfn2b_s39b)",
     "--scorer": "photo-teacher-vectors (made by `mobileclip2-lite photo-teachers`), or published: ViT-B-16@dfn2b",
-    "--captioners": "a published one (coca_ViT-L-14@mscoco_finetuned_laion2b_s13b_b90k)",
+    "--captioners": "a published one (coca_ViT-L-14@mscoco_finetuned_laion2b_s13b_b90k), or leave captions out: what "
+    "follows takes pairs with their own texts, too",
     "--model": _MODEL,
     "MODEL": _MODEL,
 }

@@ -33,6 +33,17 @@ def groups(
     return sorted(several, key=lambda one: (-len(one), one[0].name))
 
 
+def usual(features: np.ndarray, most: int = 1_000) -> float:
+    """The median cosine of two different images: where a threshold must lie well above to tell copies from others.
+
+    Args:
+        features: (N, D), of length 1; N is at least 2.
+        most: images to look at, from all over the folder.
+    """
+    some = np.asarray(features[:: -(-len(features) // most)])
+    return float(np.median((some @ some.T)[np.triu_indices(len(some), 1)]))
+
+
 def _labels(features: np.ndarray, least: float, block: int) -> np.ndarray:
     """(N,) the lowest row of each row's group: what a row meets takes one label, however many rows that joins."""
     labels = np.arange(len(features))

@@ -23,7 +23,7 @@ from mobileclip2_lite import recipes
 from mobileclip2_lite.deployment.embedding import embedded, in_parts
 from mobileclip2_lite.deployment.image_files import Entry, Unread, find_images, images_folder, open_image
 from mobileclip2_lite.deployment.index_parts import NEEDS_DISK, read_parts, tidy, write_part
-from mobileclip2_lite.deployment.near_duplicates import groups
+from mobileclip2_lite.deployment.near_duplicates import groups, usual
 from mobileclip2_lite.deployment.runtime import Exported, load_exported
 from mobileclip2_lite.deployment.towers import exported_folder
 from mobileclip2_lite.models.loaded import first_dimensions
@@ -37,6 +37,8 @@ NEGATIVE = 0.5
 """Weight of what shall not be found, beside 1 for what shall."""
 BATCH = 32
 """Images a forward pass."""
+FEW = 10
+"""Images below which a folder may well hold copies alone."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,15 @@ class Index:
         return [
             [self.folder / entry.name for entry in one] for one in groups(self.entries, self.features, least, block)
         ]
+
+    def too_alike(self, least: float) -> str:
+        """Why `least` tells no copies by this model, for which any two images of the folder are alike; else ""."""
+        if len(self.entries) < FEW or (between := usual(self.features)) < least:
+            return ""
+        return (
+            f"half of all pairs of these images have a cosine of {between:.3f} or more by this model, so {least:g} "
+            "tells no copies from others: take 0.999, or a model that knows such images"
+        )
 
 
 def _kept(features: np.ndarray, dimensions: int | None) -> np.ndarray:

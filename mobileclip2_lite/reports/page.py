@@ -235,7 +235,9 @@ def _html_table(table: Table) -> str:
         )
         rows.append(f'<tr><th scope="row">{_inline(row[0])}</th>{"".join(cells)}</tr>')
     whole = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-    whole = f'<div class="scroll{" prose" if table.prose else ""}" tabindex="0">{whole}</div>'
+    named = html.escape(re.sub(ESCAPED, r"\1", f"table: {', '.join(filter(None, table.header))}"), quote=True)
+    kind = "scroll prose" if table.prose else "scroll"
+    whole = f'<div class="{kind}" tabindex="0" role="region" aria-label="{named}">{whole}</div>'
     return f"<details><summary>{_inline(table.closed)}</summary>{whole}</details>" if table.closed else whole
 
 
@@ -279,6 +281,8 @@ h1, h2, p, figcaption, dd, .card { overflow-wrap: anywhere; }
 .thumbs { display: grid; grid-template-columns: repeat(auto-fill, minmax(6.8rem, 1fr)); gap: .7rem; }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(13.5rem, 1fr)); gap: .9rem; }
 .thumbs img, .gallery img { width: 100%; }
+figure a { display: block; }
+:focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; border-radius: 6px; }
 .item { background: var(--paper); border: 1px solid var(--line); border-radius: 12px; padding: .7rem; display: grid;
   grid-template-rows: auto auto 1fr; }
 .item figcaption { order: -1; color: var(--ink); font-weight: 600; font-size: .95rem; margin: 0 0 .5rem; }

@@ -33,6 +33,7 @@ def write_search_page(
     hits: Sequence[Hit] = (),
     question: str = "",
     duplicates: Sequence[Sequence[Path]] | None = None,
+    warning: str = "",
 ) -> Path | StorePath:
     """Write the page of one search and return it.
 
@@ -42,6 +43,7 @@ def write_search_page(
         hits: found images, best first.
         question: what was asked, in words.
         duplicates: groups of images that are the same (`Index.duplicates`), () where none are; None did not ask.
+        warning: what to know of the duplicates (`Index.too_alike`).
     """
     path = place_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +52,8 @@ def write_search_page(
     if hits:
         blocks += [Heading("Nearest first"), Pictures([_hit(hit, path, index) for hit in hits], small=True)]
     if duplicates is not None:
-        blocks += _same(duplicates, path, index)
+        heading, *groups = _same(duplicates, path, index)
+        blocks += [heading, *([Text(f"{warning[0].upper()}{warning[1:]}.")] if warning else []), *groups]
     if index.dropped:
         rows = [[reason, f"{count:,}", _names(index, reason)] for reason, count in sorted(index.dropped.items())]
         blocks += [Heading("Not read"), Table(["reason", "files", "names"], rows)]

@@ -232,8 +232,18 @@ def test_everything_can_be_done_with_the_keyboard(page, page_folder, tmp_path):
     page.keyboard.type(f"{names[5]}\n{names[0]}")
     page.wait_for_function("document.querySelectorAll('.bar').length === 2")
     first_bar(page, names[5])
+    page.keyboard.press("Control+A")
+    page.keyboard.press("Delete")
+    page.wait_for_function("document.querySelector('.bars').innerText === 'Write names for the image, one a line.'")
+    page.focus(".query")
+    page.keyboard.press("Escape")
+    shown = "[...document.querySelectorAll('.found figcaption')].map((one) => one.innerText)"
+    page.wait_for_function(f"JSON.stringify({shown}) === '{json.dumps(names, separators=(',', ':'))}'")
+    assert page.input_value(".query") == "", "Escape empties the question, and the album stands there as it is"
     thumbnail = page.locator(".found button").first
     thumbnail.focus()
+    ring = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    assert ring == "solid", "where the keyboard is can be seen"
     page.keyboard.press("Enter")
     page.wait_for_function("document.querySelector('.status').innerText.includes('ms an image')")
 

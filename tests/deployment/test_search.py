@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import sys
@@ -229,6 +230,28 @@ def test_fewer_dimensions(folder):
     assert {hit.path.name.split()[0] for hit in index.search("red", top=2, dimensions=2)} == {"red"}
     with pytest.raises(ValueError, match="4 dimensions of embeddings that have 3"):
         index.search("red", dimensions=4)
+
+
+def test_a_model_for_which_all_images_are_alike_is_named(folder):
+    """A student of few samples: features that hardly differ, of which a fixed cosine makes one group of everything."""
+    index = build_index(folder, Towers().model)
+    draw = np.random.default_rng(0)
+    entries = [Entry(f"{n}.png", 1, 1) for n in range(40)]
+
+    def of(apart: float) -> search.Index:
+        rows = np.eye(1, 16) + apart * draw.normal(size=(40, 16))
+        rows[7] = rows[3]
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        return dataclasses.replace(index, entries=entries, features=rows)
+
+    alike, known = of(0.02), of(1.0)
+    assert len(alike.duplicates(0.95)[0]) == 40
+    assert re.match(r"half of all pairs of these images have a cosine of 0\.99\d or more", alike.too_alike(0.95))
+    assert known.too_alike(0.95) == ""
+    assert [len(group) for group in known.duplicates(0.95)] == [2]
+    assert dataclasses.replace(index, entries=entries[:2], features=alike.features[:2]).too_alike(0.95) == ""
+    page = write_search_page(folder / "page.html", index, (), "", [], alike.too_alike(0.95)).read_text("utf-8")
+    assert "tells no copies from others: take 0.999, or a model that knows such images." in page
 
 
 def test_only_new_and_changed_images_are_embedded(folder):

@@ -25,6 +25,13 @@ OVERLAPS = """() => {
 """How many pairs of texts and pictures stand over each other."""
 
 
+FOCUSED = """() => {
+  const here = document.activeElement;
+  return [here.ariaLabel || here.querySelector("img")?.alt, getComputedStyle(here).outlineStyle];
+}"""
+"""What the keyboard has reached: its name, and the style of the ring around it."""
+
+
 @pytest.mark.slow
 def test_long_names_stay_in_their_places(tmp_path):
     data = io.BytesIO()
@@ -46,3 +53,9 @@ def test_long_names_stay_in_their_places(tmp_path):
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             assert page.evaluate(OVERLAPS) == 0
             page.screenshot(path=str(tmp_path / f"{width}.png"), full_page=True)
+        reached = []
+        for _ in range(len(thumbnails) + 3):  # two of them come again, then the table
+            page.keyboard.press("Tab")
+            reached.append(page.evaluate(FOCUSED))
+        assert [name for name, _ in reached] == [LONG] * 11 + ["table: reason, files, names"]
+        assert {ring for _, ring in reached} == {"solid"}, "where the keyboard is can be seen"
