@@ -86,7 +86,7 @@ def dial(
         cell.set_title(f"{label} = {value}", loc="left", size=10)
         for name, (low, high) in limits.items():
             getattr(cell, f"set_{name}lim")(low, high)
-        return png(single)
+        return png(single, live=True)
 
     slider = ipywidgets.SelectionSlider(
         options=list(values), value=chosen[len(chosen) // 2], description=label, style={"description_width": "initial"}
@@ -114,6 +114,10 @@ def search_box(index: Index, text: str = "", top: int = 8, side: int = 110) -> N
         return
 
 
+MOST_LETTERS = 300
+"""Of a query: a model reads no more of a longer one."""
+
+
 def _search_widget(index: Index, text: str, top: int, side: int) -> Any:
     import io
 
@@ -133,9 +137,11 @@ def _search_widget(index: Index, text: str, top: int, side: int) -> Any:
 
     def update(change: dict | None = None) -> None:
         words = "Nothing is indexed." if box.value.strip() else "Type what to look for, and press Enter."
+        if len(box.value) > MOST_LETTERS:
+            words = f"{len(box.value):,} characters are more than a model reads: leave {MOST_LETTERS} or fewer."
+        asked = box.value.strip() if len(box.value) <= MOST_LETTERS else ""
         try:
-            hits = index.search(box.value, top=top) if box.value.strip() else []
-            found = [thumbnail(hit) for hit in hits]
+            found = [thumbnail(hit) for hit in (index.search(asked, top=top) if asked else [])]
         except (OSError, ValueError) as error:  # a callback's error is seen by nobody
             found, words = [], f"{error}: if the images have changed, build the index again."
         shown.children = found or [ipywidgets.Label(words)]

@@ -13,6 +13,7 @@ import numpy as np
 
 from mobileclip2_lite.notebook.dials import in_notebook, show_widget
 from mobileclip2_lite.reports.figures import figure, heatmap, png
+from mobileclip2_lite.reports.labels import literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 MOST = 12
 """Texts that a batch may have: more columns cannot be read."""
+MOST_LETTERS = 300
+"""Of a text: a teacher reads no more of a longer one."""
 
 
 class Voice(NamedTuple):
@@ -37,13 +40,18 @@ def read_texts(text: str) -> list[str]:
     """The texts of a batch, one a line, without repeats.
 
     Raises:
-        ValueError: fewer than two, or more than `MOST`; says what to type.
+        ValueError: fewer than two, or more than `MOST`, or a longer one than `MOST_LETTERS`; says what to type.
     """
     texts = list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
     if len(texts) < 2:
         raise ValueError("Write two texts or more, one a line: beside no other, any text has a probability of 100 %.")
     if len(texts) > MOST:
         raise ValueError(f"{len(texts)} texts are too many to read: leave {MOST} or fewer, one a line.")
+    if (longest := max(map(len, texts))) > MOST_LETTERS:
+        raise ValueError(
+            f"One text has {longest:,} characters, of which a teacher reads the beginning: leave {MOST_LETTERS} or "
+            "fewer, and begin a new line for each text."
+        )
     return texts
 
 
@@ -83,7 +91,7 @@ def draw(axes: Axes, target: np.ndarray, texts: Sequence[str], images: Sequence[
     for row, best in enumerate(target.argmax(axis=1)):
         frame = {"fill": False, "edgecolor": "#D55E00", "linewidth": 2}
         axes.add_patch(Rectangle((best - 0.5, row - 0.5), 1, 1, **frame))
-        words = f"{target[row, best]:.0%} {_cut(texts[best])}"
+        words = f"{target[row, best]:.0%} {literal(_cut(texts[best]))}"
         axes.annotate(words, (1, row), (6, 0), axes.get_yaxis_transform(), "offset points", va="center", size=8)
 
 
@@ -126,7 +134,7 @@ def targets_box(ensemble: TeacherEnsemble, images: Sequence[Any], texts: Sequenc
 
     def answer(voices: Mapping[str, Voice], text: str) -> bytes:
         asked = read_texts(text)
-        return png(panels(cosines(asked), [voices], asked, images))
+        return png(panels(cosines(asked), [voices], asked, images), live=True)
 
     display(static)
     try:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mobileclip2_lite.reports.labels import literal, shortened
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -53,15 +55,18 @@ STYLE = {
 }
 
 
-def png(figure: Figure) -> bytes:
+def png(figure: Figure, live: bool = False) -> bytes:
     """A figure as PNG at 100 dpi, in a palette of 128 colours: a quarter of the bytes in a notebook or page.
 
-    Nothing is transparent, so that black text stays on its own ground where the page around it is dark.
+    Nothing is transparent, so that black text stays on its own ground where the page around it is dark. `live`: a
+    reader waits for it and nobody keeps it, so that neither margins nor bytes are made smaller, in less time.
     """
     from PIL import Image
 
-    full, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(full, format="png", dpi=DPI, bbox_inches="tight", facecolor=figure.get_facecolor())
+    full, small, look = io.BytesIO(), io.BytesIO(), {"dpi": DPI, "facecolor": figure.get_facecolor()}
+    figure.savefig(full, format="png", bbox_inches=None if live else "tight", **look)
+    if live:
+        return full.getvalue()
     picture = Image.open(full).convert("RGB").quantize(128, dither=Image.Dither.NONE)
     picture.save(small, "PNG", optimize=True, dpi=(DPI, DPI))
     return small.getvalue()
@@ -97,7 +102,7 @@ def images(
     """
     columns = columns or min(len(pictures), 6)
     rows = math.ceil(len(pictures) / columns)
-    titles = list(titles) if titles is not None else [""] * len(pictures)
+    titles = [literal(title) for title in titles] if titles is not None else [""] * len(pictures)
     wrapped = ["\n".join(textwrap.fill(line, wrap) for line in title.split("\n")) for title in titles]
     lines = max(text.count("\n") + bool(text) for text in wrapped)
     made, axes = figure(columns * side, rows * (side + 0.17 * lines) + (0.3 if suptitle else 0), rows, columns)
@@ -110,7 +115,7 @@ def images(
         if right is not None and right[index] is not None:
             mark(cells[index], right[index])
     if suptitle:
-        made.suptitle(suptitle, size=11, weight="bold")
+        made.suptitle(literal(suptitle), size=11, weight="bold")
     return made
 
 
@@ -157,9 +162,9 @@ def heatmap(
     low, high = limits or (float(matrix.min()), float(matrix.max()))
     axes.imshow(matrix, cmap="cividis", vmin=low, vmax=high, aspect="auto")
     axes.grid(visible=False)
-    axes.set_xticks(range(matrix.shape[1]), [_short(c, 26) for c in columns], rotation=35, ha="right", size=8)
+    axes.set_xticks(range(matrix.shape[1]), [shortened(c, 26) for c in columns], rotation=35, ha="right", size=8)
     axes.set_yticks(
-        range(matrix.shape[0]), [_short(r, 34) for r in rows] if images is None else [""] * len(rows), size=8
+        range(matrix.shape[0]), [shortened(r, 34) for r in rows] if images is None else [""] * len(rows), size=8
     )
     if images is not None:
         _thumbnails(axes, images)
@@ -169,6 +174,7 @@ def heatmap(
             dark = value < low + 0.6 * (high - low)
             axes.text(j, i, f"{value:.{2 if digits is None else digits}f}", ha="center", va="center", size=8)
             axes.texts[-1].set_color("white" if dark else "black")
+            axes.texts[-1].set_in_layout(False)  # it lies within the axes: measuring it takes time and moves nothing
     return made
 
 
@@ -274,10 +280,6 @@ def bars(
         below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "ncols": min(5, len(values) + 1)}
         axes.legend(fontsize=8, frameon=False, **below)
     return made
-
-
-def _short(text: str, width: int) -> str:
-    return textwrap.shorten(text, width, placeholder="…")
 
 
 def _title(axes: Axes, title: str) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from mobileclip2_lite.reports import figures
+from mobileclip2_lite.reports.labels import literal
 from mobileclip2_lite.studies.paper import PAPER
 from mobileclip2_lite.studies.recorded import MISSING, Ladder, values
 
@@ -125,7 +126,7 @@ def written(
     frame = axes.inset_axes((0.0, 0.52, 1.0, 0.48))
     frame.imshow(figures.pixels_of(picture), interpolation="nearest")
     frame.set_axis_off()
-    axes.text(0.0, 0.48, lines, va="top", size=7.5, transform=axes.transAxes)
+    axes.text(0.0, 0.48, literal(lines), va="top", size=7.5, transform=axes.transAxes)
 
 
 @torch.inference_mode()

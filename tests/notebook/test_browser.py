@@ -14,7 +14,7 @@ CELLS = (
     "from mobileclip2_lite import notebook\n\nnotebook.setup('tiny')",
     "notebook.dial(lambda axes, width: axes.bar(['a bar'], [width]), 'height', [1, 2, 3, 4, 5], share='y')",
     "import numpy as np\n\nfrom mobileclip2_lite.notebook import naming\n\n"
-    "naming.probabilities = lambda loaded, image, names, templates: [1 / (place + 2) for place in range(len(names))]\n"
+    "naming.answers_of = lambda loaded, templates: lambda image, names: [1 / (k + 2) for k in range(len(names))]\n"
     "notebook.naming_box(None, [np.full((8, 8, 3), grey, np.uint8) for grey in (80, 180)], 'dog, cat', ['{}'])",
     "from types import SimpleNamespace\n\nfrom mobileclip2_lite.notebook import targets\n\n"
     "targets.cosines_of = lambda ensemble, images: lambda texts: {'T': np.eye(len(images), len(texts))}\n"

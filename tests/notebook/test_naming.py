@@ -24,10 +24,34 @@ def test_the_most_probable_name_stands_first_and_few_are_drawn():
 def test_probabilities_add_up_to_one_and_follow_the_image():
     from mobileclip2_lite.models.teachers import load_teachers
 
-    loaded = load_teachers(("lite-teacher-conv",)).loaded("lite-teacher-conv")
-    shares = naming.probabilities(loaded, RED, ["a", "b", "c"], ["a {}"])
-    assert sum(shares) == pytest.approx(1, abs=1e-5)
-    assert naming.probabilities(loaded, BLUE, ["a", "b", "c"], ["a {}"]) != shares
+    shares = naming.answers_of(load_teachers(("lite-teacher-conv",)).loaded("lite-teacher-conv"), ["a {}"])
+    red = shares(RED, ["a", "b", "c"])
+    assert sum(red) == pytest.approx(1, abs=1e-5)
+    assert shares(BLUE, ["a", "b", "c"]) != red
+    assert shares(RED, ["c", "a", "b"]) == pytest.approx([red[2], red[0], red[1]], abs=1e-6), "known names in any order"
+
+
+def test_each_name_is_embedded_once_and_an_image_once_while_it_stays(monkeypatch):
+    from types import SimpleNamespace
+
+    import torch
+
+    from mobileclip2_lite.evaluation import measures
+    from mobileclip2_lite.models import loaded
+
+    named, looked_at = [], []
+
+    def classifier(model, names, templates):
+        named.extend(names)
+        return torch.eye(4)[: len(names)]
+
+    monkeypatch.setattr(measures, "zero_shot_classifier", classifier)
+    monkeypatch.setattr(loaded, "encode_images", lambda model, images: looked_at.extend(images) or torch.eye(4)[:1])
+    shares = naming.answers_of(SimpleNamespace(model=SimpleNamespace(logit_scale=torch.zeros(()))), ["{}"])
+    for image, names in ((RED, ["a", "b"]), (RED, ["b", "c"]), (BLUE, ["c", "a"])):
+        assert len(shares(image, names)) == 2
+    assert named == ["a", "b", "c"]
+    assert looked_at == [RED, BLUE]
 
 
 def test_the_widget_answers_and_says_in_words_what_it_cannot():
@@ -61,3 +85,30 @@ def test_the_widget_answers_and_says_in_words_what_it_cannot():
 def test_there_must_be_an_image():
     with pytest.raises(ValueError, match="give at least one"):
         naming.naming_box(None, [], "dog, cat", ["{}"])
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("", "Type two names or more"),
+        ("dog", "Type two names or more"),
+        ("dog, dog ,, dog", "Type two names or more"),
+        ("x" * 10_000, "Type two names or more"),
+        (f"dog, {'x' * 10_000}", "One name has 10,000 characters"),
+        (", ".join(map(str, range(2_000))), "2,000 names are too many"),
+    ],
+)
+def test_what_is_not_a_list_of_names_is_answered_in_words(line, words):
+    with pytest.raises(ValueError, match=words):
+        naming.read_names(line)
+
+
+@pytest.mark.parametrize("name", ["$5 and $\\frac", "a" * naming.MOST_LETTERS, "犬 🐕", "50 %", "3.14", "nan"])
+def test_any_name_is_drawn_as_it_was_typed_in_a_figure_of_the_usual_size(name):
+    import io
+
+    usual, drawn = (
+        Image.open(io.BytesIO(naming.png(naming.drawn(RED, [one, "a cat"], [0.7, 0.3]), live=True)))
+        for one in ("a dog", name)
+    )
+    assert drawn.size == usual.size
