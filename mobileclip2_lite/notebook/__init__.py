@@ -21,11 +21,12 @@ from mobileclip2_lite.notebook.dials import dial, search_box
 from mobileclip2_lite.notebook.in_browser import playground_box
 from mobileclip2_lite.notebook.naming import naming_box
 from mobileclip2_lite.notebook.output import shell, show_bundle, table
-from mobileclip2_lite.notebook.readings import study, tally, temperatures, verdicts
+from mobileclip2_lite.notebook.readings import at_the_top, study, tally, temperatures, verdicts
 from mobileclip2_lite.notebook.targets import targets_box
 from mobileclip2_lite.reports.figures import CYCLE, STYLE, bars, curves, figure, heatmap, images, mark, png
 
 __all__ = [
+    "at_the_top",
     "bars",
     "check",
     "claim",
@@ -165,23 +166,28 @@ def guess(question: str, options: Sequence[str] = ()) -> None:
     show_bundle({"text/markdown": "\n".join([lines[0], "", *lines[1:]]), "text/plain": "\n".join(plain)})
 
 
-def check(answer: Any, holds: Callable[[Any], bool], hint: str) -> None:
-    """An exercise's check cell: says whether an answer is right, and gives the hint where it is not there yet.
+def check(answer: Any, holds: Callable[[Any], Any], hint: str) -> None:
+    """An exercise's check cell: says whether an answer is right, and where it is not, why, or gives the hint.
 
     Args:
         answer: what the reader made; None or `...` while nothing is there.
-        holds: whether it is right.
+        holds: whether it is right; or what a right answer has, one after the other, as pairs of whether it has that
+            and a sentence that says what is wrong otherwise. The first that is missing is told.
         hint: where to look.
     """
     if answer is None or answer is ...:
         print(f"Nothing to check yet. Hint: {hint}")
         return
     try:
-        right = bool(holds(answer))
-    except Exception as error:
-        print(f"Not yet: checking it raised {type(error).__name__}: {error}. Hint: {hint}")
+        found = holds(answer)
+        missing = [why for had, why in found if not had] if isinstance(found, list) else [] if bool(found) else [""]
+    except Exception:  # a text where a number is asked for, one number for two, a name that nobody has
+        shown = textwrap.shorten(repr(answer), 60, placeholder="…")
+        missing = [f"{shown} is not of the kind that is asked for."]
+    if not missing:
+        print("Right.")
         return
-    print("Right." if right else f"Not yet. Hint: {hint}")
+    print(" ".join(part for part in ("Not yet.", missing[0][:1].upper() + missing[0][1:], f"Hint: {hint}") if part))
 
 
 def versions(*packages: str) -> None:

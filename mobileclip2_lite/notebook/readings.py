@@ -207,3 +207,17 @@ def temperatures(results: str | os.PathLike | None = None) -> dict[str, float]:
     if not best:
         say("No line is recorded of “temperature”: `mobileclip2-lite study temperature --recipe study --record`.")
     return best
+
+
+def at_the_top(sweep: Mapping[float, Sequence[float]]) -> list[float]:
+    """The settings of a sweep that two standard errors of the difference do not tell from the best, sorted.
+
+    Args:
+        sweep: setting -> its result at each seed, the same for all; one seed has no error, so nothing is near it.
+    """
+    import statistics
+
+    mean = {setting: statistics.fmean(results) for setting, results in sweep.items()}
+    square = {k: statistics.variance(some) / len(some) if len(some) > 1 else 0.0 for k, some in sweep.items()}
+    best = max(mean, key=mean.__getitem__)
+    return sorted(k for k in sweep if mean[best] - mean[k] <= 2 * (square[best] + square[k]) ** 0.5)

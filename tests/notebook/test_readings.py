@@ -98,3 +98,9 @@ def test_the_recorded_scales_are_read(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "highest at logit scale **20** (60.0 % zero-shot), of 4 scales from 1 to 160, 3 seeds each" in said
     assert said.rstrip().endswith("within the seeds' spread of it: 40.")
+
+
+def test_settings_that_are_not_told_from_the_best_are_at_the_top():
+    sweep = {1: [0.2, 0.21, 0.22], 10: [0.68, 0.70, 0.69], 20: [0.70, 0.71, 0.69], 100: [0.6, 0.61, 0.59]}
+    assert notebook.at_the_top(sweep) == [10, 20]
+    assert notebook.at_the_top({1: [0.2], 20: [0.7]}) == [20], "one seed has no error"
