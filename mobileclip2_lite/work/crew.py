@@ -124,6 +124,8 @@ class Run:
     items: Iterable[Any]
     pause: float = 1.0
     """Seconds until a shard that another process has is asked for again."""
+    known: Collection[Any] = ()
+    """Items that an earlier run has given up: that they fail again says nothing about the others."""
     failed: list[Failed] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
@@ -179,7 +181,7 @@ class Run:
         if self.ended[event.item] < TRIES and self.lost[event.item] < LOST:
             self.waiting.append(event.item)
             return
-        self.in_a_row += 1
+        self.in_a_row += event.item not in self.known
         self.failed.append(Failed(event.item, reason(event.error), counted[event.item]))
         if self.in_a_row > TRIES:
             raise GivenUp(

@@ -24,11 +24,21 @@ class ShardsFailed(RuntimeError):
 
 
 def read_failed(folder: Place) -> dict[str, dict[str, Any]]:
-    """Shard -> line of `failed.jsonl`: name, reason, tries."""
+    """Shard -> line of `failed.jsonl`: name, reason, tries.
+
+    Raises:
+        ValueError: it is not a list of shards; names the file.
+    """
     path = folder / FAILED
     if not path.is_file():
         return {}
-    return {line["name"]: line for line in read_lines(path)}
+    try:
+        return {line["name"]: {**line, "reason": line["reason"]} for line in read_lines(path)}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is no list of shards that failed ({type(error).__name__}: {error}): remove the file, and the "
+            "shards that it stood for are tried again"
+        ) from error
 
 
 def settle(folder: Place, before: dict, left_out: dict, failed: Sequence[Failed]) -> None:

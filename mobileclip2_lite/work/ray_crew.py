@@ -30,7 +30,7 @@ class Actors:
 
         Raises:
             ModuleNotFoundError: the extra `scale` is not installed.
-            ConnectionError: no cluster answers at the address.
+            ConnectionError: no cluster answers at the address, or none comes up on this machine.
         """
         try:
             import ray
@@ -39,10 +39,7 @@ class Actors:
 
         self.ray, self.spread, self.label = ray, spread, label
         if not ray.is_initialized():
-            if spread.address:
-                ray.init(address=spread.address, log_to_driver=False)
-            else:
-                ray.init(log_to_driver=False, include_dashboard=False)
+            _connect(ray, spread.address)
         self.made = ray.put(make_worker)  # once for all actors
         self.remote = ray.remote(num_gpus=spread.gpus, num_cpus=1, max_restarts=0)(_Actor)
         self.actors: list[_Handle] = []
@@ -173,6 +170,21 @@ class _Actor:
         """The worker's answer; it is made for the first shard, so that a failure counts for something."""
         self.worker = self.worker or self.make_worker()
         return self.worker(item)
+
+
+def _connect(ray: Any, address: str) -> None:
+    """Join the cluster at an address, or start one on this machine."""
+    chosen = {"address": address} if address else {"include_dashboard": False}
+    try:
+        ray.init(log_to_driver=False, **chosen)
+    except Exception as error:  # of a raylet that is slow to start it is a bare one
+        first = " ".join(str(error).split())[:300]
+        remedy = (
+            "look at the address, and whether `ray status` answers there"
+            if address
+            else "this machine may be too busy: try again, or start Ray by `ray start --head` and take --address auto"
+        )
+        raise ConnectionError(f"no Ray cluster{f' at {address}' if address else ''}: {first}; {remedy}") from error
 
 
 def _node_gone(ray: Any, node: str | None, error: Exception) -> bool:

@@ -121,7 +121,7 @@ def each_shard(
     one = functools.partial(_Once, folder, key, make_worker, suffix, spread)
     crew = open_crew(one, spread, label=f"mobileclip2_lite-{folder.name}")
     todo = _from_own_start(wanted) if spread.shared else wanted
-    run = Run(crew, todo, pause=min(10.0, spread.lease / 20))
+    run = Run(crew, todo, pause=min(10.0, spread.lease / 20), known=given_up)
     sizes: dict[str, int] = {}
     shown = Progress(folder.name, operator.length_hint(wanted, 0))
     try:

@@ -16,13 +16,14 @@ import pytest
 
 TESTS = Path(__file__).resolve().parent.parent
 PATIENT = """
-import time
+import re, socket, time
+import ray._private.node as nodes
 import ray._private.services as services
-look_once = services.get_node
+look_once, begin, launch = services.get_node, nodes.Node.__init__, services.start_ray_process
 
 
 def look_again(*arguments):
-    end = time.monotonic() + 180
+    end = time.monotonic() + 240
     while True:
         try:
             return look_once(*arguments)
@@ -32,9 +33,26 @@ def look_again(*arguments):
             time.sleep(0.1)
 
 
-services.get_node = look_again
+def with_ports(node, chosen, *arguments, **others):
+    for name in ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port"):
+        if not getattr(chosen, name):
+            with socket.socket() as taken:
+                taken.bind(("127.0.0.1", 0))
+                setattr(chosen, name, taken.getsockname()[1])
+    begin(node, chosen, *arguments, **others)
+
+
+def told_its_agents_port(command, *arguments, **others):
+    agents = [part for part in command if part.startswith("--dashboard_agent_command")]
+    ports = [re.search(r"--listen-port=(\\d+)", agent)[1] for agent in agents]
+    more = [f"--dashboard_agent_listen_port={port}" for port in ports]
+    return launch([*command, *more], *arguments, **others)
+
+
+services.get_node, nodes.Node.__init__, services.start_ray_process = look_again, with_ports, told_its_agents_port
 """
-"""Ray gives its own node 30 s to start, which no setting changes and a busy machine does not keep; here it has 180."""
+"""Ray gives its own node 30 s to start, and that 15 s until its agents have told their ports, which no setting changes
+and a busy machine does not keep; here the node has 240, and the ports are chosen before."""
 _ALONE = ["unshare", "--net", "sh", "-c", 'ip link set lo up; exec "$@"', "sh"]
 
 

@@ -64,6 +64,18 @@ def test_when_all_shards_fail_it_is_not_the_shards(tmp_path):
     assert isinstance(caught.value.__cause__, ValueError)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="no SIGKILL there")
+def test_shards_that_failed_before_fail_again_and_stop_nothing(tmp_path):
+    """`--retry-failed` while the cause is still there: five in a row say what is known already."""
+    crew, before = Processes(functools.partial(Worker, tmp_path), 1), [f"wrong{number}" for number in range(5)]
+    run = Run(crew, [*before, "a"], known=before)
+    try:
+        assert list(run) == [("a", "A")]
+    finally:
+        crew.close()
+    assert [one.item for one in run.failed] == before
+
+
 class Nodes:
     """A worker on each of some machines, in this process; `ill` says where an item ends its worker."""
 

@@ -8,10 +8,11 @@ from types import SimpleNamespace
 import pytest
 from doubles.fake_teachers import FakeTeachers, files, sample, write_pairs
 from doubles.loopback import run_alone
+from doubles.shard_maker import make
 
 from mobileclip2_lite.recipes import Reinforce
 from mobileclip2_lite.reinforcement.stage import reinforce
-from mobileclip2_lite.work.ray_crew import Actors, _Handle
+from mobileclip2_lite.work.ray_crew import Actors, _connect, _Handle
 
 NODES = """
 import json, os, signal, sys, time
@@ -170,3 +171,76 @@ def test_a_cluster_writes_the_same_bytes(tmp_path):
     reinforce(settings, pairs, tmp_path / "local", ensemble=FakeTeachers())
     run_alone(SAME, pairs, tmp_path / "ray")
     assert files(tmp_path / "local") == files(tmp_path / "ray")
+
+
+RETRY = """
+import json, os, sys
+from pathlib import Path
+from doubles.faulty_store import faulty_store
+from doubles.shard_maker import make
+from mobileclip2_lite.work.crew import Spread
+from mobileclip2_lite.work.failed import ShardsFailed, read_failed
+from mobileclip2_lite.work.place import place_of
+
+notes, said, folder = Path(sys.argv[1]), [], "s3://bucket/set"
+
+
+def go(journal, ill=(), retry=False):
+    journal.mkdir()
+    spread = Spread("ray", workers=2, retry_failed=retry)
+    try:
+        make(folder, 6, spread, ill=dict.fromkeys(ill, "kill"), journal=journal)
+        error = ""
+    except ShardsFailed as failed:
+        error = str(failed)
+    tries = sorted(path.name.split(".")[0] for path in journal.iterdir())
+    said.append({"error": error, "tries": tries, "failed": read_failed(place_of(folder))})
+
+
+with faulty_store() as store:
+    os.environ.update(store.environment, MOBILECLIP2_LITE_CACHE=str(notes / "cache"))
+    ill = ["shard-000001.tar"]
+    go(notes / "first", ill)
+    go(notes / "left alone", ill)
+    go(notes / "still ill", ill, retry=True)
+    go(notes / "well", retry=True)
+    go(notes / "found")
+    (notes / "said.json").write_text(json.dumps({"said": said, "forbidden": store.forbidden}))
+    for name, data in store.objects("set").items():
+        (notes / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        (notes / "set" / name).write_bytes(data)
+"""
+
+
+@pytest.mark.slow
+def test_what_a_cluster_gave_up_is_left_alone_until_it_is_asked_for_again(tmp_path):
+    """A shard that kills its actor, in a bucket: listed; left alone; tried while it kills; tried when it is well."""
+    run_alone(RETRY, tmp_path, seconds=600)
+    found = json.loads((tmp_path / "said.json").read_text())
+    first, alone, ill, well, again = found["said"]
+    names, poison = [f"shard-{number:06d}" for number in range(6)], "shard-000001"
+    assert first["tries"] == sorted([*names, poison, poison]), "three times, the others once"
+    for one in (first, alone, ill):
+        assert "1 shards failed, shard-000001.tar with" in one["error"]
+        assert {name: line["tries"] for name, line in one["failed"].items()} == {f"{poison}.tar": 3}
+    assert alone["tries"] == []
+    assert ill["tries"] == [poison] * 3
+    assert (well["tries"], well["error"], well["failed"]) == ([poison], "", {})
+    assert again["tries"] == []
+    assert not found["forbidden"]
+    make(tmp_path / "local", 6)
+    notes = {"failed.jsonl", "progress.json"}
+    assert {name: data for name, data in files(tmp_path / "set").items() if name not in notes} == files(
+        tmp_path / "local"
+    )
+
+
+def test_a_cluster_that_does_not_come_up_is_an_error_with_a_remedy(monkeypatch):
+    def init(**chosen: object) -> None:
+        raise Exception("The current node timed out during startup.")
+
+    ray = SimpleNamespace(init=init)
+    with pytest.raises(ConnectionError, match=r"no Ray cluster: .*timed out.*; this machine may be too busy"):
+        _connect(ray, "")
+    with pytest.raises(ConnectionError, match=r"no Ray cluster at head:10001: .*look at the address"):
+        _connect(ray, "head:10001")

@@ -23,8 +23,9 @@ from mobileclip2_lite.work.backends import SharedFolder, StoreError
 from mobileclip2_lite.work.claims import Claims
 from mobileclip2_lite.work.crew import LOST, Spread
 from mobileclip2_lite.work.failed import ShardsFailed, read_failed
-from mobileclip2_lite.work.files import sha256_bytes
+from mobileclip2_lite.work.files import sha256_bytes, write_note
 from mobileclip2_lite.work.folder import StageMismatch
+from mobileclip2_lite.work.json_lines import to_lines
 from mobileclip2_lite.work.place import place_of
 from mobileclip2_lite.work.store import Clash
 
@@ -217,6 +218,42 @@ def test_a_shard_that_kills_its_workers_is_listed_left_and_tried_again_when_aske
     assert not read_failed(place_of(folder))
     files = store.objects("set") if where == "bucket" else {p.name: p.read_bytes() for p in folder.iterdir()}
     assert {name: value for name, value in hashes(files).items() if name != "failed.jsonl"} == undisturbed
+
+
+@pytest.mark.parametrize(
+    "content", [b'{"name": "shard-000001.tar", "reas', b"3\n", b'{"tries": 3}\n', b'{"name": "shard-000001.tar"}\n']
+)
+@pytest.mark.parametrize("where", ["folder", "bucket"])
+def test_a_list_of_failed_shards_that_is_none_is_named_and_may_be_removed(store, tmp_path, undisturbed, where, content):
+    folder = place_of(tmp_path / "set" if where == "folder" else "s3://bucket/set")
+    write_note(folder / "failed.jsonl", content)
+    for retry in (False, True):
+        with pytest.raises(ValueError, match=r"failed\.jsonl is no list of shards that failed .*: remove the file"):
+            make(folder, spread=Spread(retry_failed=retry))
+    if where == "folder":
+        (folder / "failed.jsonl").unlink()
+    else:
+        store.lose("set/failed.jsonl")
+    make(folder)
+    files = store.objects("set") if where == "bucket" else {p.name: p.read_bytes() for p in folder.iterdir()}
+    assert hashes(files) == undisturbed
+
+
+def test_more_shards_than_stop_a_run_are_tried_again_while_their_cause_is_there(undisturbed, tmp_path):
+    """Not one after the other at first, and therefore listed; then they come in a row."""
+    folder, ill = tmp_path / "set", {f"shard-{number:06d}.tar": "kill" for number in range(5)}
+    lines = [{"name": name, "reason": "died", "tries": 3} for name in ill]
+    write_note(folder / "failed.jsonl", to_lines(lines))
+    with pytest.raises(ShardsFailed, match="5 shards failed"):
+        make(folder, spread=Spread(workers=2))
+    again = Spread(workers=2, retry_failed=True)
+    with pytest.raises(ShardsFailed, match="5 shards failed"):
+        make(folder, spread=again, ill=ill)
+    assert {name: "signal 9" in line["reason"] for name, line in read_failed(folder).items()} == dict.fromkeys(
+        ill, True
+    )
+    make(folder, spread=again)
+    assert hashes({path.name: path.read_bytes() for path in folder.iterdir()}) == undisturbed
 
 
 # --- many runs -------------------------------------------------------------------------------------------------------
