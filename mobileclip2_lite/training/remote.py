@@ -2,13 +2,15 @@
 
 Ours. Writes `checkpoints/slot-0.pt` and `slot-1.pt` in turn, with the log up to there, and then `latest.json`, which
 names the one that is whole; at the end the model's files, and the manifest last. Slots are written over, since nothing
-in a bucket is deleted. Gives up: checkpoints over 5 GB, and what a tracker draws before the end.
+in a bucket is deleted. A bucket that takes no checkpoint for a while ends no training. Gives up: what a tracker draws
+before the end.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from pathlib import Path
 
 from mobileclip2_lite.training import checkpoints
@@ -73,7 +75,20 @@ class Remote:
         os.replace(beside, path)
 
     def save(self, path: Path, step: int) -> None:
-        """Put a checkpoint and the log up to it into the older slot; `latest.json` names it when it is whole."""
+        """Put a checkpoint and the log up to it into the older slot; `latest.json` names it when it is whole.
+
+        Where the bucket does not take it, a warning says so: the one before stands there, the new one on this disk.
+        """
+        try:
+            self._save(path, step)
+        except (StoreError, FileNotFoundError) as error:  # gone: the bucket itself
+            warnings.warn(
+                f"the checkpoint of step {step} lies in {path.parent}, and not in {self.place} ({error}); the one "
+                "before it stands there, training goes on, and the next is put there again",
+                stacklevel=2,
+            )
+
+    def _save(self, path: Path, step: int) -> None:
         slot = self.place / "checkpoints" / f"slot-{self.slot}.pt"
         slot.store.replace(path)
         slot.with_suffix(".jsonl").store.replace(self.folder / "log.jsonl")

@@ -21,6 +21,8 @@ from mobileclip2_lite.work.credentials import aws_provider, plain_http, remedy, 
 
 PIECE = 8 << 20
 """Bytes read from a store at a time."""
+LARGEST = 5 * 2**30
+"""Bytes that S3 and its like take in one request."""
 RETRIES = {
     "max_retries": 6,
     "retry_timeout": datetime.timedelta(seconds=60),
@@ -73,8 +75,7 @@ class ObjectStore:
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(f"{root} needs the extra: pip install 'mobileclip2_lite[scale]'") from error
 
-        self.root, self.api = root, obstore
-        self.writable = not root.startswith("http")
+        self.root, self.api, self.writable = root, obstore, not root.startswith("http")
         if root.startswith("memory:"):
             self.client: Any = obstore.store.MemoryStore()
             return
@@ -108,8 +109,7 @@ class ObjectStore:
         """The whole object, from its first byte on."""
         with self._errors(key):
             found = self.api.get(self.client, key)
-            size = found.meta["size"]
-            if size:  # an empty body ends obstore's stream with an error
+            if size := found.meta["size"]:  # an empty body ends obstore's stream with an error
                 for piece in found.stream(min_chunk_size=PIECE):
                     size -= len(piece)
                     yield bytes(piece)
@@ -117,9 +117,10 @@ class ObjectStore:
             raise Transient(f"{self.root}/{key} was cut short: {size} bytes are missing")
 
     def put(self, key: str, data: Any, create: bool = True) -> None:
-        """Write an object in one request; with `create` only if there is none of this name."""
+        """Write an object, in one request if it takes it; with `create` only if there is none of this name."""
+        parts = {"use_multipart": not create and len(data) > LARGEST, "chunk_size": 8 * PIECE, "max_concurrency": 4}
         with self._errors(key):
-            self.api.put(self.client, key, data, mode="create" if create else "overwrite", use_multipart=False)
+            self.api.put(self.client, key, data, mode="create" if create else "overwrite", **parts)
 
     def listed(self, folder: str) -> Iterator[tuple[str, Facts]]:
         """The keys below a folder, with size and tag.
@@ -258,8 +259,7 @@ class SharedFolder:
         """Write beside, then give it the name: all of it or nothing, and with `create` never over another."""
         path = Path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        name = f".{path.name}.{socket.gethostname()}."
-        handle, beside = tempfile.mkstemp(prefix=name, suffix=".partial", dir=path.parent)
+        handle, beside = tempfile.mkstemp(".partial", f".{path.name}.{socket.gethostname()}.", path.parent)
         try:
             with open(handle, "wb") as file:
                 file.write(data)

@@ -2,8 +2,8 @@
 
 Paper: none; it kept 12 million and 2 billion pairs in stores of its own. What is written is created once and never
 changed, renamed or deleted: a second writer of the same name compares contents. Every request is tried again, with
-pauses that grow, and a write that the store confirmed is looked at, because stores forget. The client is made anew in
-each process that uses it. Gives up: objects over 5 GB, which a store does not create in one request.
+pauses that grow, and a write that the store confirmed is looked at, because stores forget. Each process makes its own
+client. Gives up: works over 5 GB, which a store does not create in one request.
 Taught by notebooks/70_scaling.ipynb.
 """
 
@@ -24,13 +24,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mobileclip2_lite.work.backends import Exists, Facts, Refused, StoreError, Transient, open_backend
+from mobileclip2_lite.work.backends import LARGEST, Exists, Facts, Refused, StoreError, Transient, open_backend
 
 Result = TypeVar("Result")
 
 SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "hf", "https", "http", "memory")
-LARGEST = 5 * 2**30
-"""Bytes that S3 and its like take in one create-only request."""
 SLOWEST = 20.0
 """Seconds of the longest pause between two tries."""
 QUIET = 5.0
@@ -142,7 +140,8 @@ class Store:
             except (Transient, Refused) as error:
                 tries += 1
                 pause = min(SLOWEST, 0.1 * 2**tries) * (0.5 + random.random() / 2)
-                limit = patience() if isinstance(error, Transient) else patience() / 10
+                renewed = patience() / 10 if self.lists else 0.0  # a web server is shown no keys that could be renewed
+                limit = patience() if isinstance(error, Transient) else renewed
                 if time.monotonic() + pause > began + limit:
                     kind = StoreError if isinstance(error, Transient) else Refused
                     raise kind(f"{error} (given up after {tries} tries)") from None
@@ -151,8 +150,8 @@ class Store:
                     warnings.warn(
                         f"{error}; asked again for up to {limit:.0f} s (MOBILECLIP2_LITE_PATIENCE)", stacklevel=2
                     )
-                if isinstance(error, Refused):
-                    _client.cache_clear()  # a new client reads the credentials anew
+                if isinstance(error, Refused):  # a new client reads the credentials anew
+                    _client.cache_clear()
                 time.sleep(pause)
 
     def facts(self) -> Facts | None:
@@ -250,10 +249,9 @@ class Store:
     def replace(self, content: bytes | Path) -> None:
         """Write an object over another: for notes and checkpoints that only their one writer changes, never for work.
 
-        Raises:
-            ValueError: a file is larger than one request can write.
+        What is larger than one request takes goes in parts, which become the object when all are there.
         """
-        with _whole(content) as data:
+        with _whole(content, in_parts=True) as data:
             self._do(lambda client: client.put(self.key, data, create=False))
 
     def listed(self) -> dict[str, Facts]:
@@ -266,6 +264,11 @@ class Store:
         return list(self.listed())
 
     @property
+    def lists(self) -> bool:
+        """Whether it can say what a folder holds; a web server can't."""
+        return not self.root.startswith("http")
+
+    @property
     def writable(self) -> bool:
         """Whether anything can be written there at all."""
         return self._do(lambda client: client.writable)
@@ -275,17 +278,14 @@ class Store:
 
 
 @contextlib.contextmanager
-def _whole(content: bytes | Path) -> Iterator[bytes | memoryview]:
-    """What one request sends: bytes, or a file's without reading it into memory."""
+def _whole(content: bytes | Path, in_parts: bool = False) -> Iterator[bytes | memoryview]:
+    """What is sent: bytes, or a file's without reading it into memory."""
     if isinstance(content, bytes):
         yield content
         return
     size = content.stat().st_size
-    if size > LARGEST:
-        raise ValueError(
-            f"{content.name} has {size} bytes, a store takes {LARGEST} at once: make shards of fewer samples, keep "
-            "checkpoints of larger models on a disk"
-        )
+    if size > LARGEST and not in_parts:
+        raise ValueError(f"{content.name} has {size} bytes, a store takes {LARGEST} at once: fewer samples a shard")
     with open(content, "rb") as file:
         if not size:
             yield b""
