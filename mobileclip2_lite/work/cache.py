@@ -1,8 +1,9 @@
 """A bounded folder of copies: what was read from a store lies on this disk until room is needed.
 
 Processes of one machine share it: a file is fetched by one of them while the others wait, and appears whole. The
-longest unused copies go first, never those of the last minute, so that a file that was just asked for can be opened.
-Gives up: an exact bound; what one minute needs may stand above it.
+longest unused copies go first, of files and of whole folders alike, never those of the last minute, so that a file that
+was just asked for can be opened, and no folder that a living process has asked for.
+Gives up: an exact bound; what one minute, or the living processes, need may stand above it.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from mobileclip2_lite.work.backends import Facts
 from mobileclip2_lite.work.store import Store
 
 FRESH = 60.0
@@ -30,6 +32,10 @@ AHEAD = 2
 _ours = threading.Lock()
 _holding: dict[str, threading.Lock] = {}
 _pools: dict[int, ThreadPoolExecutor] = {}
+_kept: dict[str, int] = {}
+"""Folder of copies -> this process's handle of its lock, which the system takes back when the process ends."""
+_SIZE = ".bytes"
+"""File within a folder of copies that says how many bytes it takes, so that not all its files are asked."""
 
 
 def folder() -> Path:
@@ -56,8 +62,12 @@ def limit(taken: int) -> int:
     return (shutil.disk_usage(folder()).free + taken) // 2
 
 
-def fetch(store: Store) -> Path:
+def fetch(store: Store, found: Facts | None = None) -> Path:
     """A copy of an object on this disk; it is asked for only if it is not there, or has changed.
+
+    Args:
+        store: the object.
+        found: what the store has just said of it, if it was asked.
 
     Raises:
         FileNotFoundError: there is no such object. StoreError: the store does not answer.
@@ -65,7 +75,7 @@ def fetch(store: Store) -> Path:
     """
     if store.root == "file://":
         return Path(store.key)  # is on this disk, or looks so
-    found = store.facts()
+    found = found or store.facts()
     if found is None:
         raise FileNotFoundError(f"{store.url} does not exist")
     name = hashlib.sha256(f"{store.url}\n{found.tag}\n{found.size}".encode()).hexdigest()[:24]
@@ -96,20 +106,121 @@ def _download(store: Store, target: Path) -> None:
 def make_room(size: int, fresh: float | None = None, bound: int | None = None) -> None:
     """Remove the longest unused copies until `size` more bytes keep within the bound."""
     fresh = FRESH if fresh is None else fresh
-    copies = []
-    for path in (folder() / "copies").glob("*/*"):
-        with contextlib.suppress(FileNotFoundError):  # another process makes room as well
-            found = path.stat()
-            copies.append((found.st_mtime, found.st_size, path))
+    copies = [*_files(), *_folders()]
     taken = sum(entry[1] for entry in copies)
     bound = limit(taken) if bound is None else bound
     for used, bytes_, path in sorted(copies):
         if taken + size <= bound or used > time.time() - fresh:
             return
-        with contextlib.suppress(OSError):  # open on Windows, or gone
-            path.unlink()
-            taken -= bytes_
-            path.parent.rmdir()
+        with contextlib.suppress(OSError):  # in use, open on Windows, or gone
+            if path.parent.name == "folders":
+                _remove_folder(path)
+                taken -= bytes_
+            else:
+                path.unlink()
+                taken -= bytes_
+                path.parent.rmdir()
+
+
+def _files() -> Iterator[tuple[float, int, Path]]:
+    """(last use, bytes, path) of every copy of an object."""
+    for path in (folder() / "copies").glob("*/*"):
+        with contextlib.suppress(FileNotFoundError):  # another process makes room as well
+            found = path.stat()
+            yield found.st_mtime, found.st_size, path
+
+
+def _folders() -> Iterator[tuple[float, int, Path]]:
+    """The same of every copy of a folder; what a process left that was killed while it removed one goes."""
+    for path in (folder() / "folders").glob("*"):
+        if path.name.startswith("."):
+            shutil.rmtree(path, ignore_errors=True)
+            continue
+        with contextlib.suppress(FileNotFoundError):
+            yield path.stat().st_mtime, _bytes_of(path), path
+
+
+def _bytes_of(copied: Path) -> int:
+    try:
+        return int((copied / _SIZE).read_text("utf-8"))
+    except (FileNotFoundError, ValueError):  # of an older version
+        return sum(path.stat().st_size for path in copied.rglob("*") if path.is_file())
+
+
+def _remove_folder(path: Path) -> None:
+    """Remove a copy of a folder, unless a living process has asked for it.
+
+    Raises:
+        OSError: one has.
+    """
+    with _lock_of(path.name) as handle:
+        if os.name != "nt":  # there a folder with an open file cannot be renamed
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        going = path.with_name(f".{path.name}.{os.getpid()}")
+        path.rename(going)
+    shutil.rmtree(going, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _lock_of(state: str) -> Iterator[int]:
+    locks = folder() / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    handle = os.open(locks / f"folder-{state}", os.O_CREAT | os.O_RDWR)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def copied_folder(state: str, called: str, files: Mapping[str, tuple[Store, Facts]]) -> Path:
+    """A folder of copies of objects; no process removes it while this one lives.
+
+    Args:
+        state: its name in the cache, another one for other content.
+        called: its last name.
+        files: relative name -> object, and what the store says of it.
+    """
+    _keep(state)
+    target = folder() / "folders" / state
+    if not target.is_dir():
+        with scratch() as made:
+            (made / called).mkdir(exist_ok=True)
+            for name, (store, found) in files.items():
+                (made / called / name).parent.mkdir(parents=True, exist_ok=True)
+                _put(store, found, made / called / name)
+            (made / _SIZE).write_text(str(sum(found.size for _, found in files.values())), "utf-8")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(OSError):  # another process was faster
+                made.rename(target)
+            made.mkdir(exist_ok=True)
+    os.utime(target)
+    return target / called
+
+
+def _put(store: Store, found: Facts, target: Path) -> None:
+    """A copy of an object at a place within the cache, which takes no room of its own where the disk knows links."""
+    copy = fetch(store, found)
+    try:
+        os.link(copy, target)
+    except FileNotFoundError:  # another process has just made room
+        shutil.copyfile(fetch(store, found), target)
+    except OSError:
+        shutil.copyfile(copy, target)
+
+
+def _keep(state: str) -> None:
+    """Hold a folder of copies as long as this process lives."""
+    if os.name == "nt":
+        return
+    import fcntl
+
+    with _ours, _lock_of(state) as handle:
+        key = f"{folder()}/{state}"
+        if key not in _kept:
+            fcntl.flock(handle, fcntl.LOCK_SH)  # waits for one who is just removing it
+            _kept[key] = os.dup(handle)  # the lock is held until all its handles are closed
 
 
 def fetch_ahead(store: Store) -> None:

@@ -11,12 +11,12 @@ import contextlib
 import fnmatch
 import hashlib
 import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from mobileclip2_lite.work import cache
+from mobileclip2_lite.work.backends import Refused
 from mobileclip2_lite.work.store import Store, refuse_unknown, url_of
 
 
@@ -222,31 +222,38 @@ def file_here(value: str | os.PathLike) -> Path:
     return here(place.parent) / place.name if beside else here(place)
 
 
-def folder_here(place: StorePath, deep: bool = False) -> Path:
+def folder_here(place: StorePath, deep: bool = False, names: Iterable[str] | None = None) -> Path:
     """A copy on this disk of the files that lie right in a store's folder: a model's, for one.
 
     Args:
+        place: the folder.
         deep: of all that lies below it, too.
+        names: of those alone, where the caller knows them: a web server lists nothing.
 
     Raises:
         FileNotFoundError: there are none.
     """
-    names = [name for name in place.store.names() if deep or "/" not in name]
+    if names is None:
+        names = [name for name in place.store.names() if deep or "/" not in name]
+    names = sorted(names)
     if not names:
         raise FileNotFoundError(f"{place} does not exist, or holds no file")
-    copies = {name: cache.fetch(place.store / name) for name in names}
-    state = hashlib.sha256(repr([str(place), *map(str, copies.values())]).encode()).hexdigest()[:24]
-    target = cache.folder() / "folders" / state / place.name
-    if not target.is_dir():
-        with cache.scratch() as made:
-            for name, copy in copies.items():
-                (made / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(copy, made / name)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(OSError):  # another process was faster
-                made.rename(target)
-            made.mkdir(exist_ok=True)
-    return target
+    files = {}
+    for name in names:
+        if (found := (place / name).store.facts()) is None:
+            raise FileNotFoundError(f"{place / name} does not exist")
+        files[name] = (place / name).store, found
+    state = hashlib.sha256(repr([str(place), *((n, *found) for n, (_, found) in files.items())]).encode()).hexdigest()
+    return cache.copied_folder(state[:24], place.name or "files", files)
+
+
+def those_there(place: StorePath, names: Iterable[str]) -> list[str]:
+    """Those of some names that a store's folder holds; a web server that refuses a name holds no such file."""
+    found = []
+    for name in names:
+        with contextlib.suppress(Refused):
+            found += [name] if (place / name).is_file() else []
+    return found
 
 
 def fetch_ahead(path: Path | StorePath) -> None:

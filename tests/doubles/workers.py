@@ -10,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from mobileclip2_lite.work.backends import StoreError
-from mobileclip2_lite.work.place import place_of
+from mobileclip2_lite.work.place import here, place_of
 
 
 class Worker:
@@ -66,3 +66,9 @@ class Endless:
 
     def __getitem__(self, place: int) -> None:
         stay(self.port)
+
+
+def ask_for(url: str, pipe) -> None:
+    """Ask for a copy of a store's folder, say where it is, and stay."""
+    pipe.send(here(url))
+    time.sleep(600)
