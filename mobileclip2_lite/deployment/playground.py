@@ -28,7 +28,7 @@ import numpy as np
 
 from mobileclip2_lite import emoji_world
 from mobileclip2_lite.deployment.image_files import Unread, find_images, images_folder, images_of
-from mobileclip2_lite.deployment.runtime import Exported, load_exported, metadata
+from mobileclip2_lite.deployment.runtime import Exported, load_exported, metadata, towers_here
 from mobileclip2_lite.models.preprocess import Preprocess
 from mobileclip2_lite.models.tokenizer import prefix_merges
 from mobileclip2_lite.work.files import pretty, write_atomic
@@ -92,7 +92,7 @@ def write_playground(
         FileNotFoundError: the towers or the runtime are not there.
         ValueError: the model's tokenizer is not CLIP's.
     """
-    towers, target = here(towers), place_of(folder)
+    towers, target = towers_here(towers), place_of(folder)
     exported = load_exported(towers)
     check_runtime(runtime)
     with made_here(target) as made:
@@ -241,7 +241,7 @@ def widget(
         ) from error
 
     check_runtime(runtime)
-    towers, runtime = here(towers), here(runtime)
+    towers, runtime = towers_here(towers), here(runtime)
     exported = load_exported(towers)
 
     class Playground(anywidget.AnyWidget):

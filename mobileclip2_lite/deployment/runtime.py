@@ -17,9 +17,10 @@ import numpy as np
 
 from mobileclip2_lite.models.loaded import many
 from mobileclip2_lite.models.preprocess import Preprocess
+from mobileclip2_lite.models.stored import exported_here
 from mobileclip2_lite.models.tokenizer import tokenizer_of
 from mobileclip2_lite.work.files import sha256_file
-from mobileclip2_lite.work.place import here
+from mobileclip2_lite.work.place import StorePath, place_of
 
 if TYPE_CHECKING:
     import torch
@@ -63,9 +64,8 @@ def load_exported(folder: str | os.PathLike, precision: str = "fp32", threads: i
         ValueError: a file has no metadata of this package.
     """
     require("onnxruntime")
-    suffix = "" if precision == "fp32" else f".{precision}"
-    folder = here(folder)
-    paths = {tower: folder / f"{tower}{suffix}.onnx" for tower in TOWERS}
+    folder = towers_here(folder, precision)
+    paths = {tower: folder / name for tower, name in _files(precision).items()}
     for path in paths.values():
         if not path.is_file():
             raise FileNotFoundError(
@@ -84,6 +84,17 @@ def load_exported(folder: str | os.PathLike, precision: str = "fp32", threads: i
         key=sha256_file(paths["image"]),
         logit_bias=float(bias) if (bias := meta["image"].get("logit_bias")) is not None else None,
     )
+
+
+def towers_here(folder: str | os.PathLike, precision: str = "fp32") -> Path:
+    """The folder of exported towers, a copy on this disk of one in a store."""
+    place = place_of(folder)
+    return exported_here(place, _files(precision).values()) if isinstance(place, StorePath) else place
+
+
+def _files(precision: str) -> dict[str, str]:
+    suffix = "" if precision == "fp32" else f".{precision}"
+    return {tower: f"{tower}{suffix}.onnx" for tower in TOWERS}
 
 
 def _tokenizer(config: dict[str, Any], folder: Path) -> Callable[[list[str]], torch.LongTensor]:

@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mobileclip2_lite.deployment.runtime import towers_here
 from mobileclip2_lite.work.files import canonical, pretty, sha256_bytes, sha256_file, write_atomic
-from mobileclip2_lite.work.place import here, place_of
+from mobileclip2_lite.work.place import place_of
 
 Check = Callable[[Mapping[str, Any]], None]
 """Is given the config of a model's text tower, and refuses what cannot be used before anything is exported."""
@@ -28,7 +29,7 @@ def exported_folder(model: str, place: Path, pretrained: str | None = None, chec
         Whatever `check` raises: an export takes minutes, and what follows may not be able to use it.
     """
     if (place_of(model) / "image.onnx").is_file():
-        return here(model)
+        return towers_here(model)
     note = place / f"model-{sha256_bytes(canonical([model, pretrained]))[:16]}.json"
     towers = _noted(note)
     if towers is None:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from mobileclip2_lite.models.folders import PHOTO, data_folder
 from mobileclip2_lite.models.hub import HUB
 from mobileclip2_lite.models.resolve import resolve
-from mobileclip2_lite.work.place import folder_here, place_of
+from mobileclip2_lite.models.stored import model_here
+from mobileclip2_lite.work.place import place_of
 from mobileclip2_lite.work.store import url_of
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def find(name: str | os.PathLike, kind: str = "model") -> tuple[str, str | None]
     Raises:
         ValueError, FileNotFoundError: as `load`.
     """
-    text = str(folder_here(place_of(name)) if url_of(name) else name)
+    text = str(model_here(place_of(name)) if url_of(name) else name)
     there = Path(text).exists()
     for what, (folder, prefix, program) in KINDS.items() if not there else ():
         place = data_folder() / folder / text

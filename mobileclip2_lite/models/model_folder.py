@@ -13,10 +13,13 @@ from typing import Any
 from mobileclip2_lite.models.hub import WEIGHT_NAMES, pick
 from mobileclip2_lite.models.weight_files import PART, SUFFIXES, named_parts, read_state
 
+CONFIGS = ("config.json", "open_clip_config.json")
+"""How a folder's config is called."""
+
 
 def config_in(folder: Path) -> Path | None:
     """The folder's config with a `model_cfg`, or one that is such; other `config.json` files (transformers') aren't."""
-    for name in ("config.json", "open_clip_config.json"):
+    for name in CONFIGS:
         path = folder / name
         content = path.read_bytes() if path.is_file() else b""
         if b'"model_cfg"' in content or (b'"embed_dim"' in content and b'"vision_cfg"' in content):

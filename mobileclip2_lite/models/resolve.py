@@ -23,9 +23,10 @@ from mobileclip2_lite.models.folders import PHOTO, photo_folder
 from mobileclip2_lite.models.hub import HUB, snapshot
 from mobileclip2_lite.models.model_folder import config_in, is_transformers, read_config, recognise, weights_in
 from mobileclip2_lite.models.preprocess import Preprocess
+from mobileclip2_lite.models.stored import model_here
 from mobileclip2_lite.models.weight_files import SUFFIXES, first_line
 from mobileclip2_lite.models.weights import TRANSFORMERS
-from mobileclip2_lite.work.place import folder_here, place_of
+from mobileclip2_lite.work.place import place_of
 from mobileclip2_lite.work.store import url_of
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -64,7 +65,10 @@ def resolve(name_or_path: str | os.PathLike, pretrained: str | os.PathLike | Non
     if url_of(name_or_path):
         _no_pretrained(str(name_or_path), pretrained)
         place = place_of(name_or_path)
-        return _from_folder(folder_here(place), place.name)
+        copy = model_here(place)
+        return _from_folder(copy, place.name) if copy.is_dir() else _from_file(copy)
+    if pretrained is not None and url_of(pretrained):
+        pretrained = model_here(place_of(pretrained))
     text = os.path.expanduser(os.fspath(name_or_path))
     path = Path(text)
     if text.startswith(HUB):

@@ -87,13 +87,18 @@ def parts_of(path: Path) -> list[Path]:
 def named_parts(folder: Path) -> list[str]:
     """The files that a folder's `*.index.json` names as the parts of its weights; empty where there is none."""
     for path in sorted(folder.glob("*.index.json")):
-        try:
-            places = json.loads(path.read_bytes())["weight_map"].values()
-        except (ValueError, KeyError, TypeError, AttributeError):
-            continue  # an index of something else; parts by their numbers are found without
-        if names := sorted({Path(str(place)).name for place in places}):
+        if names := parts_in(path.read_bytes()):
             return names
     return []
+
+
+def parts_in(index: bytes) -> list[str]:
+    """The files that an index names; none where it is one of something else, for parts are found by their numbers."""
+    try:
+        places = json.loads(index)["weight_map"].values()
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return []
+    return sorted({Path(str(place)).name for place in places})
 
 
 def _unwrapped(state: object, path: Path) -> dict[str, torch.Tensor]:

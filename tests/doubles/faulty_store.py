@@ -201,14 +201,24 @@ def faulty_store() -> Iterator[FaultyStore]:
 
 
 class _Quiet(SimpleHTTPRequestHandler):
+    missing = 404
+
+    def send_error(self, code: int, *args: object) -> None:
+        super().send_error(self.missing if code == 404 else code, *args)
+
     def log_message(self, *args: object) -> None:
         """Nothing."""
 
 
 @contextlib.contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """The address of a plain web server of a folder's files."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=folder)) as server:
+def served(folder: Path, missing: int = 404) -> Iterator[str]:
+    """The address of a plain web server of a folder's files.
+
+    Args:
+        missing: how it answers where there is no such file; networks that hide their files say 403.
+    """
+    handler = type("Quiet", (_Quiet,), {"missing": missing})
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=folder)) as server:
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         try:
             yield f"http://127.0.0.1:{server.server_port}"

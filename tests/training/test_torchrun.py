@@ -1,4 +1,7 @@
-"""The real launcher, as docs/stores.md gives it: stopped by SIGTERM, taken up by another number of processes."""
+"""The real launcher, as docs/stores.md gives it: stopped by SIGTERM, taken up by another number of processes.
+
+Each process notes the samples of its steps, so that an epoch is counted by its samples and not by its losses alone.
+"""
 
 from __future__ import annotations
 
@@ -7,30 +10,38 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
+from doubles.noted_training import noted
 from doubles.tiny_training import write_data, write_model
 
 from mobileclip2_lite import cli
 from mobileclip2_lite.training import checkpoints
 from mobileclip2_lite.training import log as training_log
 from mobileclip2_lite.work.folder import read_manifest
+from mobileclip2_lite.work.randomness import stable_uid
 
-SAMPLES, BATCH, STEPS = 48, 12, 400
+BATCH, STEPS = 6, 150
+SAMPLES = BATCH * STEPS
+"""Of the data, so that all steps together are one epoch."""
+TESTS = Path(__file__).parents[1]
 
 
 def options(model: Path) -> list[str]:
-    chosen = {"samples": BATCH * STEPS, "batch-size": BATCH, "workers": 0, "log-every": 1, "precision": "fp32"}
+    chosen = {"samples": SAMPLES, "batch-size": BATCH, "workers": 0, "log-every": 1, "precision": "fp32"}
     words = [word for name, value in chosen.items() for word in (f"--{name}", str(value))]
     return ["--model", str(model), "--tracker", "none", "--checkpoint-every", "100000", *words]
 
 
 def launch(count: int, data: Path, out: Path, model: Path) -> subprocess.Popen:
-    """`torchrun --nproc_per_node COUNT -m mobileclip2_lite train ...`"""
+    """`torchrun --nproc_per_node COUNT -m mobileclip2_lite train ...`, whose steps are noted."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
-    command = [*launcher, "-m", "mobileclip2_lite", "train", str(data), str(out), *options(model)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    noting = ["-m", "doubles.noted_training", str(out.parent / "notes")]
+    command = [*launcher, *noting, "train", str(data), str(out), *options(model)]
+    path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
@@ -72,3 +83,9 @@ def test_two_processes_stop_three_go_on_and_one_ends_as_one_alone(tmp_path):
     for mine, theirs in zip(one, other, strict=True):
         assert theirs["loss"] == pytest.approx(mine["loss"], rel=1e-4)
     assert read_manifest(out)["processes"] == 1
+    seen = list(noted(tmp_path / "notes"))
+    assert Counter(uid for _, _, uid in seen) == {stable_uid(str(n)): 1 for n in range(SAMPLES)}, "an epoch: each once"
+    steps = {count: sorted({step for processes, step, _ in seen if processes == count}) for count in (2, 3, 1)}
+    assert steps == {2: [*range(first)], 3: [*range(first, second)], 1: [*range(second, STEPS)]}
+    shares = Counter((processes, step) for processes, step, _ in seen)
+    assert set(shares.values()) == {BATCH}, "no process repeats what another one has"
