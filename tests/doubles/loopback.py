@@ -33,13 +33,13 @@ def look_again(*arguments):
             time.sleep(0.1)
 
 
-def with_ports(node, chosen, *arguments, **others):
+def with_ports(node, ray_params, *arguments, **others):
     for name in ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port"):
-        if not getattr(chosen, name):
+        if not getattr(ray_params, name):
             with socket.socket() as taken:
                 taken.bind(("127.0.0.1", 0))
-                setattr(chosen, name, taken.getsockname()[1])
-    begin(node, chosen, *arguments, **others)
+                setattr(ray_params, name, taken.getsockname()[1])
+    begin(node, ray_params, *arguments, **others)
 
 
 def told_its_agents_port(command, *arguments, **others):
