@@ -6,6 +6,7 @@ as their number; training seldom is. Taught by notebooks/70_scaling.ipynb.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from mobileclip2_lite.costs.compared import hours_compared, sizes_compared
@@ -27,10 +28,9 @@ def plan(
         devices: that work together; the wall time is the device-hours divided by them.
 
     Raises:
-        ValueError: there is no device, or the rates are another recipe's.
+        ValueError: a number makes no sense, or the rates are another recipe's; names it.
     """
-    if devices < 1:
-        raise ValueError(f"devices is {devices}: at least one has to do the work")
+    _check(recipe, price, image_bytes, devices)
     if rates:
         hours(work(recipe), rates)  # of another recipe they lack some
     out = [
@@ -38,7 +38,7 @@ def plan(
         _bytes_table(recipe, image_bytes),
         _store_table(recipe, image_bytes),
     ]
-    if recipe.name in OF_RECIPE:
+    if recipe.name in OF_RECIPE and recipe.reinforce.teachers:
         out += [*sizes_compared(recipe), *hours_compared()]
     if not rates:
         return out
@@ -47,6 +47,26 @@ def plan(
     if any(item.stage in ("caption", "reinforce") for item in work(recipe)):
         out.append(payback_table(recipe, rates))
     return [*out, _cores_table(recipe, rates, devices)] if rates.per_core else out
+
+
+def _check(recipe: Recipe, price: float, image_bytes: int, devices: int) -> None:
+    """Look for numbers of which nothing can follow.
+
+    Raises:
+        ValueError: there is one; names the field.
+    """
+    if devices < 1:
+        raise ValueError(f"devices is {devices}: at least one has to do the work")
+    if not 0 <= price < math.inf:
+        raise ValueError(f"price is {price}: money for a device and hour, at least 0")
+    if image_bytes < 0:
+        raise ValueError(f"image_bytes is {image_bytes}: bytes of an average picture, at least 0")
+    if recipe.pairs.samples_per_shard < 1:
+        raise ValueError(f"pairs.samples_per_shard is {recipe.pairs.samples_per_shard}: at least one")
+    if recipe.reinforce.views < 1:
+        raise ValueError(f"reinforce.views is {recipe.reinforce.views}: at least one is stored")
+    if recipe.student.samples < 1:
+        raise ValueError(f"student.samples is {recipe.student.samples}: at least one is seen")
 
 
 def hours(items: Sequence[Item], rates: Rates) -> float:
@@ -135,10 +155,9 @@ def _network_table(recipe: Recipe, rates: Rates, image_bytes: int, devices: int)
 def _cores_table(recipe: Recipe, rates: Rates, devices: int) -> Table:
     """CPU cores that replay and load as fast as the devices work."""
     seconds = 3600 * hours([item for item in work(recipe) if item.stage == "reinforce"], rates)
-    needed = {
-        "reinforce": ("views replayed", kept_pairs(recipe) * recipe.reinforce.views / seconds),
-        "train": ("samples loaded", rates.per_second[f"samples {recipe.student.model}"]),
-    }
+    needed = {"train": ("samples loaded", rates.per_second[f"samples {recipe.student.model}"])}
+    if seconds:
+        needed = {"reinforce": ("views replayed", kept_pairs(recipe) * recipe.reinforce.views / seconds), **needed}
     rows, counts = [], [1, devices] if devices > 1 else [1]
     for stage, (what, wanted) in needed.items():
         cores = [f"{wanted / rates.per_core[what] * count:,.2g}" for count in counts]

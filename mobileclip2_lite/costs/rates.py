@@ -73,6 +73,8 @@ def work(recipe: Recipe) -> list[Item]:
     Raises:
         ValueError: the recipe takes all pairs of its source (`pairs.count` 0), so their number is not known.
     """
+    if recipe.pairs.count < 0:
+        raise ValueError(f"pairs.count is {recipe.pairs.count}: how many pairs shall there be?")
     if not recipe.pairs.count:
         raise ValueError("pairs.count is 0, all of the source: say how many, --pairs.count 12800000")
     items, pairs, each = [], kept_pairs(recipe), recipe.caption.generate.captions

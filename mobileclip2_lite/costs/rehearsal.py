@@ -52,6 +52,8 @@ def rehearse(settings: Train, data: str | Path | StorePath, processes: int = 1) 
         FileNotFoundError: shards, or the model's weights, are not there.
     """
     check(settings)
+    if processes < 1:
+        raise ValueError(f"processes is {processes}: at least one has to train")
     check_division(settings, processes)
     data = place_of(data)
     cards = teacher_cards(data, settings)

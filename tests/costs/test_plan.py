@@ -265,3 +265,40 @@ def test_rates_from_two_places_are_refused(words, capsys):
     with pytest.raises(SystemExit):
         main(["plan", *words])
     assert "name different rates: choose one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--price", "-1"], "price is -1.0: money"),
+        (["--price", "nan"], "price is nan: money"),
+        (["--image-bytes", "-5"], "image_bytes is -5"),
+        (["--devices", "0"], "devices is 0"),
+        (["--pairs.count", "-3"], "pairs.count is -3"),
+        (["--pairs.count", "0"], "pairs.count is 0, all of the source: say how many"),
+        (["--pairs.samples-per-shard", "0"], "pairs.samples_per_shard is 0"),
+        (["--reinforce.views", "0"], "reinforce.views is 0"),
+        (["--student.samples", "0"], "student.samples is 0"),
+        (["--gpu", "B9000"], "gpu 'B9000' is not known: one of"),
+    ],
+)
+def test_numbers_of_which_nothing_follows_are_named(words, said, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["plan", "--recipe", "paper_12m", *(words if "--gpu" in words else ["--published", *words])])
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_recipe_that_stores_nothing_has_a_plan(capsys):
+    """No teacher, no captioner: a plain training, with measured rates of the loader's cores, too."""
+    bare = recipes.paper_12m()
+    bare = dataclasses.replace(
+        bare,
+        caption=dataclasses.replace(bare.caption, captioners=()),
+        reinforce=dataclasses.replace(bare.reinforce, teachers=()),
+    )
+    known = Rates("a chip", {"samples MobileCLIP2-B": 100.0}, {"views replayed": 50.0, "samples loaded": 20.0})
+    said = to_markdown("plan", plan(bare, known))
+    assert "| train | samples loaded | 20 | 5 |" in said
+    assert "views replayed |" not in said
+    assert "students after which" not in said

@@ -80,6 +80,8 @@ def test_what_a_training_would_stumble_over_is_said(data, tmp_path, changes, wor
 def test_a_batch_that_cannot_be_split_is_said(data, tmp_path):
     with pytest.raises(ValueError, match="cannot be split evenly over 3"):
         rehearse(settings(write_model(tmp_path / "model")), data, processes=3)
+    with pytest.raises(ValueError, match="processes is 0: at least one"):
+        rehearse(settings(write_model(tmp_path / "model")), data, processes=0)
 
 
 def test_the_last_shard_is_opened(tmp_path):
