@@ -52,7 +52,8 @@ def settle(folder: Place, before: dict, left_out: dict, failed: Sequence[Failed]
             (folder / FAILED).unlink(missing_ok=True)
         return
     first = lines[min(lines)]
+    count = f"{len(lines)} {'shard' if len(lines) == 1 else 'shards'}"
     raise ShardsFailed(
-        f"{len(lines)} shards failed, {first['name']} with {first['reason']}; all are listed in {folder / FAILED}, all "
-        "others are made. Mend the cause and run again with retry_failed (--retry-failed)"
+        f"{count} failed, {first['name']} with {first['reason']}; all are listed in {folder / FAILED}, all others are "
+        "made. Mend the cause and run again with retry_failed (--retry-failed)"
     )

@@ -8,13 +8,14 @@ Gives up: Ray's own restarts, which could not count whose fault a death was.
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 import warnings
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-from mobileclip2_lite.work.crew import NOTHING, Event, Spread
+from mobileclip2_lite.work.crew import NOTHING, Event, Spread, WorkerDied
 
 
 class Actors:
@@ -101,7 +102,7 @@ class Actors:
             if item is NOTHING:
                 self._died_starting(error)
                 return None
-            return Event(item, error=error, lost=_node_gone(self.ray, one.node, error), node=one.node or "")
+            return Event(item, error=_death(error), lost=_node_gone(self.ray, one.node, error), node=one.node or "")
         if item is NOTHING:
             one.node, self.died_starting = value, 0
             return None
@@ -185,6 +186,13 @@ def _connect(ray: Any, address: str) -> None:
             else "this machine may be too busy: try again, or start Ray by `ray start --head` and take --address auto"
         )
         raise ConnectionError(f"no Ray cluster{f' at {address}' if address else ''}: {first}; {remedy}") from error
+
+
+def _death(error: Exception) -> Exception:
+    """How an actor ended, without the advice that Ray adds; the error itself where it says otherwise."""
+    text = " ".join(str(error).split())
+    found = re.search(r"Worker exit type: (\w+) Worker exit detail: (.*?)(?: Some common causes|$)", text)
+    return WorkerDied(f"the actor's process ended with {found[1]}: {found[2]}") if found else error
 
 
 def _node_gone(ray: Any, node: str | None, error: Exception) -> bool:

@@ -72,7 +72,7 @@ def test_the_slurm_job_parses_and_needs_no_coordinator(asked):
 
 def test_exit_status_says_that_shards_failed(monkeypatch, capsys):
     def fail(*_, **__):
-        raise ShardsFailed("1 shards failed, shard-000001.tar with WorkerDied")
+        raise ShardsFailed("1 shard failed, shard-000001.tar with WorkerDied")
 
     monkeypatch.setattr(stage, "reinforce", fail)
     with pytest.raises(SystemExit) as caught:

@@ -62,7 +62,7 @@ def run_alone(program: str, *arguments: object, seconds: float = 300) -> str:
     if shutil.which("unshare") is None or subprocess.run([*_ALONE, "true"], capture_output=True).returncode:
         pytest.skip("no network name spaces here: Linux and root are needed")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
-    environment |= {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+    environment |= {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
     done = subprocess.run(
         [*_ALONE, sys.executable, "-c", PATIENT + program, *map(str, arguments)],
         env=environment,

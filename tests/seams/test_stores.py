@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import threading
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from mobileclip2_lite.training.loop import train
 from mobileclip2_lite.work.crew import Spread
 from mobileclip2_lite.work.files import sha256_bytes
 from mobileclip2_lite.work.place import place_of
+from mobileclip2_lite.work.store import _client
 
 PAIRS = Pairs(source="emoji_world", count=40, samples_per_shard=16)
 REINFORCE = Reinforce(teachers=("small", "large"), views=2)
@@ -181,6 +183,35 @@ def test_a_training_reads_a_bucket_with_loader_processes(store, tmp_path):
     here = train(settings(model, **short), data, tmp_path / "here", seed=0, progress=False)
     there = train(settings(model, **short), "s3://bucket/data", tmp_path / "there", seed=0, progress=False)
     assert (there / "model.safetensors").read_bytes() == (here / "model.safetensors").read_bytes()
+
+
+def test_a_training_that_streams_comes_through_keys_that_expire(store, tmp_path, monkeypatch):
+    """A key is good for eight requests of the training and its loader; whoever renews it is a little late."""
+    model, data = write_model(tmp_path / "model"), write_data(tmp_path / "data")
+    for path in data.iterdir():
+        (place_of("s3://bucket/data") / path.name).write_bytes(path.read_bytes())
+    chosen = settings(model, samples=48, workers=1, checkpoint_every=1)
+    here = train(chosen, data, tmp_path / "here", seed=0, progress=False)
+    keys, served = tmp_path / "keys", [0]
+    form = "[default]\naws_access_key_id = AKIAX\naws_secret_access_key = secret\naws_session_token = {}\n"
+    keys.write_text(form.format(0), "utf-8")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(keys))
+    _client.cache_clear()  # which has the keys of before
+
+    def deny(request) -> str | None:
+        served[0] += 1
+        token = served[0] // 8
+        if served[0] % 8 == 0:
+            threading.Timer(0.2, lambda: keys.write_text(form.format(token), "utf-8")).start()
+        return None if request.headers["x-amz-security-token"] == str(token) else "expired"
+
+    store.faults.deny = deny
+    train(chosen, "s3://bucket/data", "s3://bucket/student", seed=0, progress=False)
+    store.faults.deny = lambda request: None
+    assert store.faults.done["expired"] >= 2
+    assert store.objects("student")["model.safetensors"] == (here / "model.safetensors").read_bytes()
 
 
 def test_several_processes_reinforce_from_bucket_to_bucket(store, tmp_path):

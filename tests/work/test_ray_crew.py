@@ -12,7 +12,8 @@ from doubles.shard_maker import make
 
 from mobileclip2_lite.recipes import Reinforce
 from mobileclip2_lite.reinforcement.stage import reinforce
-from mobileclip2_lite.work.ray_crew import Actors, _connect, _Handle
+from mobileclip2_lite.work.crew import reason
+from mobileclip2_lite.work.ray_crew import Actors, _connect, _death, _Handle
 
 NODES = """
 import json, os, signal, sys, time
@@ -221,7 +222,7 @@ def test_what_a_cluster_gave_up_is_left_alone_until_it_is_asked_for_again(tmp_pa
     names, poison = [f"shard-{number:06d}" for number in range(6)], "shard-000001"
     assert first["tries"] == sorted([*names, poison, poison]), "three times, the others once"
     for one in (first, alone, ill):
-        assert "1 shards failed, shard-000001.tar with" in one["error"]
+        assert "1 shard failed, shard-000001.tar with WorkerDied: the actor's process ended with" in one["error"]
         assert {name: line["tries"] for name, line in one["failed"].items()} == {f"{poison}.tar": 3}
     assert alone["tries"] == []
     assert ill["tries"] == [poison] * 3
@@ -233,6 +234,22 @@ def test_what_a_cluster_gave_up_is_left_alone_until_it_is_asked_for_again(tmp_pa
     assert {name: data for name, data in files(tmp_path / "set").items() if name not in notes} == files(
         tmp_path / "local"
     )
+
+
+def test_how_an_actor_died_is_said_without_advice():
+    """Ray 2.60's words for an actor that was killed."""
+    told = (
+        "The actor died unexpectedly before finishing this task.\n\tclass_name: _Actor\n\tpid: 3243\nThe actor is dead "
+        "because its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit detail: Worker unexpectedly "
+        "exits with a connection error code 2. End of file. Some common causes include: (1) the process was killed by "
+        "the OOM killer due to high memory usage"
+    )
+    found = reason(_death(RuntimeError(told)))
+    assert found == (
+        "WorkerDied: the actor's process ended with SYSTEM_ERROR: Worker unexpectedly exits with a connection error "
+        "code 2. End of file."
+    )
+    assert reason(_death(RuntimeError("another"))) == "RuntimeError: another"
 
 
 def test_a_cluster_that_does_not_come_up_is_an_error_with_a_remedy(monkeypatch):

@@ -360,7 +360,7 @@ def test_a_shard_that_ends_every_process_is_reached_last_and_given_up_in_the_end
 
 def test_an_error_of_one_shard_does_not_end_a_process_that_shares_a_folder(store, undisturbed):
     one = Spread(shared=True, lease=5)
-    with pytest.raises(ShardsFailed, match=r"1 shards failed, shard-000002\.tar with ValueError: .*no good"):
+    with pytest.raises(ShardsFailed, match=r"1 shard failed, shard-000002\.tar with ValueError: .*no good"):
         make("s3://bucket/set", spread=one, ill={"shard-000002.tar": "raise"})
     assert len([name for name in store.objects("set") if name.endswith(".tar")]) == 7
     make("s3://bucket/set", spread=dataclasses.replace(one, retry_failed=True))
@@ -382,7 +382,7 @@ def test_a_shard_lost_at_the_end_that_cannot_be_made_again_is_no_finished_set(st
     store.faults.deny = lose
     monkeypatch.setenv("MOBILECLIP2_LITE_PATIENCE", "1")
     monkeypatch.setattr(shardwise, "_from_own_start", list)  # the seventh shard is the last
-    with pytest.raises(ShardsFailed, match=r"1 shards failed, shard-000001\.tar with Refused"):
+    with pytest.raises(ShardsFailed, match=r"1 shard failed, shard-000001\.tar with Refused"):
         make("s3://bucket/set", spread=Spread(shared=True, lease=5))
     assert "manifest.json" not in store.objects("set")
 
