@@ -82,6 +82,10 @@ def resolve(name_or_path: str | os.PathLike, pretrained: str | os.PathLike | Non
     if text.startswith(PHOTO) and not path.is_dir():
         path = photo_folder(text)
         if not path.is_dir():
+            from mobileclip2_lite.models.photo_teachers import KINDS  # which itself knows this module
+
+            if text not in KINDS:
+                raise ValueError(f"there is no photograph teacher {text!r}: they are {', '.join(KINDS)}")
             raise FileNotFoundError(
                 f"the photograph teacher {text} is not in {path.parent}: make it in minutes with "
                 "`mobileclip2-lite photo-teachers`, after `pip install 'mobileclip2_lite[photos]'`"
@@ -263,6 +267,18 @@ def _usual_of_trunk(model_cfg: dict[str, Any]) -> Preprocess | None:
     return None
 
 
+def _check_size(source: Source, image_size: int) -> None:
+    patch = source.model_cfg["vision_cfg"].get("patch_size") or 1
+    below, name = image_size // patch * patch, source.architecture
+    if image_size < 1:
+        raise ValueError(
+            f"image_size {image_size} is no size in pixels: {name}'s own is {source.preprocess.image_size}"
+        )
+    if below < image_size:
+        take = f"{below} or {below + patch}" if below else str(patch)
+        raise ValueError(f"image_size {image_size} is no multiple of {name}'s patches of {patch} pixels: take {take}")
+
+
 def say(source: Source) -> None:
     """Warn of what the user should know."""
     for note in source.notes:
@@ -270,9 +286,14 @@ def say(source: Source) -> None:
 
 
 def with_size(source: Source, image_size: int | None, context_length: int | None) -> Source:
-    """A copy whose config is built for another picture size or context length."""
+    """A copy whose config is built for another picture size or context length.
+
+    Raises:
+        ValueError: the size is none, or no multiple of a ViT's patches, of which the rest would never be looked at.
+    """
     source = copy.deepcopy(source)
     if image_size is not None:
+        _check_size(source, image_size)
         source.model_cfg["vision_cfg"]["image_size"] = image_size
         source.preprocess = source.preprocess.replace(image_size=image_size)
     if context_length is not None:

@@ -72,14 +72,13 @@ def create_model(
         model = load_weights(model, source.weights, resize=not (image_size is None and context_length is None))
     if image_size is not None and hasattr(model.visual, "set_input_size"):
         model.visual.set_input_size(image_size)
+    slice_strided_pointwise(model)  # weights of folded towers make convolutions of their own
     model.architecture = source.architecture
-    allow_trimming(model)
-    slice_strided_pointwise(model)
     return LoadedModel(model, preprocess, tokenizer_of(source.model_cfg, source.architecture, source.folder))
 
 
 def build(model_cfg: dict[str, Any]) -> nn.Module:
-    """open_clip's model of a config, random weights, in eval mode."""
+    """open_clip's model of a config, random weights, in eval mode, fit to be trained: on a CPU, with texts trimmed."""
     from open_clip import CLIP, CoCa, CustomTextCLIP
 
     import mobileclip2_lite.models.photo_towers
@@ -101,6 +100,8 @@ def build(model_cfg: dict[str, Any]) -> nn.Module:
             model.visual = grid_tower(model.visual, model_cfg)
     if sentences:
         model.text = SentenceEncoder(config["embed_dim"], **sentences)
+    allow_trimming(model)
+    slice_strided_pointwise(model)
     model.eval()
     model.model_cfg = copy.deepcopy(model_cfg)
     return model

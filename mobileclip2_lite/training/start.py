@@ -80,6 +80,8 @@ def with_text_tower(loaded: LoadedModel, name: str) -> LoadedModel:
     cfg = {**copy.deepcopy(cfg), "embed_dim": given["embed_dim"], "text_cfg": given["text_cfg"], "custom_text": True}
     cfg |= {key: given[key] for key in ("quick_gelu",) if key in given}
     model = build(cfg)
+    if hasattr(model.visual, "set_input_size"):  # as `create_model` does for a size that is not the config's own
+        model.visual.set_input_size(loaded.preprocess.image_size)
     state = other.model.state_dict()
     if not hasattr(other.model, "text"):
         state = convert_to_custom_text_state_dict(state)
@@ -97,7 +99,7 @@ def lock(model: nn.Module, towers: tuple[str, ...]) -> None:
         ValueError: a tower has no such name, or nothing would be left to train.
     """
     if unknown := sorted(set(towers) - set(TOWERS)):
-        raise ValueError(f"lock names {unknown}: of {TOWERS}")
+        raise ValueError(f"lock names {', '.join(unknown)}: a tower is {' or '.join(TOWERS)}")
     if set(towers) == set(TOWERS):
         raise ValueError("lock names both towers: nothing would be left to train")
     for tower in towers:

@@ -9,11 +9,12 @@ import torch
 from doubles.tiny_training import settings, write_model
 from safetensors.torch import load_file, save_file
 
+from mobileclip2_lite.models.trimming import trim
 from mobileclip2_lite.models.zoo import create_model
 from mobileclip2_lite.recipes import Train
 from mobileclip2_lite.training.identity import weights_hash
 from mobileclip2_lite.training.loop import train
-from mobileclip2_lite.training.start import lock, new_model, training_mode
+from mobileclip2_lite.training.start import lock, new_model, training_mode, with_text_tower
 
 
 def weights(folder) -> dict[str, torch.Tensor]:
@@ -55,7 +56,10 @@ def test_a_locked_towers_batch_norms_keep_their_statistics():
     assert not all(torch.equal(value, before[name]) for name, value in loaded.model.visual.state_dict().items())
 
 
-@pytest.mark.parametrize(("locked", "says"), [(("image", "text"), "nothing would be left"), (("eye",), "'eye'")])
+@pytest.mark.parametrize(
+    ("locked", "says"),
+    [(("image", "text"), "nothing would be left"), (("visual",), "lock names visual: a tower is image or text")],
+)
 def test_impossible_locks_are_refused(data, model, tmp_path, locked, says):
     with pytest.raises(ValueError, match=says):
         train(settings(model, lock=locked), data, tmp_path / "out", 0, progress=False)
@@ -73,10 +77,37 @@ def test_the_text_tower_of_another_model_is_taken_over_with_its_tokenizer(data, 
     assert torch.equal(*rows)
 
 
+def test_a_model_with_anothers_text_tower_trains_on_a_cpu(data, model, tmp_path):
+    """Its image tower is built anew: where nothing is done about strided convolutions the process dies of them."""
+    loaded = with_text_tower(create_model("lite-mci-s"), str(model))
+    pointwise = [one for one in loaded.model.modules() if getattr(one, "kernel_size", 0) == (1, 1) and one.groups == 1]
+    strided = [one for one in pointwise if max(one.stride) > 1]
+    assert strided
+    assert all("_conv_forward" in vars(one) for one in strided)
+    texts = ["a dog", "a long text about a dog and a cat on a sofa"]
+    tokens = loaded.tokenizer(texts)
+    short = trim(loaded.model, tokens[:1])
+    assert short.shape[1] < tokens.shape[1]
+    with torch.inference_mode():
+        assert torch.allclose(loaded.model.encode_text(short), loaded.model.encode_text(tokens)[:1], atol=1e-5)
+    change = {"text_from": str(model), "lock": ("text",), "samples": 32}
+    out = train(settings("lite-mci-s", **change), data, tmp_path / "out", 0, progress=False)
+    assert torch.equal(create_model(out).tokenizer(texts), create_model(model).tokenizer(texts))
+
+
 def test_settings_at_their_defaults_leave_a_trainings_key(data, model, tmp_path):
     out = train(settings(model), data, tmp_path / "out", 0, progress=False)
     known = json.loads((out / "manifest.json").read_text("utf-8"))["settings"]["train"]
     assert not {"image_size", "text_from", "lock"} & set(known)
+
+
+def test_a_size_that_leaves_a_vits_pixels_out_is_refused(model):
+    with pytest.raises(ValueError, match=r"image_size 30 is no multiple of .*'s patches of 8 pixels: take 24 or 32"):
+        new_model(settings(model, image_size=30))
+    with pytest.raises(ValueError, match=r"take 8$"):
+        new_model(settings(model, image_size=5))
+    with pytest.raises(ValueError, match=r"image_size -8 is no size in pixels: .*own is 16"):
+        new_model(settings(model, image_size=-8))
 
 
 def test_another_model_and_missing_weights_are_named(data, model, tmp_path):
