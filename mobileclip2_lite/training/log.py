@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mobileclip2_lite.work.files import write_atomic
-from mobileclip2_lite.work.json_lines import read_lines, to_lines
+from mobileclip2_lite.work.json_lines import read_lines, to_lines, write_whole
 from mobileclip2_lite.work.stopwatch import Stopwatch
 
 
@@ -62,13 +63,18 @@ class Log:
         self.path = folder / "log.jsonl"
         kept = [line for line in read(self.path) if line["step"] <= step] if self.path.is_file() else []
         write_atomic(self.path, to_lines(kept))
-        self.file = open(self.path, "ab")  # noqa: SIM115 (closed by `close`)
+        self.file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (closed by `close`)
+        self.told = False
         self.tracker = _tracker(tracker, name, folder, step, config)
 
     def write(self, line: dict[str, Any]) -> None:
-        """Append a line; it must have a `step`."""
-        self.file.write(to_lines([line]))
-        self.file.flush()
+        """Append a line; it must have a `step`. Where the disk takes none, that is said once, and training goes on."""
+        try:
+            write_whole(self.file, to_lines([line]), self.path)
+        except OSError as error:
+            if not self.told:
+                warnings.warn(f"lines of the log are lost ({error}); training goes on. Free some space.", stacklevel=2)
+            self.told = True
         if self.tracker is not None:
             self.tracker.log(dict(_numbers(line)), step=line["step"])
 

@@ -31,12 +31,20 @@ def append_lines(path: str | os.PathLike, values: Iterable[Any]) -> Path:
     path = on_disk(path, NEEDS_DISK)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab", buffering=0) as file:
-        _write_whole(file, to_lines(values), path)
+        write_whole(file, to_lines(values), path)
     return path
 
 
-def _write_whole(file: Any, data: bytes, path: Path) -> None:
-    """Write to a file's end, or leave it as it was: a disk that runs full takes the first part of a line."""
+def write_whole(file: Any, data: bytes, path: Path) -> None:
+    """Write to a file's end, or leave it as it was: a disk that runs full takes the first part of a line.
+
+    Args:
+        file: opened to append, without a buffer.
+        path: its name, for the message.
+
+    Raises:
+        OSError: the disk is full.
+    """
     before = os.fstat(file.fileno()).st_size
     written = 0
     try:
