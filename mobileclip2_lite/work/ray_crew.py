@@ -192,7 +192,7 @@ def _death(error: Exception) -> Exception:
     """How an actor ended, without the advice that Ray adds; the error itself where it says otherwise."""
     text = " ".join(str(error).split())
     found = re.search(r"Worker exit type: (\w+) Worker exit detail: (.*?)(?: Some common causes|$)", text)
-    return WorkerDied(f"the actor's process ended with {found[1]}: {found[2]}") if found else error
+    return WorkerDied(f"the actor's process ended with {found[1]}: {found[2].rstrip('.')}") if found else error
 
 
 def _node_gone(ray: Any, node: str | None, error: Exception) -> bool:

@@ -247,7 +247,7 @@ def test_how_an_actor_died_is_said_without_advice():
     found = reason(_death(RuntimeError(told)))
     assert found == (
         "WorkerDied: the actor's process ended with SYSTEM_ERROR: Worker unexpectedly exits with a connection error "
-        "code 2. End of file."
+        "code 2. End of file"
     )
     assert reason(_death(RuntimeError("another"))) == "RuntimeError: another"
 
