@@ -27,6 +27,7 @@ from mobileclip2_lite.deployment.near_duplicates import groups, usual
 from mobileclip2_lite.deployment.runtime import Exported, load_exported
 from mobileclip2_lite.deployment.towers import exported_folder
 from mobileclip2_lite.models.loaded import first_dimensions
+from mobileclip2_lite.views.decoding import BadImage
 from mobileclip2_lite.work import cache
 from mobileclip2_lite.work.files import sha256_bytes
 from mobileclip2_lite.work.place import StorePath, on_disk
@@ -89,14 +90,14 @@ class Index:
 
         Raises:
             ValueError: neither text nor image is given.
-            BadImage: an image cannot be read.
+            BadImage: an image cannot be read; names it.
         """
         texts, images = _several(text), _several(image)
         if not texts and not images:
             raise ValueError("search needs a text, an image, or both")
         wanted = [self.model.embed_texts(texts)] if texts else []
         if images:
-            opened = [open_image(one) if isinstance(one, (str, os.PathLike)) else one for one in images]
+            opened = [_opened(one) if isinstance(one, (str, os.PathLike)) else one for one in images]
             wanted.append(self.model.embed_images(opened))
         query = np.concatenate([_kept(one, dimensions) for one in wanted]).mean(axis=0)
         if unwanted := _several(without):
@@ -132,8 +133,15 @@ class Index:
             return ""
         return (
             f"half of all pairs of these images have a cosine of {between:.3f} or more by this model, so {least:g} "
-            "tells no copies from others: take 0.999, or a model that knows such images"
+            "tells no copies from others: take one far nearer to 1, or a model that knows such images"
         )
+
+
+def _opened(image: str | os.PathLike) -> Any:
+    try:
+        return open_image(image)
+    except BadImage as error:
+        raise BadImage(error.reason, error.detail, os.fspath(image)) from error
 
 
 def _kept(features: np.ndarray, dimensions: int | None) -> np.ndarray:

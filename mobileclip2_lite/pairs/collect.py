@@ -21,7 +21,7 @@ from typing import Any
 from mobileclip2_lite.pairs.sources import Record, Source, open_source, options_asked
 from mobileclip2_lite.recipes import Pairs, World
 from mobileclip2_lite.shards.samples import Pair, write_shard
-from mobileclip2_lite.views.decoding import BadImage
+from mobileclip2_lite.views.decoding import BadImage, orientation_of
 from mobileclip2_lite.views.images import image_bytes, storable
 from mobileclip2_lite.work.bad_sample import BadSample
 from mobileclip2_lite.work.files import sha256_bytes, to_json, write_atomic
@@ -55,7 +55,8 @@ def make_pairs(
         dataset: a `datasets.Dataset` or `IterableDataset` to take instead of `settings.source`.
 
     Returns:
-        The manifest, with `samples`, `texts` where there are more, `dropped` (by reason) and `shards` (name, sha256,
+        The manifest, with `samples`, `texts` where there are more, `turned` (images whose EXIF turns them, which are
+        taken as their pixels lie), `dropped` (by reason) and `shards` (name, sha256,
         samples, bytes, dropped).
 
     Raises:
@@ -139,6 +140,7 @@ class Collector:
         pairs, dropped, ended = self._gather(wanted)
         info = write_shard(target, pairs)._asdict() if pairs else {"sha256": "", "samples": 0, "bytes": 0}
         info["texts"] = sum(len(pair.texts) for pair in pairs)
+        info["turned"] = sum(1 < orientation_of(pair.image) < 9 for pair in pairs)
         uids = [pair.uid for pair in pairs]
         return {**info, "position": self.read_to, "ended": ended, "uids": uids, "dropped": dropped}
 
@@ -260,6 +262,8 @@ def _left_over(out: Path) -> list[Path]:
 def _content(records: Sequence[dict], out: Path, notes: dict) -> dict:
     """The manifest's content; writes `dropped.jsonl`, too."""
     shards, lines, texts = [], [], 0
+    if turned := sum(record.get("turned", 0) for record in records):
+        notes = {**notes, "turned": turned}
     for record in records:
         texts += record["texts"]
         reasons = Counter(item["reason"] for item in record["dropped"])

@@ -184,7 +184,8 @@ def _img(picture: Picture) -> str:
 
 
 def _figure(inside: str, caption: str, kind: str = "") -> str:
-    under = f"<figcaption>{_inline(caption)}</figcaption>" if caption else ""
+    broken = re.sub(r"(?<!<)/(?=[^<>]*(?:<|$))", "/<wbr>", _inline(caption))  # where a path may go on below
+    under = f"<figcaption>{broken}</figcaption>" if caption else ""
     return f'<figure class="{kind}">{inside}{under}</figure>' if kind else f"<figure>{inside}{under}</figure>"
 
 

@@ -56,7 +56,7 @@ def write_search_page(
         blocks += [heading, *([Text(f"{warning[0].upper()}{warning[1:]}.")] if warning else []), *groups]
     if index.dropped:
         rows = [[reason, f"{count:,}", _names(index, reason)] for reason, count in sorted(index.dropped.items())]
-        blocks += [Heading("Not read"), Table(["reason", "files", "names"], rows)]
+        blocks += [Heading("Not read"), Table(["reason", "files", "names"], rows, prose=True)]
     title = verbatim(question) or ("Search" if duplicates is None else "Images that are the same")
     write_note(path, to_html(title, blocks).encode("utf-8"))
     return path

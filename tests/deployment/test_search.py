@@ -251,7 +251,7 @@ def test_a_model_for_which_all_images_are_alike_is_named(folder):
     assert [len(group) for group in known.duplicates(0.95)] == [2]
     assert dataclasses.replace(index, entries=entries[:2], features=alike.features[:2]).too_alike(0.95) == ""
     page = write_search_page(folder / "page.html", index, (), "", [], alike.too_alike(0.95)).read_text("utf-8")
-    assert "tells no copies from others: take 0.999, or a model that knows such images." in page
+    assert "tells no copies from others: take one far nearer to 1, or a model that knows such images." in page
 
 
 def test_only_new_and_changed_images_are_embedded(folder):
@@ -407,6 +407,9 @@ def test_the_command_searches_writes_a_page_and_says_what_it_could_not_read(fold
     page = (away / "none.html").read_text("utf-8")
     assert "<h1>Images that are the same</h1>" in page
     assert "No two images are the same" in page
+    with pytest.raises(SystemExit):
+        main([*words[:2], *words[3:], "--image", str(folder / "broken.jpg")])
+    assert f"error: {folder / 'broken.jpg'}: " in capsys.readouterr().err, "of several images the broken one is named"
     main([*words[:2], "--model", str(towers), "--image", str(folder / "red ünï 0.png"), "--without", "blue"])
     assert "1.000  " not in capsys.readouterr().out, "a query with something taken away is met by nothing wholly"
     with pytest.raises(SystemExit):

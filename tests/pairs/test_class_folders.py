@@ -77,6 +77,7 @@ def test_a_holiday_sorted_into_folders(tmp_path):
         for first in ("beach/IMG_1.JPG", "beach/IMG_1 (copy).JPG")  # the same bytes are one sample
     )
     assert all(data == files[name] for name, (_, data) in found.items()), "stored as they are"
+    assert manifest["turned"] == 1, "whoever looks sees it lie on its side, and is told so"
     dropped = dict(manifest["dropped"])
     assert dropped.pop("no_text") == 1
     assert dropped.pop("broken_image") == 1

@@ -32,6 +32,13 @@ FOCUSED = """() => {
 """What the keyboard has reached: its name, and the style of the ring around it."""
 
 
+def test_a_path_may_go_on_in_a_new_line_and_no_address_is_broken():
+    picture = Picture("a", b"", "a/b.png", "0.5 a/b.png, [c](https://d/e) `f/g`", "h/i.png")
+    found = to_html("t", [Pictures([picture], small=True)])
+    assert '0.5 a/<wbr>b.png, <a href="https://d/e">c</a> <code>f/<wbr>g</code></figcaption>' in found
+    assert '<a href="h/i.png">' in found
+
+
 @pytest.mark.slow
 def test_long_names_stay_in_their_places(tmp_path):
     data = io.BytesIO()
