@@ -365,10 +365,8 @@ def test_unusable_files_are_clear_errors(tmp_path, name, text, match):
 
 def test_wrong_key_names_the_columns_and_leaves_nothing_in_the_way(tmp_path):
     dataset = datasets.Dataset.from_dict({"image": [picture(1)], "text": ["one"], "title": ["another"]})
-    with pytest.raises(
-        ValueError,
-        match=r"no column 'headline' for the text; it has \['image', 'text', 'title'\]: name the right one, text_key \(--text-key\)",
-    ):
+    words = r"no column 'headline' for the text; it has \['image', 'text', 'title'\]: name .* text_key \(--text-key\)"
+    with pytest.raises(ValueError, match=words):
         make_pairs(settings(text_key="headline"), tmp_path / "out", dataset=dataset)
     make_pairs(settings(text_key="title"), tmp_path / "out", dataset=dataset)
     assert list(by_text(tmp_path / "out")) == ["another"]
