@@ -150,7 +150,7 @@ class ObjectStore:
         except (wrong.BaseError, OSError) as error:
             if isinstance(error, StoreError):
                 raise
-            raise _kind_of(error)(f"{self.root}/{key}: {without_secrets(error)}{remedy(error)}") from None
+            raise _kind_of(error)(f"{self.root}/{key}: {without_secrets(error)}{remedy(error, self.root)}") from None
         except ValueError as error:
             raise StoreError(f"{self.root}/{key}: {without_secrets(error)}") from None
 

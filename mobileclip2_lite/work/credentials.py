@@ -33,13 +33,20 @@ _REMEDIES = {
     "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
     "NoSuchBucket": "there is no such bucket: look for a typing error, or create it",
     "ContainerNotFound": "there is no such container: look for a typing error, or create it",
+    "403 Forbidden": "these keys may not do that; to keys that may not list (s3:ListBucket) S3 says so of what is not "
+    "there, too",
 }
 """Part of what a store or its client says -> what to do."""
 
 
-def remedy(error: object) -> str:
-    """What to do about a store's error, to be put behind it; empty where nothing is known."""
-    text = str(error)
+def remedy(error: object, root: str = "") -> str:
+    """What to do about a store's error, to be put behind it; empty where nothing is known.
+
+    Args:
+        error: what the store or its client said.
+        root: of the store; a web server is shown no keys.
+    """
+    text = "" if root.startswith("http") else str(error)
     return next((f" ({what})" for part, what in _REMEDIES.items() if part in text), "")
 
 

@@ -90,6 +90,20 @@ def test_missing_keys_are_named(store, monkeypatch):
         place_of("s3://bucket/a").read_bytes()
 
 
+def test_what_is_refused_names_the_right_that_is_often_missing(store, monkeypatch, tmp_path):
+    """Of what is not there S3 says 403 to keys that may not list; a web server is shown no keys, nor asked again."""
+    monkeypatch.setenv("MOBILECLIP2_LITE_PATIENCE", "1")
+    store.faults = Faults(["refuse"], rate=1.0, budget=10**6)
+    place = place_of("s3://bucket/a")
+    for ask in (place.is_file, place.read_bytes):
+        with pytest.raises(Refused, match=r"s3://bucket/a: .*403.*these keys may not do that.*s3:ListBucket"):
+            ask()
+    monkeypatch.setenv("MOBILECLIP2_LITE_PATIENCE", "600")
+    with served(tmp_path, missing=403) as address, pytest.raises(Refused, match=r"403.*after 1 tries") as caught:
+        place_of(f"{address}/a").is_file()
+    assert "keys" not in str(caught.value)
+
+
 def test_a_store_that_is_silent_for_long_is_spoken_of(store, monkeypatch):
     monkeypatch.setattr(store_module, "QUIET", 0.2)
     monkeypatch.setitem(backends.RETRIES, "max_retries", 0)
