@@ -17,7 +17,7 @@ import multiprocessing
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from pathlib import Path
 
 from mobileclip2_lite.recipes import Recipe
@@ -127,7 +127,8 @@ def train_all(recipe: Recipe, folder: Path | StorePath, jobs: int = 0) -> None:
     """Train every control and student that is not there yet, several at a time, each on one core.
 
     Models this small do not keep two cores busy, and two threads that share a step wait for each other: eight times as
-    long if the machine does anything else (docs/lab_log.md).
+    long if the machine does anything else (docs/lab_log.md). While the longest goes on, what has ended is measured on
+    the core that is free.
 
     Args:
         jobs: trainings at a time; 0 takes the cores of this machine, at most four (1.5 GB each).
@@ -149,16 +150,20 @@ def train_all(recipe: Recipe, folder: Path | StorePath, jobs: int = 0) -> None:
         ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), end_with_parent) as pool,
         tqdm(total=steps, unit="step", desc=f"{len(missing)} trainings", disable=None) as bar,
     ):
-        futures = [pool.submit(_train_and_measure, recipe, folder, kind, seed) for kind, seed in missing]
-        futures += [pool.submit(measure, recipe, folder, name, teacher=True) for name in recipe.reinforce.teachers]
-        while wait(futures, timeout=1.0, return_when=FIRST_EXCEPTION).not_done:
+        waiting = {
+            pool.submit(train_one, recipe, folder, kind, seed, False): f"{kind}-seed{seed}" for kind, seed in missing
+        }
+        waiting |= {pool.submit(measure, recipe, folder, name, True): None for name in recipe.reinforce.teachers}
+        while waiting:
+            done, _ = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
             bar.update(sum(_steps_done(folder / f"{kind}-seed{seed}") for kind, seed in missing) - bar.n)
-            if any(future.done() and future.exception() for future in futures):
-                pool.shutdown(wait=False, cancel_futures=True)
-                break
-        for future in futures:
-            if not future.cancelled():
+            for future in done:
+                name = waiting.pop(future)
+                if future.exception():
+                    pool.shutdown(wait=False, cancel_futures=True)
                 future.result()
+                if name:  # taken by the process that has waited longest, and has most likely drawn the test sets before
+                    waiting[pool.submit(measure, recipe, folder, name)] = None
         bar.update(steps - bar.n)
 
 
@@ -182,12 +187,6 @@ def train_one(
     )
     out = folder / f"{kind}-seed{seed}"
     return train(settings, folder / "reinforced", out, seed=seed, evaluate=watch, progress=progress)
-
-
-def _train_and_measure(recipe: Recipe, folder: Path | StorePath, kind: str, seed: int) -> None:
-    """While the longest training goes on, what has ended is measured on the core that is free."""
-    train_one(recipe, folder, kind, seed, progress=False)
-    measure(recipe, folder, f"{kind}-seed{seed}")
 
 
 def measure(recipe: Recipe, folder: Path | StorePath, name: str, teacher: bool = False) -> dict[str, float]:

@@ -27,7 +27,9 @@ def test_every_field_of_every_recipe_is_explained(name):
 
 def test_named_recipes_carry_their_names():
     assert [recipes.named(name).name for name in recipes.RECIPES] == list(recipes.RECIPES)
-    with pytest.raises(ValueError, match=r"'huge' does not exist: one of tiny, lite, study, paper_12m, paper_2b"):
+    with pytest.raises(
+        ValueError, match=r"'huge' does not exist: one of tiny, lite, study, emoji, paper_12m, paper_2b"
+    ):
         recipes.named("huge")
 
 

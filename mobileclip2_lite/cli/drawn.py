@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from mobileclip2_lite.models.embedded import KINDS
+from mobileclip2_lite.models.embedded import PREFIXES
 from mobileclip2_lite.recipes import Recipe
 from mobileclip2_lite.work.place import place_of
 
@@ -75,8 +75,7 @@ def refuse_for_sets(model: str, sets: Sequence[str], allowed: bool) -> None:
 def embedded(names: Sequence[str]) -> list[str]:
     """Those of some models that know the embedded world alone, by their names; folders and published ones may know
     anything."""
-    prefixes = tuple(prefix for _, prefix, _ in KINDS.values())
-    return [name for name in names if name.startswith(prefixes) and not Path(name).exists()]
+    return [name for name in names if name.startswith(PREFIXES) and not Path(name).exists()]
 
 
 def _words(names: Sequence[str], images: object, option: str, instead: str) -> str:

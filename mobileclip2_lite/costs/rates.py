@@ -102,10 +102,14 @@ def dimension(name: str) -> int:
 
 def architecture(name: str) -> str:
     """What `create_model` builds for a model of a recipe without its weights."""
+    from mobileclip2_lite.models.embedded import KINDS
+
     if name in ARCHITECTURES:
         return ARCHITECTURES[name]
-    if name.startswith("lite-captioner-"):
+    if name.startswith(KINDS["captioner"][1]):
         return "lite-coca"
+    if name.startswith("emoji-"):  # of other weights, built like the others
+        return "lite-" + name.removeprefix("emoji-")
     return name if name.startswith("hf-hub:") else name.partition("@")[0]
 
 

@@ -25,11 +25,14 @@ if TYPE_CHECKING:
     from mobileclip2_lite.models.loaded import LoadedModel
 
 KINDS = {
-    "teacher": ("teachers", "lite-teacher-", "train_teacher.py"),
-    "captioner": ("captioners", "lite-captioner-", "train_captioners.py"),
-    "scorer": ("scorers", "lite-dfn", "train_scorer.py"),
+    "teacher": ("teachers", ("lite-teacher-", "emoji-teacher-"), "train_teacher.py"),
+    "captioner": ("captioners", ("lite-captioner-", "emoji-captioner-"), "train_captioners.py"),
+    "scorer": ("scorers", ("lite-dfn", "emoji-dfn"), "train_scorer.py"),
 }
-"""Kind -> folder in `data/`, how the embedded models' names begin, the program that makes them."""
+"""Kind -> folder in `data/`, how the embedded models' names begin (of 120 names, of all), the program that makes
+them."""
+PREFIXES = tuple(prefix for _, prefixes, _ in KINDS.values() for prefix in prefixes)
+"""How the names of all embedded models begin."""
 _REMOTE = (HUB, "local-dir:")
 
 
@@ -61,7 +64,7 @@ def load(name: str | os.PathLike, kind: str = "model", device: str | None = None
 
 
 def load_captioner(name: str | os.PathLike, device: str | None = "cpu") -> LoadedModel:
-    """`load` of a captioner: `lite-captioner-...` of `data/captioners/`, or any CoCa model with trained weights."""
+    """`load` of a captioner: one of `data/captioners/`, or any CoCa model with trained weights."""
     return load(name, "captioner", device)
 
 
@@ -73,11 +76,11 @@ def find(name: str | os.PathLike, kind: str = "model") -> tuple[str, str | None]
     """
     text = str(model_here(place_of(name)) if url_of(name) else name)
     there = Path(text).exists()
-    for what, (folder, prefix, program) in KINDS.items() if not there else ():
+    for what, (folder, prefixes, program) in KINDS.items() if not there else ():
         place = data_folder() / folder / text
         if (place / "model.safetensors").is_file():
             return str(place), None
-        if text.startswith(prefix):
+        if text.startswith(prefixes):
             raise FileNotFoundError(
                 f"the embedded {what} {text} is not in {place}: make it with `python data/{program}`"
             )
@@ -96,7 +99,7 @@ def check_trained(name: str, what: str) -> None:
     Raises:
         ValueError: `name` is neither a path nor a hub's, has no `@TAG`, and is none of the embedded models.
     """
-    known = name.startswith((*(prefix for _, prefix, _ in KINDS.values()), PHOTO, *_REMOTE))
+    known = name.startswith((*PREFIXES, PHOTO, *_REMOTE))
     path = Path(name).exists() or len(Path(name).parts) > 1 or Path(name).suffix in (".safetensors", ".pt", ".pth")
     if not known and "@" not in name and not path:
         raise ValueError(

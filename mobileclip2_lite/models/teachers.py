@@ -16,8 +16,9 @@ from typing import Any
 
 from mobileclip2_lite import recipes
 from mobileclip2_lite.models.card import TeacherCard, read_card
+from mobileclip2_lite.models.embedded import KINDS, find
 from mobileclip2_lite.models.ensemble import Teacher, TeacherEnsemble
-from mobileclip2_lite.models.folders import PHOTO, data_folder, photo_folder
+from mobileclip2_lite.models.folders import PHOTO, photo_folder
 from mobileclip2_lite.models.loaded import LoadedModel
 from mobileclip2_lite.models.zoo import create_model, save_model
 from mobileclip2_lite.work.files import pretty, read_object, write_atomic
@@ -79,12 +80,8 @@ def _define(name: str) -> Teacher:
 def _load(teacher: Teacher) -> tuple[LoadedModel, dict[str, Any]]:
     """A teacher's model and, where there is one, its card."""
     folder = Path(teacher.model)
-    if teacher.model.startswith("lite-teacher-") and teacher.pretrained is None:
-        folder = data_folder() / "teachers" / teacher.model
-        if not (folder / "model.safetensors").is_file():
-            raise FileNotFoundError(
-                f"the embedded teacher {teacher.model} is not in {folder}: make it with `python data/train_teacher.py`"
-            )
+    if teacher.model.startswith(KINDS["teacher"][1]) and teacher.pretrained is None:
+        folder = Path(find(teacher.model, "teacher")[0])
     if teacher.model.startswith(PHOTO) and not folder.is_dir():
         folder = photo_folder(teacher.model)
     card = read_card(folder)

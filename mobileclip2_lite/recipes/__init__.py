@@ -2,7 +2,7 @@
 
 from mobileclip2_lite.recipes.data_settings import AltText, Augment, Caption, Filter, Generate, Pairs, Reinforce, World
 from mobileclip2_lite.recipes.differences import Difference, difference_table, differences, field_docs
-from mobileclip2_lite.recipes.named import RECIPES, lite, named, paper_2b, paper_12m, study, tiny
+from mobileclip2_lite.recipes.named import RECIPES, emoji, lite, named, paper_2b, paper_12m, study, tiny
 from mobileclip2_lite.recipes.settings import Compute, Evaluate, Recipe, Temperature, Train
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "World",
     "difference_table",
     "differences",
+    "emoji",
     "field_docs",
     "lite",
     "named",

@@ -1,6 +1,8 @@
 """README's table of results: recorded from the folder of a finished run, and written from what was recorded.
 
-    make run ARGS="--seeds 0 1 2" && mobileclip2-lite headline runs/lite
+    make run ARGS="--seeds 0 1 2" && mobileclip2-lite headline runs/lite --readme README.md
+    mobileclip2-lite run --recipe emoji
+    mobileclip2-lite headline runs/emoji --recipe emoji --readme docs/all_names.md
 
 `record` keeps a run's evaluation with its command, seeds, seconds, machine and the hash of the weights that made its
 data; `table` is the Markdown of README, which a test compares with the recorded run. So a number there is no longer
@@ -85,17 +87,18 @@ def recorded(recipe: str, results: Path) -> dict[str, Any]:
 
 def table(line: Mapping[str, Any]) -> str:
     """README's table of a recorded run: means, standard deviations over its seeds if there are several, in %."""
+    from mobileclip2_lite import emoji_world
     from mobileclip2_lite.evaluation.suite import chance
 
     recipe = recipes.named(line["recipe"])
     guess, evaluation = chance(recipe.world, recipe.evaluate), line["evaluation"]
-    teachers = [name.removeprefix("lite-teacher-") for name in evaluation["teachers"]]
+    teachers = [name.rpartition("-teacher-")[2] for name in evaluation["teachers"]]
     header = ["", "control", "reinforced student", "chance", *(f"teacher {name}" for name in teachers)]
     rows = []
     for measure, label in ROWS.items():
         control, student = (percent(*mean_and_deviation(evaluation[kind], measure)) for kind in ("control", "student"))
         others = [percent(values[measure]) for values in evaluation["teachers"].values()]
-        name = label.format(names=recipe.world.names, scenes=recipe.evaluate.scenes)
+        name = label.format(names=len(emoji_world.names(recipe.world.names)), scenes=recipe.evaluate.scenes)
         rows.append([name, control, f"**{student}**", f"{100 * guess[measure]:.2g}", *others])
     return markdown_table(header, rows)
 
@@ -110,5 +113,5 @@ def written(text: str, line: Mapping[str, Any]) -> str:
     many = f"seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else "one seed"
     note = f"`{line['command']}`, {line['date']}, {many}; % right"
     note += ", mean ± standard deviation." if len(seeds) > 1 else "."
-    missing = f"README needs the lines `{BEGIN}` and `{END}`, between which the results are written"
+    missing = f"the page needs the lines `{BEGIN}` and `{END}`, between which the results are written"
     return between_marks(text, BEGIN, END, f"{note}\n\n{table(line)}", missing)

@@ -60,22 +60,76 @@ def test_the_second_part_goes_on_on_scenes_that_were_not_seen(program, repositor
 
 
 def test_batches_do_not_depend_on_workers(program):
-    tokenizer = create_model("lite-teacher-conv").tokenizer
-    stream = program.Stream(recipes.lite().world, (0.5, 0.0), 48, tokenizer, 4, range(3))
+    tokenizer, plan = create_model("lite-teacher-conv").tokenizer, program.PLANS["lite-teacher-conv"]
+    stream = program.Stream(plan, 0.0, 48, tokenizer, 4, range(3))
     batches = [(images.numpy(), tokens.numpy()) for images, tokens in stream]
     assert len(batches) == 3
-    again = list(program.Stream(recipes.lite().world, (0.5, 0.0), 48, tokenizer, 4, range(1, 3)))
+    again = list(program.Stream(plan, 0.0, 48, tokenizer, 4, range(1, 3)))
     assert np.array_equal(again[0][0].numpy(), batches[1][0])
     assert np.array_equal(again[1][1].numpy(), batches[2][1])
     assert not np.array_equal(batches[0][0], batches[1][0])
 
 
-@pytest.mark.parametrize("name", recipes.Reinforce().teachers)
-def test_committed_teachers_are_what_their_cards_say(name, repository):
+def test_a_teacher_of_all_names_goes_on_from_one_of_few(program, repository, tmp_path, monkeypatch):
+    asked = []
+    stream = program.emoji_world.training_stream
+    monkeypatch.setattr(
+        program.emoji_world,
+        "training_stream",
+        lambda world, *rest: asked.append((world, *rest)) or stream(world, *rest),
+    )
+    start = repository / "data" / "teachers" / "lite-teacher-se"
+    args = argparse.Namespace(samples=32, batch=16, learning_rate=1e-3, workers=0, out=tmp_path, start=start)
+    loaded, facts = program.train("emoji-teacher-se", args)
+    assert [rest[1:3] for rest in asked] == [(0, 16), (16, 32)], "another stream begins at its first scene"
+    assert {rest[0].names for rest in asked} == {0}
+    card = json.loads((program.keep(loaded, tmp_path, "emoji-teacher-se", facts) / "card.json").read_text("utf-8"))
+    assert card["command"].endswith("--start data/teachers/lite-teacher-se")
+    assert (
+        json.loads((tmp_path / "emoji-teacher-se" / "config.json").read_text("utf-8"))["architecture"]
+        == "lite-teacher-se"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe", "zero_shot"),
+    [
+        (name, recipe, 0.85 if recipe == "lite" else 0.75)
+        for recipe in ("lite", "emoji")
+        for name in recipes.named(recipe).reinforce.teachers
+    ],
+)
+def test_committed_teachers_are_what_their_cards_say(name, recipe, zero_shot, repository):
     folder = repository / "data" / "teachers" / name
     card = json.loads((folder / "card.json").read_text("utf-8"))
     assert card["sha256"] == sha256_file(folder / "model.safetensors")
     assert (folder / "model.safetensors").stat().st_size < 12e6
-    assert card["world"]["names"] == recipes.lite().world.names
-    assert card["metrics"]["zero_shot"] > 0.85
-    assert card["world"]["seed"] != recipes.lite().world.seed, "teachers and students never share a scene"
+    assert card["world"]["names"] == recipes.named(recipe).world.names
+    assert card["metrics"]["zero_shot"] > zero_shot
+    assert card["world"]["seed"] != recipes.named(recipe).world.seed, "teachers and students never share a scene"
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        "teachers/lite-teacher-conv",
+        "teachers/lite-teacher-se",
+        "teachers/emoji-teacher-conv",
+        "teachers/emoji-teacher-se",
+    ],
+)
+def test_the_data_card_says_what_a_teachers_card_measured(folder, repository):
+    card = json.loads((repository / "data" / folder / "card.json").read_text("utf-8"))
+    text, found = (repository / "data" / "README.md").read_text("utf-8"), card["metrics"]
+    assert f"{100 * found['zero_shot']:.1f} %" in text
+    assert f"{100 * found['retrieval_i2t_r1']:.1f} % and {100 * found['retrieval_t2i_r1']:.1f} %" in text
+    assert f"{card['samples']:,}" in text
+
+
+@pytest.mark.parametrize("name", ["lite-dfn", "emoji-dfn"])
+def test_the_data_card_says_what_a_scorers_card_measured(name, repository):
+    card = json.loads((repository / "data" / "scorers" / name / "card.json").read_text("utf-8"))
+    text = " ".join((repository / "data" / "README.md").read_text("utf-8").split())
+    wrong, left = (100 * card["removal"][key] for key in ("wrong", "wrong_kept"))
+    assert f"{wrong:.1f} % of them wrong, it leaves {left:.1f} % wrong" in text
+    assert f"{card['samples']:,} seen samples" in text

@@ -358,31 +358,35 @@ def test_annotated_pairs_refuse_nonsense(bad):
         emoji_world.annotated_dataset(World(), **{"count": 1, **bad})
 
 
-def test_the_scorers_program_trains_and_measures(repository, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("name", "start"), [("lite-dfn", ""), ("emoji-dfn", "lite-dfn")])
+def test_the_scorers_program_trains_and_measures(name, start, repository, tmp_path, monkeypatch):
     spec = importlib.util.spec_from_file_location("train_scorer", repository / "data" / "train_scorer.py")
     program = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(program)
     monkeypatch.setattr(program, "evaluate", lambda *args, **kwargs: {"zero_shot": 0.5})
     monkeypatch.setattr(program, "WEB", 40)
-    loaded, facts = program.train(tmp_path, 128, 128, 0)
+    loaded, facts = program.train(name, tmp_path, 128, 128, 0, start)
     assert facts["samples"] == 128
     assert facts["scenes"] == 128
+    assert facts["settings"]["start"] == start
+    assert facts["world"].names == recipes.named(program.RECIPES[name]).world.names
     assert loaded.model.architecture == "lite-dfn"
-    found = program.measure(loaded, tmp_path, 0.5)["removal"]
+    found = program.measure(name, loaded, tmp_path, 0.5)["removal"]
     assert found["pairs"] == 40
     assert 0 <= found["precision"] <= 1
     assert found["random"]["recall"] == 0.5
 
 
-def test_the_committed_scorer_is_what_its_card_says(repository):
-    folder = repository / "data" / "scorers" / "lite-dfn"
+@pytest.mark.parametrize(("name", "recipe"), [("lite-dfn", "lite"), ("emoji-dfn", "emoji")])
+def test_the_committed_scorer_is_what_its_card_says(name, recipe, repository):
+    folder = repository / "data" / "scorers" / name
     card = json.loads((folder / "card.json").read_text("utf-8"))
     assert card["sha256"] == sha256_file(folder / "model.safetensors")
     assert (folder / "model.safetensors").stat().st_size < 12e6
     assert card["split"] == "annotated"
     assert card["removal"]["precision"] > 2 * card["removal"]["random"]["precision"]
-    loaded = load("lite-dfn")
-    world = recipes.lite().world
+    loaded = load(name)
+    world = recipes.named(recipe).world
     scenes = [emoji_world.scene(world, "holdout", index, objects=(1,)) for index in range(24)]
     images = encode_images(loaded, [emoji_world.render(picture, world.image_size) for picture in scenes])
     texts = encode_texts(loaded, [picture.things[0].name for picture in scenes])

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from mobileclip2_lite.models import teachers as teachers_module
+from mobileclip2_lite.models import embedded
 from mobileclip2_lite.models.ensemble import Teacher, TeacherEnsemble
 from mobileclip2_lite.models.preprocess import Preprocess
 from mobileclip2_lite.models.teachers import EMBEDDED_PAIR, PAPER_PAIR, V1_PAIR, load_teachers, save_teachers
@@ -141,7 +141,7 @@ def test_half_precision_teachers_stay_close(ensemble, images):
 
 
 def test_embedded_names_load_from_the_data_folder_and_check_their_card(tmp_path, monkeypatch):
-    monkeypatch.setattr(teachers_module, "data_folder", lambda: tmp_path)
+    monkeypatch.setattr(embedded, "data_folder", lambda: tmp_path)
     with pytest.raises(FileNotFoundError, match="train_teacher"):
         load_teachers("embedded")
     for teacher in EMBEDDED_PAIR:

@@ -23,14 +23,21 @@ LINE = {
 }
 
 
-def test_the_readme_shows_the_recorded_run(repository):
-    line = headline.recorded("lite", recorded.results_folder(None))
-    text = (repository / "README.md").read_text("utf-8")
-    assert headline.written(text, line) == text, "run `mobileclip2-lite headline runs/lite --readme README.md`"
+PAGES = {"lite": "README.md"}
+"""Recipe -> page with the table of its recorded run."""
 
 
-def test_the_recorded_run_is_of_these_weights_and_settings():
-    line, recipe = headline.recorded("lite", recorded.results_folder(None)), recipes.named("lite")
+@pytest.mark.parametrize("name", PAGES)
+def test_the_page_shows_the_recorded_run(name, repository):
+    line = headline.recorded(name, recorded.results_folder(None))
+    text = (repository / PAGES[name]).read_text("utf-8")
+    command = f"mobileclip2-lite headline runs/{name} --recipe {name} --readme {PAGES[name]}"
+    assert headline.written(text, line) == text, f"run `{command}`"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_the_recorded_run_is_of_these_weights_and_settings(name):
+    line, recipe = headline.recorded(name, recorded.results_folder(None)), recipes.named(name)
     assert line["generation"] == generation(recipe), "data, teachers or captioners are others: run and record again"
     assert line["samples"] == {"control": recipe.control.samples, "student": recipe.student.samples}
 
@@ -50,7 +57,7 @@ def test_it_is_written_between_its_marks_and_nowhere_else():
     assert "old" not in new
     assert "2026-11-30, seeds 0, 1; % right, mean ± standard deviation." in new
     assert headline.written(new, LINE) == new
-    with pytest.raises(ValueError, match="README needs the lines"):
+    with pytest.raises(ValueError, match="the page needs the lines"):
         headline.written("a page", LINE)
 
 

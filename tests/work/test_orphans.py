@@ -15,7 +15,7 @@ import dataclasses, os, sys
 from pathlib import Path
 from doubles.workers import train_for_ever
 from mobileclip2_lite import pipeline, recipes
-pipeline._train_and_measure = train_for_ever
+pipeline.train_one = train_for_ever
 os.environ.pop("OMP_NUM_THREADS", None)
 pipeline.train_all(dataclasses.replace(recipes.tiny(), name=sys.argv[1]), Path(sys.argv[2]), jobs=2)
 """
