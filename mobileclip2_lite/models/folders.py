@@ -7,6 +7,8 @@ from pathlib import Path
 
 PHOTO = "photo-teacher-"
 """How the names of photograph teachers begin."""
+PHOTO_TEACHERS = tuple(PHOTO + kind for kind in ("names", "vectors", "captions"))
+"""All of them; `photo_teachers.KINDS` says how each is made."""
 PLACE = "MOBILECLIP2_LITE_MODELS"
 """Environment variable: the folder in which `mobileclip2-lite photo-teachers` keeps what it makes."""
 

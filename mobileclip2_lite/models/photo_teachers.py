@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mobileclip2_lite.models import photo_packages
-from mobileclip2_lite.models.folders import photo_folder
+from mobileclip2_lite.models.folders import PHOTO_TEACHERS, photo_folder
 from mobileclip2_lite.models.loaded import LoadedModel, batches, encode_texts
 from mobileclip2_lite.models.preprocess import Preprocess
 from mobileclip2_lite.models.sentence_encoder import WordPiece, from_bert
@@ -61,10 +61,11 @@ class Kind:
     the least surprise in batches of 128 (`best_scale`; 800 of Flickr8k, 200 for `captions`)."""
 
 
+_NAMES, _VECTORS, _CAPTIONS = PHOTO_TEACHERS
 KINDS = {
-    "photo-teacher-names": Kind("lite0", 224, "paraphrase", 3, "names", 12.0),
-    "photo-teacher-vectors": Kind("lite1", 240, "minilm", 6, "vectors", 16.0),
-    "photo-teacher-captions": Kind("lite2", 260, "minilm", 6, "captions", 16.0),
+    _NAMES: Kind("lite0", 224, "paraphrase", 3, "names", 12.0),
+    _VECTORS: Kind("lite1", 240, "minilm", 6, "vectors", 16.0),
+    _CAPTIONS: Kind("lite2", 260, "minilm", 6, "captions", 16.0),
 }
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mobileclip2_lite.models.family import FAMILY, family_member
-from mobileclip2_lite.models.folders import PHOTO, photo_folder
+from mobileclip2_lite.models.folders import PHOTO, PHOTO_TEACHERS, photo_folder
 from mobileclip2_lite.models.hub import HUB, snapshot
 from mobileclip2_lite.models.model_folder import config_in, is_transformers, read_config, recognise, weights_in
 from mobileclip2_lite.models.preprocess import Preprocess
@@ -82,10 +82,8 @@ def resolve(name_or_path: str | os.PathLike, pretrained: str | os.PathLike | Non
     if text.startswith(PHOTO) and not path.is_dir():
         path = photo_folder(text)
         if not path.is_dir():
-            from mobileclip2_lite.models.photo_teachers import KINDS  # which itself knows this module
-
-            if text not in KINDS:
-                raise ValueError(f"there is no photograph teacher {text!r}: they are {', '.join(KINDS)}")
+            if text not in PHOTO_TEACHERS:
+                raise ValueError(f"there is no photograph teacher {text!r}: they are {', '.join(PHOTO_TEACHERS)}")
             raise FileNotFoundError(
                 f"the photograph teacher {text} is not in {path.parent}: make it in minutes with "
                 "`mobileclip2-lite photo-teachers`, after `pip install 'mobileclip2_lite[photos]'`"
