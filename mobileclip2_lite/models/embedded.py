@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mobileclip2_lite.models.folders import PHOTO, data_folder
+from mobileclip2_lite.models.folders import PHOTO, checked_name, data_folder
 from mobileclip2_lite.models.hub import HUB
 from mobileclip2_lite.models.resolve import resolve
 from mobileclip2_lite.models.stored import model_here
@@ -74,7 +74,8 @@ def find(name: str | os.PathLike, kind: str = "model") -> tuple[str, str | None]
     Raises:
         ValueError, FileNotFoundError: as `load`.
     """
-    text = str(model_here(place_of(name)) if url_of(name) else name)
+    text = checked_name(name, kind)
+    text = str(model_here(place_of(name))) if url_of(text) else text
     there = Path(text).exists()
     for what, (folder, prefixes, program) in KINDS.items() if not there else ():
         place = data_folder() / folder / text

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mobileclip2_lite.models.family import FAMILY, family_member
-from mobileclip2_lite.models.folders import PHOTO, PHOTO_TEACHERS, photo_folder
+from mobileclip2_lite.models.folders import PHOTO, PHOTO_TEACHERS, checked_name, photo_folder
 from mobileclip2_lite.models.hub import HUB, snapshot
 from mobileclip2_lite.models.model_folder import config_in, is_transformers, read_config, recognise, weights_in
 from mobileclip2_lite.models.preprocess import Preprocess
@@ -62,6 +62,7 @@ def resolve(name_or_path: str | os.PathLike, pretrained: str | os.PathLike | Non
         ValueError: nothing of that name or tag exists, or a folder's config is broken.
         FileNotFoundError: a path that looks like one does not exist, or the hub's files can't be had.
     """
+    text = os.path.expanduser(checked_name(name_or_path))
     if url_of(name_or_path):
         _no_pretrained(str(name_or_path), pretrained)
         place = place_of(name_or_path)
@@ -69,7 +70,6 @@ def resolve(name_or_path: str | os.PathLike, pretrained: str | os.PathLike | Non
         return _from_folder(copy, place.name) if copy.is_dir() else _from_file(copy)
     if pretrained is not None and url_of(pretrained):
         pretrained = model_here(place_of(pretrained))
-    text = os.path.expanduser(os.fspath(name_or_path))
     path = Path(text)
     if text.startswith(HUB):
         _no_pretrained(text, pretrained)

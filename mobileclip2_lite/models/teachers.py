@@ -18,7 +18,7 @@ from mobileclip2_lite import recipes
 from mobileclip2_lite.models.card import TeacherCard, read_card
 from mobileclip2_lite.models.embedded import KINDS, find
 from mobileclip2_lite.models.ensemble import Teacher, TeacherEnsemble
-from mobileclip2_lite.models.folders import PHOTO, photo_folder
+from mobileclip2_lite.models.folders import PHOTO, checked_name, photo_folder
 from mobileclip2_lite.models.loaded import LoadedModel
 from mobileclip2_lite.models.zoo import create_model, save_model
 from mobileclip2_lite.work.files import pretty, read_object, write_atomic
@@ -61,7 +61,7 @@ def load_teachers(names: str | os.PathLike | Sequence[str | Teacher]) -> Teacher
         return _load_saved(Path(names))
     elif isinstance(names, (str, os.PathLike)):
         names = (os.fspath(names),)
-    teachers = [name if isinstance(name, Teacher) else _define(os.fspath(name)) for name in names]
+    teachers = [name if isinstance(name, Teacher) else _define(checked_name(name, "teacher")) for name in names]
     found = [_load(teacher) for teacher in teachers]
     return TeacherEnsemble(teachers, [loaded for loaded, _ in found], [card for _, card in found])
 

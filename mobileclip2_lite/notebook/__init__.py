@@ -16,8 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mobileclip2_lite.notebook import hints
+from mobileclip2_lite.notebook import given, hints
 from mobileclip2_lite.notebook.dials import dial, search_box
+from mobileclip2_lite.notebook.given import run_folder, run_place
 from mobileclip2_lite.notebook.in_browser import playground_box
 from mobileclip2_lite.notebook.naming import naming_box
 from mobileclip2_lite.notebook.output import shell, show_bundle, table
@@ -33,6 +34,7 @@ __all__ = [
     "curves",
     "dial",
     "figure",
+    "given",
     "guess",
     "heatmap",
     "images",
@@ -204,31 +206,6 @@ def versions(*packages: str) -> None:
         except PackageNotFoundError:
             found.append(f"{name} not installed")
     print("last run with " + ", ".join(found))
-
-
-def run_place(recipe: str) -> Path:
-    """Where the run of a recipe lies or will lie: `runs/<recipe>` here, in a folder above, or in the repository."""
-    here, repository = Path.cwd(), Path(__file__).resolve().parents[2]
-    for folder in (here, *here.parents, repository):
-        if (folder / "runs" / recipe).is_dir():
-            return folder / "runs" / recipe
-    home = next((folder for folder in (here, *here.parents) if (folder / "notebooks").is_dir()), here)
-    return home / "runs" / recipe
-
-
-def run_folder(recipe: str, given: str | os.PathLike | None = None) -> Path:
-    """The folder of a recipe's run, `given` or found by `run_place`, wherever the notebook was opened from.
-
-    Raises:
-        FileNotFoundError: no run lies there; the message names the command that makes it.
-    """
-    place = Path(given) if given else run_place(recipe)
-    if not given and not place.is_dir():
-        raise FileNotFoundError(
-            f"no run of recipe {recipe!r} at {place}: `make run RECIPE={recipe}` makes it (or pass its folder: "
-            "run_folder = '...')"
-        )
-    return place
 
 
 def show(fn: Callable | type) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from datetime import UTC, datetime
 
 import numpy as np
@@ -105,10 +106,38 @@ def test_what_is_not_a_list_of_names_is_answered_in_words(line, words):
 
 @pytest.mark.parametrize("name", ["$5 and $\\frac", "a" * naming.MOST_LETTERS, "犬 🐕", "50 %", "3.14", "nan"])
 def test_any_name_is_drawn_as_it_was_typed_in_a_figure_of_the_usual_size(name):
-    import io
-
     usual, drawn = (
         Image.open(io.BytesIO(naming.png(naming.drawn(RED, [one, "a cat"], [0.7, 0.3]), live=True)))
         for one in ("a dog", name)
     )
     assert drawn.size == usual.size
+
+
+def encoded(picture: Image.Image, form: str, **more) -> bytes:
+    data = io.BytesIO()
+    picture.save(data, form, **more)
+    return data.getvalue()
+
+
+UPLOADS = {
+    "one pixel": encoded(Image.new("RGB", (1, 1)), "PNG"),
+    "one column": encoded(Image.new("RGB", (1, 3_000)), "PNG"),
+    "CMYK": encoded(Image.new("CMYK", (40, 30)), "JPEG"),
+    "16 bits": encoded(Image.fromarray(np.full((30, 40), 40_000, np.uint16)), "PNG"),
+    "transparent": encoded(Image.new("RGBA", (40, 30)), "PNG"),
+    "animated": encoded(Image.new("P", (20, 20)), "GIF", save_all=True, append_images=[Image.new("P", (20, 20), 3)]),
+}
+
+
+@pytest.mark.parametrize("kind", UPLOADS)
+def test_any_image_that_is_uploaded_is_answered(kind):
+    image = naming.uploaded(UPLOADS[kind])
+    assert image.mode == "RGB"
+    assert max(image.size) <= naming.KEPT
+    assert naming.png(naming.drawn(image, ["a", "b"], [0.6, 0.4]), live=True)
+
+
+@pytest.mark.parametrize("data", [b"", b"no image", UPLOADS["one pixel"][:40], b"%PDF-1.7", bytes(10_000)])
+def test_a_file_that_is_no_image_is_answered_in_words(data):
+    with pytest.raises(ValueError, match=r"cannot be read \(.+\): choose a JPEG, PNG or WebP file\."):
+        naming.uploaded(data)
