@@ -172,7 +172,8 @@ def heatmap(
     if matrix.size <= 144 or digits is not None:
         for (i, j), value in np.ndenumerate(matrix):
             dark = value < low + 0.6 * (high - low)
-            axes.text(j, i, f"{value:.{2 if digits is None else digits}f}", ha="center", va="center", size=8)
+            shown = round(value, 2 if digits is None else digits) + 0.0  # no minus zero
+            axes.text(j, i, f"{shown:.{2 if digits is None else digits}f}", ha="center", va="center", size=8)
             axes.texts[-1].set_color("white" if dark else "black")
             axes.texts[-1].set_in_layout(False)  # it lies within the axes: measuring it takes time and moves nothing
     return made

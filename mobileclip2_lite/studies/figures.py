@@ -119,6 +119,9 @@ def temperature_curves(searches: Mapping[str, Mapping[str, Any]]) -> Figure:
     top = max(cell.get_ylim()[1] for cell in cells)
     for cell in cells:
         cell.set_ylim(0, top)
+    for cell in cells[1:]:  # what the first panel says holds for all
+        cell.set_ylabel("")
+        cell.tick_params(labelleft=False)
     return made
 
 

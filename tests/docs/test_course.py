@@ -67,6 +67,46 @@ def test_sentences_find_their_numbers_in_the_cells_above(path):
     assert counted >= 2, "a notebook says what its numbers say"
 
 
+def conditions(tree: ast.Module) -> list[ast.expr]:
+    """What the claims of a cell, and the lines of its recap, hold their numbers to."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            if node.func.attr == "claim":
+                found.append(node.args[1])
+            if node.func.attr == "recap":
+                found += [line.elts[1] for line in node.args if isinstance(line, ast.Tuple)]
+    return found
+
+
+def written_down(trees: list[ast.Module]) -> set[str]:
+    """Names to which a notebook gives nothing but numbers and texts that stand in it."""
+    stated, made = set(), set()
+    for node in (node for tree in trees for node in ast.walk(tree)):
+        if not (isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)):
+            continue
+        made.add(node.id)
+    for node in (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Assign)):
+        names = [part.id for target in node.targets for part in ast.walk(target) if isinstance(part, ast.Name)]
+        parts = node.value.elts if isinstance(node.value, ast.Tuple) else [node.value]
+        if all(isinstance(part, ast.Constant) for part in parts):
+            stated |= set(names)
+        else:
+            made -= set(names)
+    return stated & made
+
+
+@notebooks
+def test_what_a_sentence_is_held_to_was_measured(path):
+    """A condition on nothing but what the notebook writes down itself cannot fail."""
+    trees = [ast.parse(cell["source"]) for cell in cells_of(path) if cell["cell_type"] == "code"]
+    stated = written_down(trees)
+    for condition in (one for tree in trees for one in conditions(tree)):
+        names = {node.id for node in ast.walk(condition) if isinstance(node, ast.Name)}
+        assert names - stated, f"cannot fail: {ast.unparse(condition)}"
+        assert not re.fullmatch(r"(\w+\.)?\w+ >= 0|len\(.+\) > 0", ast.unparse(condition)), ast.unparse(condition)
+
+
 @notebooks
 def test_the_recap_has_numbers_and_the_comparison_with_the_paper_a_verdict(path):
     cells = cells_of(path)

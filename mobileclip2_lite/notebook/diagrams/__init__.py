@@ -4,9 +4,10 @@ Every function returns a figure. The station that a notebook is about is marked 
 """
 
 from mobileclip2_lite.notebook.diagrams.models import coca, distillation, repmixer, targets, two_towers
-from mobileclip2_lite.notebook.diagrams.way import STATIONS, cluster, life_of_a_sample, view_stored, who_pays
+from mobileclip2_lite.notebook.diagrams.way import HOURS, STATIONS, cluster, life_of_a_sample, view_stored, who_pays
 
 __all__ = [
+    "HOURS",
     "STATIONS",
     "cluster",
     "coca",
