@@ -43,6 +43,7 @@ FILES = {
     "search": SimpleNamespace(build_index=lambda *_: SimpleNamespace(dropped={"not_an_image": 1})),
 }
 CASES = [  # notebook, exercise, what its cells have made, a right answer, wrong ones and what is said of them
+    ("00", 5, {"mean": {"student": 91.0}}, 12.5, [(91.0, "take the difference"), ("a", "kind")]),
     ("20", 3, TUNING, 1.1, [(5.5, "was this one trained?"), (0.3, "two of three"), (float("nan"), "not below")]),
     ("20", 4, TUNING, (0.9, 0.26), [
         ((0.9, 0.9), "less the 0.64"), ((0.4, -0.24), "cannot teach more"), ((6.0, 5.36), "was it trained?"),
@@ -61,6 +62,7 @@ CASES = [  # notebook, exercise, what its cells have made, a right answer, wrong
         ((SWEEP, LATER, False), "[20] and [100]"), ((SWEEP, SWEEP, True), "have they one in common"),
         (({20: [1, 2, 3]}, SWEEP, True), "three scales"), (({**SWEEP, 1: [0.2]}, SWEEP, False), "three seeds"),
         (True, "kind")]),
+    ("40", 3, {}, 4, [(7, "Six images"), (0.5, "Six images")]),
     ("41", 3, {}, 3.47, [(1.83, "their number"), (4.0, "Hint"), ("3.47", "kind")]),
     ("60", 3, {"index": SimpleNamespace(search=hits(0.4))}, ("a", "b", 0.4), [
         (("a", "b", 1.0), "the image alone"), (("a", "b", 0.3), "another score"), (0.4, "kind")]),
