@@ -128,7 +128,7 @@ def folder_rows(folder: Path) -> tuple[Iterator[tuple[Path, int]], list[str]]:
     folders = _folders(folder)
     if not folders:
         raise ValueError(f"{folder} has no folders: one folder of images a class is expected")
-    deeper = {path: _folders(path) for path in folders if not _has_images(path)}
+    deeper = {path: _folders(path) for path in folders if not has_images(path)}
     if len(deeper) == len(folders) and any(len(below) > 1 for below in deeper.values()):
         if len(folders) == 1:
             return folder_rows(folders[0])
@@ -142,7 +142,8 @@ def _folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _has_images(folder: Path) -> bool:
+def has_images(folder: Path) -> bool:
+    """Whether images lie in the folder itself."""
     return any(path.name.lower().endswith(SUFFIXES) and not path.is_dir() for path in folder.iterdir())
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mobileclip2_lite.evaluation.caption_files import JSON_LINES, open_captions
 from mobileclip2_lite.evaluation.datacomp import SETS
 from mobileclip2_lite.evaluation.measures import Template
-from mobileclip2_lite.evaluation.own_images import folder_rows
+from mobileclip2_lite.evaluation.own_images import folder_rows, has_images
 from mobileclip2_lite.evaluation.parts import evaluate_in_parts
 from mobileclip2_lite.evaluation.sets import Example, TestSet, evaluate_set
 from mobileclip2_lite.evaluation.wds_sets import is_wds, open_wds
@@ -63,7 +63,8 @@ def open_set(
     path = file_here(place) if images is None else here(place)  # without that folder its images lie beside it
     images = None if images is None else here(images)
     folders = _class_folders(path) if path.is_dir() else []
-    if len(folders) < 2 and (table := _table(path)):
+    own = len(folders) < 2 or has_images(path)  # images beside folders are of no class: the table is about them all
+    if own and (table := _table(path)):
         raise ValueError(
             f"{table} is a table of images and texts: make pairs of it, `mobileclip2-lite pairs OUT --source {path} "
             "--count 0`, and name the folder OUT"

@@ -193,6 +193,18 @@ def knows(true: set[str]):
     return model._replace(model=Model(), tokenizer=lambda texts: torch.tensor([[int(text in true)] for text in texts]))
 
 
+def test_a_holiday_folder_with_a_table_is_no_set_of_classes(tmp_path):
+    for name in ("IMG_1.JPG", "beach/IMG_2.JPG", "old town/IMG_3.JPG"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name, "JPEG")
+    assert public.open_set(tmp_path).class_names == ("beach", "old town")
+    (tmp_path / "Bilder.csv").write_text("file;text\nIMG_1.JPG;a dog\n", "utf-8")
+    with pytest.raises(ValueError, match=r"Bilder\.csv is a table of images and texts: make pairs of it"):
+        public.open_set(tmp_path)
+    (tmp_path / "IMG_1.JPG").unlink()
+    assert public.open_set(tmp_path).class_names == ("beach", "old town"), "a list of what lies in the folders"
+
+
 @pytest.mark.parametrize("as_bytes", [False, True])
 def test_rows_about_one_image_are_one_image_to_the_interval(twin, as_bytes):
     """As SugarCrepe has them: each image is asked about several times, by file or by bytes."""
