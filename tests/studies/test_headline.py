@@ -23,7 +23,7 @@ LINE = {
 }
 
 
-PAGES = {"lite": "README.md"}
+PAGES = {"lite": "README.md", "emoji": "docs/all_names.md"}
 """Recipe -> page with the table of its recorded run."""
 
 
