@@ -28,13 +28,23 @@ notes = Path(sys.argv[1])
 
 class Worker:
     def __call__(self, item):
-        (notes / f"{item}.{time.time_ns()}").touch()
+        node = ray.get_runtime_context().get_node_id()
+        (notes / f"{item}.{node}.{time.time_ns()}").touch()
         if item == "poison":
             os.kill(os.getpid(), signal.SIGKILL)
         if item == "wrong":
             raise ValueError("wrong")
-        time.sleep(0.3 if item.startswith("quick") else 4.0)
-        return ray.get_runtime_context().get_node_id()
+        first = any(notes.glob(f"quick*.{node}.*"))  # a later node is slower: they keep no step
+        time.sleep(0.3 if item.startswith("quick") else 3.0 if first else 9.0)
+        return node
+
+
+def in_the_middle(node):
+    for path in notes.glob(f"long*.{node}.*"):
+        item, _, when = path.name.split(".")
+        if item not in dict(done) and 0.2 < (time.time_ns() - int(when)) / 1e9 < 7.0:
+            return True
+    return False
 
 
 def start():
@@ -44,15 +54,15 @@ def start():
 
 
 cluster = start()
-items = [*(f"quick{n}" for n in range(3)), "poison", "wrong", *(f"long{n}" for n in range(6))]
+items = [*(f"quick{n}" for n in range(3)), "poison", "wrong", *(f"long{n}" for n in range(10))]
 crew = Actors(Worker, Spread("ray", workers=3, least=1), "test")
 run, done, added, gone = Run(crew, items), [], None, None
 for item, node in run:
     done.append((item, node))
     if added is None:
         added = cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
-    elif gone is None and node != done[0][1] and item.startswith("long"):
-        cluster.remove_node(added, allow_graceful=False)  # in the middle of the shard that its actor was given next
+    elif gone is None and (later := {one for _, one in done if one != done[0][1]} - {node}) and in_the_middle(*later):
+        cluster.remove_node(added, allow_graceful=False)  # while the first node has just ended one
         gone = node
 crew.close()
 (notes / "found.json").write_text(json.dumps({"done": done, "failed": run.failed, "gone": gone}))
@@ -66,7 +76,7 @@ def test_a_node_is_added_and_lost_and_a_shard_that_kills_is_given_up(tmp_path):
     run_alone(NODES, tmp_path, seconds=400)
     found = json.loads((tmp_path / "found.json").read_text())
     names = [item for item, _ in found["done"]]
-    assert sorted(names) == sorted([*(f"quick{n}" for n in range(3)), *(f"long{n}" for n in range(6))]), "each once"
+    assert sorted(names) == sorted([*(f"quick{n}" for n in range(3)), *(f"long{n}" for n in range(10))]), "each once"
     assert len({node for _, node in found["done"]}) == 2, "the node that came later took part"
     assert found["gone"]
     assert {item: tries for item, _, tries in found["failed"]} == {"poison": 3, "wrong": 3}
