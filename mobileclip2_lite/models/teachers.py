@@ -16,7 +16,7 @@ from typing import Any
 
 from mobileclip2_lite import recipes
 from mobileclip2_lite.models.card import TeacherCard, read_card
-from mobileclip2_lite.models.embedded import KINDS, find
+from mobileclip2_lite.models.embedded import PREFIXES, check_trained, find
 from mobileclip2_lite.models.ensemble import Teacher, TeacherEnsemble
 from mobileclip2_lite.models.folders import PHOTO, checked_name, photo_folder
 from mobileclip2_lite.models.loaded import LoadedModel
@@ -53,7 +53,8 @@ def load_teachers(names: str | os.PathLike | Sequence[str | Teacher]) -> Teacher
 
     Raises:
         FileNotFoundError: an embedded teacher's folder is missing (the message names the command that makes it).
-        ValueError: as `create_model`, or the weights of a teacher are not those that its card names.
+        ValueError: as `create_model`; a bare name is an architecture's, whose weights would be random; or the weights
+            of a teacher are not those that its card names.
     """
     if isinstance(names, str) and names in READY:
         names = READY[names]
@@ -71,6 +72,7 @@ def _define(name: str) -> Teacher:
         return _KNOWN[name]
     if Path(name).is_dir():
         return Teacher(Path(name).resolve().name, name)
+    check_trained(name, "teacher")
     model, _, tag = name.partition("@")
     if model.startswith("hf-hub:"):  # there @ is a revision, and create_model's business
         return Teacher(name, name)
@@ -80,7 +82,7 @@ def _define(name: str) -> Teacher:
 def _load(teacher: Teacher) -> tuple[LoadedModel, dict[str, Any]]:
     """A teacher's model and, where there is one, its card."""
     folder = Path(teacher.model)
-    if teacher.model.startswith(KINDS["teacher"][1]) and teacher.pretrained is None:
+    if teacher.model.startswith(PREFIXES) and teacher.pretrained is None and not folder.is_dir():
         folder = Path(find(teacher.model, "teacher")[0])
     if teacher.model.startswith(PHOTO) and not folder.is_dir():
         folder = photo_folder(teacher.model)

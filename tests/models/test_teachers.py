@@ -160,6 +160,16 @@ def test_embedded_names_load_from_the_data_folder_and_check_their_card(tmp_path,
         load_teachers("embedded")
 
 
+def test_any_embedded_model_teaches_with_its_own_weights(repository):
+    """Of `data/`, whatever its kind: a name that is an architecture's, too, must not become random weights."""
+    weak = load_teachers(("lite-dfn",))
+    card = json.loads((repository / "data" / "scorers" / "lite-dfn" / "card.json").read_text("utf-8"))
+    assert weak.cards["lite-dfn"].sha256 == card["sha256"]
+    assert weak.logit_scales["lite-dfn"] == card["logit_scale"]
+    with pytest.raises(ValueError, match=r"teacher 'lite-mci-s' names an architecture, whose weights would be random"):
+        load_teachers(("lite-mci-s",))
+
+
 def test_ready_made_pairs_are_the_papers():
     assert [(t.model, t.pretrained, t.logit_scale) for t in PAPER_PAIR] == [
         ("ViT-L-14", "dfn2b", 70.0),
