@@ -1,7 +1,7 @@
 """The towers for phones: Core ML for Apple's, LiteRT (TensorFlow Lite) for all others.
 
-Paper: MobileCLIP2 is measured as re-parameterised Core ML models on a phone. Reads a model; writes one folder. LiteRT
-runs here, so that its files are compared with PyTorch; Core ML predicts on macOS alone, and is not. Both take one input
+Paper: MobileCLIP2 is measured as re-parameterised Core ML models on a phone. Reads a model; writes one folder. LiteRT's
+files are compared with PyTorch wherever they are made, Core ML's on macOS, which alone runs them. Both take one input
 at a time: phones' accelerators want fixed shapes (coremltools' issue 2022: a flexible batch runs on the CPU alone, 20
 times slower), and a flexible Core ML package is made only when it is asked for. Each is an extra of its own, because
 their packages want older versions of others. Taught by notebooks/60_deploy.ipynb.
@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import os
 import statistics
+import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -29,12 +30,14 @@ if TYPE_CHECKING:
 
 MAX_BATCH = 64
 """Largest batch of a flexible Core ML package."""
+ALIKE = 0.999
+"""Least cosine of a Core ML tower, which computes in half precision, and PyTorch's."""
 
 
 def export_coreml(loaded: LoadedModel, folder: str | os.PathLike, name: str = "", flexible: bool = False) -> list[Path]:
     """Write `image.mlpackage` and `text.mlpackage` (ML program, half precision, iOS 17), metadata as in ONNX.
 
-    Works on Linux and macOS; only macOS can run the result, so it is not checked here.
+    Works on Linux and macOS. Only macOS can run the result, so it is checked there alone: every tower against PyTorch.
 
     Args:
         flexible: also write `image.flexible.mlpackage` and `text.flexible.mlpackage`, which take 1 to `MAX_BATCH`
@@ -42,6 +45,7 @@ def export_coreml(loaded: LoadedModel, folder: str | os.PathLike, name: str = ""
 
     Raises:
         ModuleNotFoundError: coremltools is missing (it has no wheels for Windows).
+        ValueError: on macOS, a tower's export differs from PyTorch; its file is not kept.
     """
     require("coremltools", extra="coreml")
     import coremltools
@@ -63,11 +67,32 @@ def export_coreml(loaded: LoadedModel, folder: str | os.PathLike, name: str = ""
                     outputs=[coremltools.TensorType(name="features")],
                     minimum_deployment_target=coremltools.target.iOS17,
                 )
+            if sys.platform == "darwin":
+                check_coreml(converted, module, example, tower)
             for key, value in tower_metadata(loaded, tower, name).items():
                 converted.user_defined_metadata[key] = value
             paths.append(folder / f"{tower}{suffix}.mlpackage")
             converted.save(str(paths[-1]))
     return paths
+
+
+def check_coreml(converted: Any, module: nn.Module, inputs: torch.Tensor, tower: str) -> None:
+    """Compare a converted tower with PyTorch's, one input at a time; runs on macOS.
+
+    Args:
+        converted: coremltools' model, with an input `pixels` or `tokens` and the output `features`.
+        inputs: (N, 3, S, S) float32 pixels or (N, L) int32 tokens.
+
+    Raises:
+        ValueError: a cosine is below `ALIKE`.
+    """
+    (given,) = (one.name for one in converted.get_spec().description.input)
+    with torch.no_grad():
+        wanted = torch.cat([module(row[None]) for row in inputs])
+    found = [torch.as_tensor(converted.predict({given: row[None].numpy()})["features"]) for row in inputs]
+    cosine = torch.nn.functional.cosine_similarity(torch.cat(found).float(), wanted).min().item()
+    if not cosine > ALIKE:
+        raise ValueError(f"the {tower} tower's Core ML export differs from PyTorch: cosine {cosine:.5f}, not {ALIKE}")
 
 
 def export_litert(loaded: LoadedModel, folder: str | os.PathLike, name: str = "") -> list[ExportRow]:

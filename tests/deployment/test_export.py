@@ -14,7 +14,7 @@ from PIL import Image
 
 from mobileclip2_lite import emoji_world, recipes
 from mobileclip2_lite.deployment.export import export_onnx, table
-from mobileclip2_lite.deployment.mobile import export_coreml, export_litert
+from mobileclip2_lite.deployment.mobile import check_coreml, export_coreml, export_litert
 from mobileclip2_lite.deployment.runtime import load_exported
 from mobileclip2_lite.models.embedded import data_folder
 from mobileclip2_lite.models.zoo import create_model
@@ -162,6 +162,30 @@ def test_core_ml_has_fixed_and_flexible_shapes_and_carries_the_metadata(exported
         assert given.type.multiArrayType.shape[0] == 1
     meta = coremltools.utils.load_spec(str(paths[0])).description.metadata.userDefined
     assert json.loads(meta["preprocess"]) == loaded.preprocess.to_config()
+
+
+class OnMac:
+    """In place of coremltools' model, which predicts on macOS alone: what a tower says in half precision."""
+
+    def __init__(self, say):
+        self.say = say
+
+    def get_spec(self):
+        return types.SimpleNamespace(description=types.SimpleNamespace(input=[types.SimpleNamespace(name="tokens")]))
+
+    def predict(self, given):
+        return {"features": self.say(torch.from_numpy(given["tokens"])).detach().half().numpy()}
+
+
+def test_a_core_ml_tower_that_differs_is_refused_where_it_can_run():
+    table_of = torch.nn.Embedding(50, 8)
+    tower = torch.nn.Sequential(table_of, torch.nn.Flatten(), torch.nn.Linear(24, 6))
+    tokens = torch.randint(0, 50, (5, 3), dtype=torch.int32)
+    check_coreml(OnMac(tower), tower, tokens, "text")
+    with pytest.raises(ValueError, match=r"the text tower's Core ML export differs from PyTorch: cosine"):
+        check_coreml(OnMac(lambda given: tower(given.flip(1))), tower, tokens, "text")
+    with pytest.raises(ValueError, match="cosine nan"):
+        check_coreml(OnMac(lambda given: tower(given) * torch.nan), tower, tokens, "text")
 
 
 @pytest.mark.slow
