@@ -136,10 +136,11 @@ def _search_widget(index: Index, text: str, top: int, side: int) -> Any:
         return ipywidgets.VBox([ipywidgets.Image(value=data.getvalue(), format="png"), label])
 
     def update(change: dict | None = None) -> None:
-        words = "Nothing is indexed." if box.value.strip() else "Type what to look for, and press Enter."
+        asked = box.value.strip()
+        words = "Nothing is indexed." if asked else "Type what to look for, and press Enter."
         if len(box.value) > MOST_LETTERS:
+            asked = ""
             words = f"{len(box.value):,} characters are more than a model reads: leave {MOST_LETTERS} or fewer."
-        asked = box.value.strip() if len(box.value) <= MOST_LETTERS else ""
         try:
             found = [thumbnail(hit) for hit in (index.search(asked, top=top) if asked else [])]
         except (OSError, ValueError) as error:  # a callback's error is seen by nobody

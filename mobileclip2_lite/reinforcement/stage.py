@@ -82,7 +82,10 @@ def reinforce(
     """
     _check(settings)
     device = device or ("auto" if ensemble is None else None)
-    ensemble = ensemble if ensemble is not None else _load(settings.teachers)
+    if ensemble is None:
+        from mobileclip2_lite.models.teachers import load_teachers
+
+        ensemble = load_teachers(settings.teachers)
     pairs, out = place_of(pairs), place_of(out)
     identity = {k: v for k, v in dataclasses.asdict(settings).items() if k not in ("batch_size", "teachers")}
     identity |= {"precision": precision, "compile": compile}
@@ -110,15 +113,6 @@ def _check(settings: Reinforce) -> None:
         raise ValueError(
             "layout datacompdr has no flip, no erasing and no integers: set flip=0, erase=0, storage bf16 or fp32"
         )
-
-
-def _load(names: Sequence[str]) -> TeacherEnsemble:
-    from mobileclip2_lite.models.embedded import check_trained
-    from mobileclip2_lite.models.teachers import load_teachers
-
-    for name in names:
-        check_trained(name, "teacher")
-    return load_teachers(names)
 
 
 def describe(ensemble: TeacherEnsemble, name: str) -> TeacherCard:

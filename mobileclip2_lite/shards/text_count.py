@@ -45,7 +45,6 @@ def total_texts(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if all("texts" in record for record in records):
         captions: Counter[str] = Counter()
         for record in records:
-            for name, count in record["captions"].items():
-                captions[name] += count
+            captions.update(record["captions"])
         found |= {"texts": sum(record["texts"] for record in records), "captions": dict(sorted(captions.items()))}
     return found

@@ -113,13 +113,8 @@ def make_room(size: int, fresh: float | None = None, bound: int | None = None) -
         if taken + size <= bound or used > time.time() - fresh:
             return
         with contextlib.suppress(OSError):  # in use, open on Windows, or gone
-            if path.parent.name == "folders":
-                _remove_folder(path)
-                taken -= bytes_
-            else:
-                path.unlink()
-                taken -= bytes_
-                path.parent.rmdir()
+            (_remove_folder if path.parent.name == "folders" else _remove_file)(path)
+            taken -= bytes_
 
 
 def _files() -> Iterator[tuple[float, int, Path]]:
@@ -145,6 +140,17 @@ def _bytes_of(copied: Path) -> int:
         return int((copied / _SIZE).read_text("utf-8"))
     except (FileNotFoundError, ValueError):  # of an older version
         return sum(path.stat().st_size for path in copied.rglob("*") if path.is_file())
+
+
+def _remove_file(path: Path) -> None:
+    """Remove a copy of an object, and the folder that held it alone.
+
+    Raises:
+        OSError: it is open on Windows, or gone.
+    """
+    path.unlink()
+    with contextlib.suppress(OSError):  # another copy lies there
+        path.parent.rmdir()
 
 
 def _remove_folder(path: Path) -> None:
