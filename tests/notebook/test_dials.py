@@ -1,12 +1,14 @@
 """Every dial of the course answers within half a second of work, with the embedded models and the notebooks' own cells.
 
 `pytest -s tests/notebook/test_dials.py` prints each dial's median and worst answer. What is bounded is CPU time of one
-thread: beside other work, seconds on the clock say more about that work.
+thread: beside other work, seconds on the clock say more about that work. A slower machine has as much longer as it takes
+for a piece of work of the same kinds (`slowness`).
 """
 
 from __future__ import annotations
 
 import ast
+import gc
 import io
 import json
 import statistics
@@ -29,7 +31,27 @@ ROOT = Path(__file__).resolve().parents[2]
 BOUND = 0.5
 """Seconds that a reader waits at most."""
 WORLD = recipes.lite().world
-THINGS = [f"thing {number}" for number in range(200)]
+THINGS = [f"thing {number}" for number in range(520)]
+
+
+UNIT = 0.18
+"""CPU seconds of `slowness`'s work on one quiet core of the machine that the bound was set on (lab log)."""
+
+
+def slowness() -> float:
+    """How many times as long as the bound's machine this one takes at present, beside all that runs; at least 1."""
+    rng = np.random.default_rng(0)
+    pixels = Image.fromarray(rng.integers(0, 255, (2_000, 2_000, 3), dtype=np.uint8))
+    rows = torch.from_numpy(rng.normal(size=(700, 700)))
+    took = []
+    for _ in range(3):
+        began = time.process_time()
+        pixels.resize((224, 224), Image.Resampling.BICUBIC)
+        for _ in range(4):
+            rows @ rows
+        sum(len(f"{number:,}") for number in range(200_000))
+        took.append(time.process_time() - began)
+    return max(1.0, statistics.median(took) / UNIT)
 
 
 def turned(name: str, control, values, view) -> None:
@@ -44,9 +66,10 @@ def turned(name: str, control, values, view) -> None:
         assert picture_of(view) != before, f"{name}: turned to {value!r:.40} and nothing changed"
     clock = f"clock {statistics.median(wall):.2f}, worst {max(wall):.2f} s"
     print(f"{name}: {clock}; CPU {statistics.median(cpu):.2f}, worst {max(cpu):.2f} s, {len(cpu)} turns")
-    said = f"{name} takes {statistics.median(cpu):.2f} s, at worst {max(cpu):.2f}: embed less anew, or draw less"
-    assert statistics.median(cpu) < BOUND, said
-    assert max(cpu) < 2 * BOUND, said  # a busy machine's caches make single turns slower
+    bound = BOUND * slowness()
+    said = f"{name} takes {statistics.median(cpu):.2f} s, at worst {max(cpu):.2f} of {bound:.2f}: embed or draw less"
+    assert statistics.median(cpu) < bound, said
+    assert max(sorted(cpu)[:-1]) < 2 * bound, said  # any single turn may meet Python's collector, or a busy machine
 
 
 def picture_of(view) -> object:
@@ -64,7 +87,10 @@ def shown(monkeypatch) -> list:
         monkeypatch.setattr(module, "show_widget", lambda widget, what: widgets.append(widget))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    gc.collect()
+    gc.freeze()  # what a thousand tests before have left is no part of a reader's wait
     yield widgets
+    gc.unfreeze()
     torch.set_num_threads(threads)
 
 
@@ -164,7 +190,8 @@ def test_the_playground_of_05_answers_in_time(shown):
     which, own = row.children
     turned("05, another image", which, [1, 2, 3, 4, 5, 0], view)
     turned("05, names never asked about", line, [", ".join(THINGS[k : k + 6]) for k in range(10, 52, 6)], view)
-    turned("05, as many names as may be", line, ["a, b", ", ".join(THINGS[60 : 60 + naming.MOST_NAMES])], view)
+    many = [", ".join(THINGS[k:][: naming.MOST_NAMES]) for k in (60, 210, 360)]
+    turned("05, as many names as may be", line, ["a, b", *many], view)
     line.value = ", ".join(THINGS[:6])
     rng = np.random.default_rng(0)
     large = [Image.fromarray(np.kron(rng.integers(0, 255, (75, 100, 3), np.uint8), np.ones((40, 40, 1), np.uint8)))]
