@@ -1,8 +1,8 @@
 """Every dial of the course answers within half a second of work, with the embedded models and the notebooks' own cells.
 
 `pytest -s tests/notebook/test_dials.py` prints each dial's median and worst answer. What is bounded is CPU time of one
-thread: beside other work, seconds on the clock say more about that work. A slower machine has as much longer as it takes
-for a piece of work of the same kinds (`slowness`).
+thread: beside other work, seconds on the clock say more about that work. A slower machine has longer, by as much as it
+takes longer for a piece of work of the same kinds (`slowness`).
 """
 
 from __future__ import annotations
