@@ -12,7 +12,7 @@ import os
 import sys
 import textwrap
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +174,8 @@ def check(answer: Any, holds: Callable[[Any], Any], hint: str) -> None:
     Args:
         answer: what the reader made; None or `...` while nothing is there.
         holds: whether it is right; or what a right answer has, one after the other, as pairs of whether it has that
-            and a sentence that says what is wrong otherwise. The first that is missing is told.
+            and a sentence that says what is wrong otherwise: a list, or a generator, which may read files that the
+            pairs before have made sure of. The first that is missing is told.
         hint: where to look.
     """
     if answer is None or answer is ...:
@@ -182,7 +183,8 @@ def check(answer: Any, holds: Callable[[Any], Any], hint: str) -> None:
         return
     try:
         found = holds(answer)
-        missing = [why for had, why in found if not had] if isinstance(found, list) else [] if bool(found) else [""]
+        pairs = found if isinstance(found, list | Iterator) else [(bool(found), "")]
+        missing = next(([why] for had, why in pairs if not had), [])
     except Exception:  # a text where a number is asked for, one number for two, a name that nobody has
         shown = textwrap.shorten(repr(answer), 60, placeholder="…")
         missing = [f"{shown} is not of the kind that is asked for."]

@@ -441,7 +441,8 @@ def test_notebook_has_the_anatomy_of_the_course(path):
     assert by_hand, "one part is done by hand"
     for cell in code:
         defined = [node for node in ast.walk(parsed(cell)) if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
-        assert not defined or cell in by_hand, f"{defined[0].name} belongs in the library"
+        judging = cell in exercises and [node.name for node in defined] == ["judged"]  # what a right answer has
+        assert not defined or judging or cell in by_hand, f"{defined[0].name} belongs in the library"
     for cell in by_hand:
         lines = [line for line in source(cell).splitlines() if line.strip() and not line.strip().startswith("#")]
         assert len(lines) <= 15

@@ -147,6 +147,14 @@ def test_a_guess_is_asked_and_an_exercise_checked(capsys):
         notebook.check(answer, lambda x: [(x > 0, "too few."), (x < 9, "too many."), (x, "")], "count them")
         assert capsys.readouterr().out.startswith(said)
 
+    def judged(x):
+        yield x != 0, "it is nothing."
+        yield 3 / x == 1, "it is another number."
+
+    for answer, said in ((3, "Right."), (0, "Not yet. It is nothing."), (9, "Not yet. It is another number.")):
+        notebook.check(answer, judged, "count them")
+        assert capsys.readouterr().out.startswith(said), "what comes after the first that is missing is not asked"
+
 
 def test_fixed_values_are_kept_apart(tmp_path):
     from mobileclip2_lite.notebook import RECORD
