@@ -18,6 +18,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 WAIT = 120_000
 """Milliseconds that anything may take on a busy machine."""
+SOON = 500
+"""Milliseconds in which a reader expects an answer."""
+
+
+def soon() -> float:
+    """`SOON`, as many times longer as programs share a core at the moment."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    return SOON * max(1.0, load / (os.cpu_count() or 1))
 
 
 def wait_for(what, seconds: float = WAIT / 1000):

@@ -6,12 +6,10 @@ runs in the page. Screenshots lie in the test's folder.
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 from doubles.browser import chromium
-from doubles.jupyter_lab import assert_no_complaints, jupyter_lab, run_all, write_notebook
+from doubles.jupyter_lab import assert_no_complaints, jupyter_lab, run_all, soon, write_notebook
 from doubles.playground_page import bars, drop, first_bar, runtime
 
 CELLS = (
@@ -31,14 +29,6 @@ WATCH = """() => {
   answered.observe(document.querySelector(".playground .bars"), { childList: true });
 }"""
 """Notes how long after the last of what the reader did the bars changed, in milliseconds."""
-SOON = 500
-"""Milliseconds in which a reader expects an answer."""
-
-
-def soon() -> float:
-    """`SOON`, as many times longer as programs share a core at the moment."""
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    return SOON * max(1.0, load / (os.cpu_count() or 1))
 
 
 @pytest.fixture
