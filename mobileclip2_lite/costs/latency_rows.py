@@ -117,6 +117,7 @@ def picture(rows: Sequence[Row], path: str | os.PathLike | None = None) -> Any:
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_major_formatter("{x:g}")
         axis.xaxis.set_minor_locator(NullLocator())
+        axis.margins(0.1)  # room for the names below the points
         axis.grid(alpha=0.3)
     left.set(ylabel="ImageNet zero-shot, % (paper)", title="iPhone 12 Pro Max (paper)")
     left.legend()

@@ -25,6 +25,8 @@ DPI = 100
 """Resolution of every published picture."""
 COLOURS = {"control": "#D55E00", "student": "#0072B2", "teacher": "#009E73", "chance": "#7F7F7F"}
 """Colours of the roles that recur (Okabe and Ito)."""
+WRITERS = {"alt-text": "#999933", "web": "#E69F00", "short": "#56B4E9", "relational": "#CC79A7", "detailed": "#000000"}
+"""Colours of who wrote a text, by the last word of a label; a captioner has one in every figure."""
 CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
 REFERENCE = "///"
@@ -291,7 +293,7 @@ def _colours(labels: Sequence[str]) -> list[str]:
     """One colour a label: that of the role it names, or the next of the cycle that is free."""
     found: list[str] = []
     for label in labels:
-        role = next((COLOURS[role] for role in COLOURS if role in label.lower()), None)
+        role = next((COLOURS[role] for role in COLOURS if role in label.lower()), WRITERS.get(label.split(" ")[-1]))
         free = [colour for colour in CYCLE if colour not in found and colour not in COLOURS.values()]
         spare = free or list(CYCLE)
         found.append(role if role and role not in found else CYCLE[0] if len(labels) == 1 else spare[0])

@@ -9,6 +9,7 @@ import numpy as np
 
 from mobileclip2_lite.notebook.diagrams.strokes import INK, arrow, box, canvas
 from mobileclip2_lite.reports.figures import COLOURS, figure, pixels_of
+from mobileclip2_lite.reports.labels import shortened
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -91,7 +92,7 @@ def targets(names: Sequence[str], soft: Sequence[float], right: int = 0) -> Figu
     ):
         cell.barh(range(len(names)), values, color=COLOURS[role], edgecolor="white")
         cell.set_xlim(0, 1)
-        cell.set_yticks(range(len(names)), names, size=8)
+        cell.set_yticks(range(len(names)), [shortened(name, 44) for name in names], size=8)
         cell.invert_yaxis()
         cell.set_xlabel("probability")
         cell.set_title(title, loc="left", size=10, weight="bold")
