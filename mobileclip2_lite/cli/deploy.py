@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -14,6 +14,9 @@ from mobileclip2_lite.cli.places import Commands, needs_disk
 from mobileclip2_lite.deployment.index_parts import NEEDS_DISK
 from mobileclip2_lite.work import cache
 from mobileclip2_lite.work.place import StorePath, on_disk
+
+if TYPE_CHECKING:
+    from mobileclip2_lite.deployment.search import Index
 
 CALIBRATION = 32
 """Images on which int8 measures the range of its activations."""
@@ -214,13 +217,18 @@ def _add_search(app: Commands) -> None:
         if groups == []:
             print(f"no two images are the same: none have a cosine of {least:g} or more (--least)")
         print(f"{len(found.entries):,} images in the index")
-        for name, reason in found.unread[:UNREAD]:
-            print(f"  not read: {shown(name)} ({reason})")
-        if len(found.unread) > UNREAD:
-            print(
-                "  " + ", ".join(f"{count:,} {reason}" for reason, count in sorted(found.dropped.items())) + " in all"
-            )
+        _print_unread(found)
         if html:
             asked = " + ".join([*([text] if text else []), *(shown(one.name) for one in image)])
             asked += "".join(f", without {one}" for one in without)
             print(write_search_page(html, found, hits, asked, groups, warning=warning))
+
+
+def _print_unread(found: Index) -> None:
+    """The first files that could not be read, and where there are more, how many for which reason."""
+    from mobileclip2_lite.reports.search import shown
+
+    for name, reason in found.unread[:UNREAD]:
+        print(f"  not read: {shown(name)} ({reason})")
+    if len(found.unread) > UNREAD:
+        print("  " + ", ".join(f"{count:,} {reason}" for reason, count in sorted(found.dropped.items())) + " in all")

@@ -82,8 +82,22 @@ def train(
     if settings.stop_on and evaluate is None:
         raise ValueError(f"stop_on={settings.stop_on!r} needs an evaluation that measures it: pass `evaluate`")
     work = work_of(settings, data, target, seed)
-    if work.done() is not None:
-        return target
+    if work.done() is None:
+        _train(settings, data, target, seed, work, evaluate, device, progress)
+    return target
+
+
+def _train(
+    settings: Train,
+    data: Path | StorePath,
+    target: Path | StorePath,
+    seed: int,
+    work: Work,
+    evaluate: Callable[[LoadedModel], dict] | None,
+    device: str | torch.device | None,
+    progress: bool,
+) -> None:
+    """Train, or go on, under the folder's lock; of a bucket in the folder on this disk that stands for it."""
     remote = Remote(target, work.key) if isinstance(target, StorePath) else None
     if remote:
         work = dataclasses.replace(work, folder=remote.folder)
@@ -106,7 +120,6 @@ def train(
         if remote and processes.first:
             remote.finish()
         processes.wait()
-    return target
 
 
 class Run:
