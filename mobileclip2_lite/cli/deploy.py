@@ -13,7 +13,8 @@ from mobileclip2_lite.cli.options import AllowDrawn, Flat, Positional
 from mobileclip2_lite.cli.places import Commands, needs_disk
 from mobileclip2_lite.deployment.index_parts import NEEDS_DISK
 from mobileclip2_lite.work import cache
-from mobileclip2_lite.work.place import StorePath, on_disk
+from mobileclip2_lite.work.files import sha256_bytes
+from mobileclip2_lite.work.place import StorePath, on_disk, place_of
 
 if TYPE_CHECKING:
     from mobileclip2_lite.deployment.search import Index
@@ -153,7 +154,9 @@ def _add_playground(app: Commands, recipe: recipes.Recipe) -> None:
             refuse_drawn((model,), album, "MODEL", allow_drawn)
         check_runtime(runtime)
         pictures, start = folder_album(album, model) if album else drawn_album(recipe.world, model)
-        place = cache.folder() / "towers" if isinstance(out, StorePath) else out / ".towers"
+        place = out / ".towers"
+        if isinstance(out, StorePath):
+            place = cache.made_folder("towers", sha256_bytes(str(place_of(model)).encode())[:24])
         towers = exported_folder(model, place, check=lambda text_cfg: check_tokenizer(text_cfg, model))
         print(write_playground(towers, out, runtime, pictures, start))
         if not serve:

@@ -223,7 +223,7 @@ def _places(folder: str | os.PathLike, index: str | os.PathLike | None) -> tuple
         return folder, on_disk(index, NEEDS_DISK)
     if isinstance(folder, Path):
         return folder, folder / INDEX
-    return folder, cache.folder() / "indexes" / sha256_bytes(str(folder).encode())[:24]
+    return folder, cache.made_folder("indexes", sha256_bytes(str(folder).encode())[:24])
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ before the end.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import warnings
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 from mobileclip2_lite.training import checkpoints
 from mobileclip2_lite.work import cache
 from mobileclip2_lite.work.backends import StoreError
-from mobileclip2_lite.work.files import pretty, read_object, sha256_file, write_atomic, write_note
+from mobileclip2_lite.work.files import pretty, read_object, sha256_bytes, sha256_file, write_atomic, write_note
 from mobileclip2_lite.work.folder import StageMismatch
 from mobileclip2_lite.work.place import StorePath
 
@@ -32,7 +31,7 @@ class Remote:
             key: of the training's work: another training has another folder here.
         """
         self.place, self.key, self.slot = place, key, 0
-        self.folder = cache.folder() / "trainings" / hashlib.sha256(f"{place}\n{key}".encode()).hexdigest()[:24]
+        self.folder = cache.made_folder("trainings", sha256_bytes(f"{place}\n{key}".encode())[:24])
 
     def latest(self) -> dict | None:
         """What the bucket says of its newest checkpoint: step, slot and hash.

@@ -2,7 +2,8 @@
 
 Processes of one machine share it: a file is fetched by one of them while the others wait, and appears whole. The
 longest unused copies go first, of files and of whole folders alike, never those of the last minute, so that a file that
-was just asked for can be opened, and no folder that a living process has asked for.
+was just asked for can be opened, and no folder that a living process has asked for. What is made here for a store (an
+index, a training's folder, exported towers) is bounded with them, by the same rule.
 Gives up: an exact bound; what one minute, or the living processes, need may stand above it.
 """
 
@@ -34,6 +35,8 @@ _holding: dict[str, threading.Lock] = {}
 _pools: dict[int, ThreadPoolExecutor] = {}
 _kept: dict[str, int] = {}
 """Folder of copies -> this process's handle of its lock, which the system takes back when the process ends."""
+_MADE = ("indexes", "trainings", "towers")
+"""Folders below the cache of what was made on this machine, and can be made or fetched again."""
 _SIZE = ".bytes"
 """File within a folder of copies that says how many bytes it takes, so that not all its files are asked."""
 
@@ -113,7 +116,7 @@ def make_room(size: int, fresh: float | None = None, bound: int | None = None) -
         if taken + size <= bound or used > time.time() - fresh:
             return
         with contextlib.suppress(OSError):  # in use, open on Windows, or gone
-            (_remove_folder if path.parent.name == "folders" else _remove_file)(path)
+            (_remove_folder if path.is_dir() else _remove_file)(path)
             taken -= bytes_
 
 
@@ -126,8 +129,8 @@ def _files() -> Iterator[tuple[float, int, Path]]:
 
 
 def _folders() -> Iterator[tuple[float, int, Path]]:
-    """The same of every copy of a folder; what a process left that was killed while it removed one goes."""
-    for path in (folder() / "folders").glob("*"):
+    """The same of every folder; what a process left that was killed while it removed one goes."""
+    for path in (path for kind in ("folders", *_MADE) for path in (folder() / kind).glob("*") if path.is_dir()):
         if path.name.startswith("."):
             shutil.rmtree(path, ignore_errors=True)
             continue
@@ -138,7 +141,7 @@ def _folders() -> Iterator[tuple[float, int, Path]]:
 def _bytes_of(copied: Path) -> int:
     try:
         return int((copied / _SIZE).read_text("utf-8"))
-    except (FileNotFoundError, ValueError):  # of an older version
+    except (FileNotFoundError, ValueError):  # made here, or of an older version
         return sum(path.stat().st_size for path in copied.rglob("*") if path.is_file())
 
 
@@ -203,6 +206,23 @@ def copied_folder(state: str, called: str, files: Mapping[str, tuple[Store, Fact
             made.mkdir(exist_ok=True)
     os.utime(target)
     return target / called
+
+
+def made_folder(kind: str, state: str) -> Path:
+    """A place for what is made on this machine; it may not be there yet. No process removes it while this one lives.
+
+    Others that no living process has asked for go, the longest unused first, if they and the copies exceed the bound.
+
+    Args:
+        kind: one of `_MADE`.
+        state: its name in the cache, another one for other content.
+    """
+    _keep(state)
+    target = folder() / kind / state
+    with contextlib.suppress(FileNotFoundError):
+        os.utime(target)
+    make_room(0)
+    return target
 
 
 def _put(store: Store, found: Facts, target: Path) -> None:

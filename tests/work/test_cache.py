@@ -127,3 +127,29 @@ def test_a_disk_without_hard_links_gets_copies(store, monkeypatch):
     write("set")
     assert whole(here(URL.format("set")))
     assert isinstance(place_of(URL.format("set")), StorePath)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there open files alone hold a folder")
+def test_what_was_made_here_is_bounded_as_copies_are(tmp_path, monkeypatch):
+    monkeypatch.setenv("MOBILECLIP2_LITE_CACHE", str(tmp_path / "cache"))
+    kinds = ("indexes", "trainings", "towers")
+    old = {kind: cache.folder() / kind / f"of-{kind}-by-an-earlier-process" for kind in kinds}
+    for age, folder in enumerate(old.values()):
+        (folder / "deep").mkdir(parents=True)
+        (folder / "deep" / "a").write_bytes(CONTENT)
+        os.utime(folder, (age, age))
+    bound(monkeypatch, 3.5)
+    mine = [cache.made_folder("trainings", "mine")]
+    assert all(folder.is_dir() for folder in old.values()), "there is room"
+    mine[0].mkdir()
+    (mine[0] / "log").write_bytes(CONTENT)
+    os.utime(mine[0], (0, 0))  # longer unused than any other, but this process lives
+    mine.append(cache.made_folder("indexes", "other"))
+    assert [old[kind].is_dir() for kind in kinds] == [False, True, True], "the longest unused goes, of any kind"
+    kept = cache.made_folder("trainings", old["trainings"].name)
+    assert kept == old["trainings"]
+    bound(monkeypatch, 0)
+    cache.made_folder("towers", "another")
+    assert (mine[0] / "log").is_file()
+    assert (kept / "deep" / "a").is_file(), "asked for by a living process"
+    assert not old["towers"].exists()
