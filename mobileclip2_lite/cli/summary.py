@@ -32,10 +32,14 @@ def print_embedded(manifest: dict) -> None:
 def print_not_taken(manifest: dict) -> None:
     """Print what of a source `pairs` did not take: other splits, turns, and files that are neither image nor text."""
     if count := manifest.get("turned", 0):
-        print(
-            f"  turned by EXIF: {count:,} image{'' if count == 1 else 's'}, taken as the pixels lie, as the official "
-            "trainer does; turn copies of the files (exiftran -ai, mogrify -auto-orient) to have them learned upright"
-        )
+        images = f"{count:,} image{'' if count == 1 else 's'}"
+        if manifest.get("settings", {}).get("upright"):
+            print(f"  turned upright, as EXIF says: {images}")
+        else:
+            print(
+                f"  turned by EXIF: {images}, taken as the pixels lie, as the official trainer does; "
+                "--upright, with another folder, has them stored and learned upright"
+            )
     if "split" in manifest:
         others = manifest["left_out"]  # of a data set by name, without counts
         counted = others.items() if isinstance(others, dict) else ((split, None) for split in others)

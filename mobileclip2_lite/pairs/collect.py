@@ -55,8 +55,8 @@ def make_pairs(
         dataset: a `datasets.Dataset` or `IterableDataset` to take instead of `settings.source`.
 
     Returns:
-        The manifest, with `samples`, `texts` where there are more, `turned` (images whose EXIF turns them, which are
-        taken as their pixels lie), `dropped` (by reason) and `shards` (name, sha256,
+        The manifest, with `samples`, `texts` where there are more, `turned` (images whose EXIF turns them: their pixels
+        are taken as they lie, or turned with `settings.upright`), `dropped` (by reason) and `shards` (name, sha256,
         samples, bytes, dropped).
 
     Raises:
@@ -73,7 +73,8 @@ def make_pairs(
         if inside == out.resolve() or inside in out.resolve().parents:
             raise ValueError(f"{out} lies in the source {settings.source}, which stays as it is: name another folder")
     source = open_source(settings, world, seed, dataset)
-    known = ("source", "group") if settings.group else ("source",)  # folders made before there was a choice stay found
+    usual = {"group": True, "upright": False}  # folders made before there was a choice stay found
+    known = ("source", *(name for name, value in usual.items() if getattr(settings, name) == value))
     chosen = {name: value for name, value in to_json(settings).items() if name not in known}
     work = Work(out, "pairs", VERSION, {**chosen, "seed": seed}, {"source": source.identity})
 
@@ -140,7 +141,10 @@ class Collector:
         pairs, dropped, ended = self._gather(wanted)
         info = write_shard(target, pairs)._asdict() if pairs else {"sha256": "", "samples": 0, "bytes": 0}
         info["texts"] = sum(len(pair.texts) for pair in pairs)
-        info["turned"] = sum(1 < orientation_of(pair.image) < 9 for pair in pairs)
+        if self.settings.upright:
+            info["turned"] = sum("turned" in pair.meta for pair in pairs)
+        else:
+            info["turned"] = sum(1 < orientation_of(pair.image) < 9 for pair in pairs)
         uids = [pair.uid for pair in pairs]
         return {**info, "position": self.read_to, "ended": ended, "uids": uids, "dropped": dropped}
 
@@ -159,7 +163,7 @@ class Collector:
             if record is None:
                 break
             try:
-                pair = check(record, decoded)
+                pair = check(record, decoded, self.settings.upright)
                 same = pair.meta["sha256"] if self.settings.group else pair.uid
                 if (same not in rows or not self.settings.group) and pair.uid in self.seen:
                     raise Dropped("duplicate_uid", f"uid {pair.uid}")
@@ -211,11 +215,12 @@ def _one(rows: list[Pair]) -> Pair:
     return dataclasses.replace(first, meta={**meta, "texts": texts} if len(texts) > 1 else meta)
 
 
-def check(record: Record, decoded: dict[str, tuple] | None = None) -> Pair:
+def check(record: Record, decoded: dict[str, tuple] | None = None, upright: bool = False) -> Pair:
     """The pair that a record makes.
 
     Args:
         decoded: keeps what is known of the last image, so that the next row of the same image need not decode it.
+        upright: an image that its EXIF turns is turned.
 
     Raises:
         Dropped: it makes none; `reason` is one of the source's own (`no_text`, `no_image`, `bad_row`, `bad_json`,
@@ -230,14 +235,15 @@ def check(record: Record, decoded: dict[str, tuple] | None = None) -> Pair:
         given = image_bytes(record.image)
         if (key := sha256_bytes(given)) not in decoded:
             decoded.clear()
-            decoded[key] = storable(given)
+            decoded[key] = storable(given, upright)
     except BadImage as error:
         detail = record.detail if record.image is None and record.detail else error.detail
         raise Dropped(error.reason, detail) from error
     data, ext, size, changed = decoded[key]
     digest = sha256_bytes(data)
     uid = record.uid or stable_uid(record.name if record.name is not None else f"{digest}\n{text}")
-    user = {f"user_{name}" if name in _OURS else name: value for name, value in record.meta.items()}
+    ours = (*_OURS, "turned") if upright else _OURS
+    user = {f"user_{name}" if name in ours else name: value for name, value in record.meta.items()}
     meta = {"source": record.key, "width": size[0], "height": size[1], "sha256": digest, **changed, **user}
     return Pair(uid=uid, image=data, ext=ext, text=text, meta=meta)
 

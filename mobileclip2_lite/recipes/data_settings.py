@@ -60,6 +60,9 @@ class Pairs:
     group: bool = True
     """Rows of one image (one file, or the same bytes in one shard) become one sample with several texts; off: a sample
     a row."""
+    upright: bool = False
+    """Images that their EXIF turns are stored turned, as PNG of several times the bytes; off: their pixels are taken as
+    they lie, as the official trainer does."""
 
 
 @dataclass(frozen=True)

@@ -92,16 +92,24 @@ def image_bytes(image: Any, folder: str | os.PathLike | None = None) -> bytes:
     raise BadImage("unknown_image_form", f"a {type(image).__name__}; bytes, a file name or a PIL.Image is expected")
 
 
-def storable(data: bytes) -> tuple[bytes, str, tuple[int, int], dict]:
+def storable(data: bytes, upright: bool = False) -> tuple[bytes, str, tuple[int, int], dict]:
     """What is kept of an encoded image: bytes, extension, (width, height), and notes if the bytes had to change.
 
     JPEG, PNG and WebP stay untouched; any other format becomes PNG of the same RGB.
+
+    Args:
+        upright: an image that its EXIF turns becomes PNG, too, of its turned pixels; the note `turned` holds the EXIF's
+            number.
 
     Raises:
         BadImage: it does not decode as a whole.
     """
     pixels = decode(data)  # whole, as it will be read later: half an image is found here
     form = format_of(data)
+    if upright and (orientation := orientation_of(data)) in _TURNED:
+        pixels = _upright(pixels, data)
+        notes = {"original_format": form, "original_sha256": sha256_bytes(data), "turned": orientation}
+        return to_png(pixels), "png", pixels.size, notes
     if form in _UNTOUCHED:
         return data, _UNTOUCHED[form], pixels.size, {}
     return to_png(pixels), "png", pixels.size, {"original_format": form, "original_sha256": sha256_bytes(data)}

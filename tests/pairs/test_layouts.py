@@ -647,13 +647,15 @@ def test_what_was_not_taken_is_said_in_words(capsys):
     print_not_taken({"ignored_files": {".json": 1, "(none)": 2}, "ignored_images": 1_234})
     print_not_taken({"split": "train", "left_out": {}})
     print_not_taken({"turned": 1})
+    print_not_taken({"turned": 1_234, "settings": {"upright": True}})
     print_not_taken({})
     assert capsys.readouterr().out.splitlines() == [
         "  taken: split training; left out: test, b (SOURCE?split=NAME chooses)",
         "  not read: 1 .json, 2 without an ending, 1,234 images",
         "  taken: split train; left out: nothing (SOURCE?split=NAME chooses)",
-        "  turned by EXIF: 1 image, taken as the pixels lie, as the official trainer does; turn copies of the files "
-        "(exiftran -ai, mogrify -auto-orient) to have them learned upright",
+        "  turned by EXIF: 1 image, taken as the pixels lie, as the official trainer does; --upright, with another "
+        "folder, has them stored and learned upright",
+        "  turned upright, as EXIF says: 1,234 images",
     ]
 
 
