@@ -96,10 +96,10 @@ def zero_shot_hits(
     image_features: Tensor, classifier: Tensor, labels: Sequence[int] | np.ndarray | Tensor, ks: Sequence[int] = (1, 5)
 ) -> dict[str, Tensor]:
     """`zero_shot_accuracy` image by image: (N,) hits, float64 in 0..1 (expected ones where scores tie)."""
-    labels = torch.as_tensor(np.asarray(labels), dtype=torch.long)
+    labels = _numbers("labels", labels)
     if len(labels) != len(image_features):
         raise ValueError(f"{len(image_features)} images but {len(labels)} labels")
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(classifier):
+    if not 0 <= int(labels.min()) <= int(labels.max()) < len(classifier):
         raise ValueError(f"labels {labels.min():d} to {labels.max():d} are not all rows of {len(classifier)} classes")
     return _ranked(
         image_features, classifier, lambda rows: labels[rows, None] == torch.arange(len(classifier)), ks, "top"
@@ -134,10 +134,10 @@ def retrieval_hits(
     ks: Sequence[int] = (1, 5),
 ) -> dict[str, Tensor]:
     """`retrieval` query by query: a hit an image that has a text, and a hit a text (T,); float64 in 0..1."""
-    owner = torch.as_tensor(np.asarray(image_of_text), dtype=torch.long)
+    owner = _numbers("image_of_text", image_of_text)
     if len(owner) != len(text_features):
         raise ValueError(f"{len(text_features)} texts but image_of_text has {len(owner)} entries")
-    if len(owner) and not 0 <= int(owner.min()) <= int(owner.max()) < len(image_features):
+    if not 0 <= int(owner.min()) <= int(owner.max()) < len(image_features):
         raise ValueError(f"image_of_text points outside the {len(image_features)} images")
     images = torch.arange(len(image_features))
     asked = images[torch.isin(images, owner)]
@@ -163,6 +163,24 @@ def _ranked(
         for k in ks:
             hits[k].append(expected_hit(higher, tied.sum(dim=1), (tied & right).sum(dim=1), k))
     return {f"{prefix}{k}": torch.cat(parts) for k, parts in hits.items()}
+
+
+def _numbers(what: str, given: Sequence[int] | np.ndarray | Tensor) -> Tensor:
+    """Row numbers (N,) as int64; 3.0 is 3, as tables with gaps write it.
+
+    Raises:
+        ValueError: there are none, or they are no list of whole numbers: cut to whole ones, or spread over a second
+            axis, they would give a share that means nothing.
+    """
+    found = np.asarray(given)
+    if found.ndim != 1 or not found.size:
+        raise ValueError(f"{what} have shape {found.shape}: a row number for each query, and at least one, is needed")
+    if found.dtype.kind == "f" and np.isfinite(found).all() and (found == np.rint(found)).all():
+        found = found.astype(np.int64)
+    if found.dtype.kind not in "biu":
+        odd = [one for one in found.tolist() if not isinstance(one, float) or one != one or one % 1][:3]
+        raise ValueError(f"{what} are not all whole numbers, but {odd} for example: give each class's row number")
+    return torch.from_numpy(found.astype(np.int64))
 
 
 def _finite(*features: Tensor) -> None:
@@ -203,6 +221,9 @@ def pair_accuracy(image_features: Tensor, positive_features: Tensor, negative_fe
 def pair_hits(image_features: Tensor, positive_features: Tensor, negative_features: Tensor) -> Tensor:
     """`pair_accuracy` image by image: (N,) hits, 0, 0.5 or 1."""
     _finite(image_features, positive_features, negative_features)
+    shapes = [tuple(one.shape) for one in (image_features, positive_features, negative_features)]
+    if len(set(shapes)) != 1 or not len(image_features):
+        raise ValueError(f"features of shapes {shapes}: an image, its caption and its wrong one are rows of one number")
     margin = (image_features * (positive_features - negative_features)).sum(dim=1)
     return (margin > 0).double() + 0.5 * (margin == 0).double()
 

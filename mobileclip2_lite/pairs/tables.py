@@ -97,6 +97,7 @@ def _csv_rows(path: Path, keys: Sequence[str | None]) -> Iterator[tuple[int, _Ro
     if not head:
         return
     delimiter, header, spaced = _header(path, head, keys)
+    _once(path, header, keys)
     next(lines)
     waiting: list[tuple[int, str]] = []
     shapes: list[set] = [set() for _ in header]
@@ -194,6 +195,20 @@ def _header(path: Path, head: Sequence[str], keys: Sequence[str | None]) -> tupl
     if not ranked or (open_quote and len(max(ranked)[4]) == 1):
         raise ValueError(f"{path}: a quote in the header is not closed: mend the first line, {head[0].strip()[:80]!r}")
     return max(ranked)[3:]
+
+
+def _once(path: Path, header: Sequence[str], keys: Sequence[str | None]) -> None:
+    """Refuse a header in which the column of the image or of the text stands twice: one would hide the other.
+
+    Raises:
+        ValueError: it does; names the column.
+    """
+    lowered = [name.strip().lower() for name in header]
+    for asked, known in zip((*keys, None, None), (IMAGE_COLUMNS, TEXT_COLUMNS), strict=False):
+        taken = header.index(asked) if asked in header else -1
+        taken = next((lowered.index(name) for name in known if name in lowered), -1) if asked is None else taken
+        if taken >= 0 and header.count(header[taken]) > 1:
+            raise ValueError(f"{path} has several columns called {header[taken]!r}: name each of them otherwise")
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, _Row]]:

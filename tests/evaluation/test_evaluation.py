@@ -271,6 +271,39 @@ def test_labels_outside_the_classes_are_no_errors_of_the_model(labels):
         zero_shot_accuracy(torch.eye(3), torch.eye(3), labels)
 
 
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([0.5, 1, 2], r"not all whole numbers, but \[0\.5\]"),
+        ([0, float("nan"), 2], r"not all whole numbers, but \[nan\]"),
+        (["0", "1", "2"], "not all whole numbers, but \\['0', '1', '2'\\]"),
+        ([0, None, 2], "not all whole numbers, but .*None"),
+        ([[0], [1], [2]], r"have shape \(3, 1\)"),
+        ([], r"have shape \(0,\): .*at least one"),
+    ],
+)
+def test_row_numbers_are_one_whole_number_a_query(rows, words):
+    """A fraction is not cut to a class, and a column of labels is not spread over all images."""
+    queries = torch.eye(3)[: len(rows)]
+    with pytest.raises(ValueError, match=f"labels .*{words}"):
+        zero_shot_accuracy(queries, torch.eye(3), rows)
+    with pytest.raises(ValueError, match=f"image_of_text .*{words}"):
+        retrieval(torch.eye(3), queries, rows)
+
+
+@pytest.mark.parametrize("of", [list, np.float64, np.int8, np.uint64, torch.tensor])
+def test_row_numbers_of_any_type_of_numbers_are_the_same(of):
+    rows = np.array([2, 0, 1]).astype(of) if isinstance(of, type) and issubclass(of, np.generic) else of([2, 0, 1])
+    assert zero_shot_accuracy(torch.eye(3)[[2, 0, 1]], torch.eye(3), rows) == {"top1": 1.0, "top5": 1.0}
+    assert retrieval(torch.eye(3), torch.eye(3)[[2, 0, 1]], rows)["t2i_r1"] == 1.0
+
+
+@pytest.mark.parametrize("counts", [(3, 3, 2), (3, 1, 3), (0, 0, 0)])
+def test_pairs_are_rows_of_one_number(counts):
+    with pytest.raises(ValueError, match="rows of one number"):
+        pair_accuracy(*(torch.eye(3)[:count] for count in counts))
+
+
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_features_that_are_not_finite_are_no_result_of_0(value):
     good, bad = torch.eye(4), torch.eye(4)

@@ -164,6 +164,18 @@ def test_the_order_of_members_does_not_matter(order, split):
     assert all(sorted(members) == ["jpg", "txt"] for _, members in found.samples)
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from([0, 1, 511, 512, 513, 1024, 5120]), min_size=1, max_size=6))
+def test_members_of_any_length_are_found_where_they_are(sizes):
+    """Tars go by blocks of 512 bytes: a member that fills its last block has no padding behind it."""
+    contents = [bytes([65 + k]) * size for k, size in enumerate(sizes)]
+    data = tar_bytes([(f"{k}.txt", content) for k, content in enumerate(contents)])
+    found = lists(data)
+    assert found.damage is None
+    spans = [members["txt"] for _, members in found.samples]
+    assert [data[offset : offset + size] for offset, size in spans] == contents
+
+
 @settings(max_examples=80, deadline=None)
 @given(st.integers(0, 6 * 1024 + 1024), st.integers(0, 255), st.sampled_from(["cut", "flip"]))
 def test_damage_is_said_or_does_not_matter(at, value, how):
