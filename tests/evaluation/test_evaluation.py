@@ -359,3 +359,23 @@ def test_nineteen_of_twenty_intervals_hold_the_truth(rate):
         low, high = measures.interval(torch.from_numpy(hits.ravel()), np.arange(60).repeat(5))
         inside += low <= rate <= high
     assert 0.9 < inside / 400 <= 0.99, "a little fewer where hits are rare or misses"
+
+
+def test_images_with_equally_many_captions_count_as_a_sample_of_clusters():
+    """The published variance of a mean over clusters: that of the images' own means, by n - 1, over n."""
+    per_image = np.array([[1, 1], [0, 0], [1, 0], [1, 1], [0, 1]], dtype=np.float64)
+    mean, error = per_image.mean(), per_image.mean(axis=1).var(ddof=1) / 5
+    count, z = mean * (1 - mean) / error, 1.96
+    middle = (mean + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * (mean * (1 - mean) / count + z * z / (4 * count**2)) ** 0.5
+    found = measures.interval(torch.from_numpy(per_image.ravel()), np.repeat(np.arange(5), 2))
+    assert count < 10, "else the number of captions would be the limit"
+    assert found == pytest.approx([middle - half, middle + half])
+
+
+@pytest.mark.parametrize("hit", [0.0, 1.0])
+def test_where_all_captions_are_hit_or_missed_the_images_are_counted(hit):
+    """Wilson's ends at a share of 1 are n / (n + z^2) and 1: of four images, not of their twenty captions."""
+    low, high = measures.interval(torch.full((20,), hit), np.repeat(np.arange(4), 5))
+    far = 4 / (4 + 1.96**2)
+    assert (low, high) == pytest.approx((far, 1.0) if hit else (0.0, 1 - far))

@@ -1,11 +1,12 @@
 """Intervals: they hold what they say, pair what is shared, and refuse what they cannot know."""
 
 import base64
+import statistics
 
 import numpy as np
 import pytest
 
-from mobileclip2_lite.studies.intervals import difference, interval, of_seeds, pack, unpack
+from mobileclip2_lite.studies.intervals import difference, interval, item_error, of_seeds, pack, unpack
 
 
 def test_hits_survive_packing():
@@ -83,3 +84,17 @@ def test_captions_of_one_image_are_one_item():
     assert apart.high - apart.low < 0.6 * (together.high - together.low)
     with pytest.raises(ValueError, match="in groups of 3"):
         interval(np.zeros((2, 10)), groups=3)
+
+
+def test_what_seeds_differ_by_is_their_sample_deviation():
+    hits = np.array([[1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 0, 0]])
+    assert interval(hits).between == pytest.approx(statistics.stdev([0.75, 0.25, 0.5]))
+
+
+def test_rows_that_never_meet_have_the_largest_item_error():
+    """By hand: a difference of +1, -1 and 0 has the variance p + q - (p - q)^2; two equal rows have none at all."""
+    first, second = np.zeros((2, 10)), np.zeros((2, 10))
+    first[:, :3], second[:, 3:5] = 1, 1
+    error, largest = item_error(np.stack([first, second]))
+    assert error == largest == pytest.approx(np.sqrt((0.5 - 0.1**2) / 10))
+    assert item_error(np.stack([first, first])) == pytest.approx((0, np.sqrt(0.6 / 10)))

@@ -76,6 +76,28 @@ def test_pil_pictures_and_arrays_have_the_pixels_of_the_file(name):
     assert np.array_equal(pixels(image_bytes(picture)), file), "as PNG, too"
 
 
+@pytest.mark.parametrize(
+    ("levels", "kind", "wanted"),
+    [
+        ([0, 256, 300], np.uint16, [0, 64, 75]),  # a quarter of 10 bits or more: white is 1023
+        ([0, 128, 255], np.int32, [0, 128, 255]),
+        ([0, 1024, 4095], np.uint16, [0, 64, 255]),
+        ([0, 2048, 4100], np.int32, [0, 32, 64]),  # 14 bits
+        ([0, 30, 60], np.int32, [0, 128, 255]),  # less than a quarter of 8 bits: the brightest is white
+        ([0, 35000, 70000], np.int32, [0, 128, 255]),  # more than 16 bits
+        ([-50, 0, 50], np.int32, [0, 128, 255]),
+        ([0, 0.125, 0.25], np.float32, [0, 32, 64]),  # a quarter of 1 or more: white is 1
+        ([0, 0.1, 0.2], np.float32, [0, 128, 255]),
+        ([0, 0.75, 1.5], np.float32, [0, 128, 255]),  # beyond 1, far below 255
+        ([0, 50, 100], np.float32, [0, 50, 100]),
+    ],
+)
+def test_what_is_white_in_a_deep_picture(levels, kind, wanted):
+    """The rule in `as_rgb`'s words, level by level, at its borders."""
+    picture = Image.fromarray(np.array([levels], kind))
+    assert np.asarray(decoding.as_rgb(picture))[0, :, 0].tolist() == wanted
+
+
 def test_the_high_byte_of_full_16_bits_is_the_picture():
     levels = np.arange(0, 65536, 97).astype(np.uint16)[None]
     assert np.array_equal(grey(encoded(Image.fromarray(levels))), levels[0] >> 8)
