@@ -22,6 +22,7 @@ import zlib
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import BinaryIO, NamedTuple
 from urllib.parse import quote
 
@@ -121,7 +122,10 @@ def mapped(path: str | os.PathLike) -> mmap.mmap:
         ShardError: it is too small for a tar, or something else; says what, where that is known.
         FileNotFoundError: there is no such file.
     """
-    with open(place_of(path), "rb") as file:
+    place = place_of(path)
+    if isinstance(place, Path) and not place.exists():
+        raise FileNotFoundError(f"{path} does not exist; where a manifest beside it names it, {AGAIN}")
+    with open(place, "rb") as file:
         return _mapped(file, str(path))
 
 

@@ -249,3 +249,11 @@ def test_names_are_keys_and_nothing_is_unpacked(tmp_path, form, folder):
 def test_a_file_too_small_for_a_tar(tmp_path):
     with pytest.raises(ShardError, match="not a tar or empty"):
         mapped(write(tmp_path / "a.tar", b"x"))
+
+
+def test_a_shard_that_is_gone_is_named_with_what_to_do(tmp_path):
+    for read in (mapped, TarIndex):
+        with pytest.raises(
+            FileNotFoundError, match=r"shard-000000\.tar does not exist; .*copy or make this shard again"
+        ):
+            read(tmp_path / "shard-000000.tar")
