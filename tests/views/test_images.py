@@ -98,6 +98,14 @@ def test_what_is_white_in_a_deep_picture(levels, kind, wanted):
     assert np.asarray(decoding.as_rgb(picture))[0, :, 0].tolist() == wanted
 
 
+def test_unsigned_32_bit_levels_are_not_read_as_negative():
+    """PIL hands them on as signed; the tag SampleFormat of a TIFF says what they are."""
+    levels = np.array([[0, 2**31, 2**32 - 1]], np.uint32).view(np.int32)
+    signed, tag = encoded(Image.fromarray(levels), "TIFF"), struct.pack("<HHI", 339, 3, 1)
+    assert signed.count(tag + b"\2\0") == 1
+    assert grey(signed.replace(tag + b"\2\0", tag + b"\1\0")).tolist() == [0, 128, 255]
+
+
 def test_the_high_byte_of_full_16_bits_is_the_picture():
     levels = np.arange(0, 65536, 97).astype(np.uint16)[None]
     assert np.array_equal(grey(encoded(Image.fromarray(levels))), levels[0] >> 8)
