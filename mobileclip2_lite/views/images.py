@@ -26,6 +26,7 @@ from mobileclip2_lite.work.place import StorePath
 
 _BASE64 = ("/9j/", "iVBORw0KGgo", "UklGR", "R0lGOD", "SUkqA", "TU0AK", "Qk", "AAAA")
 """How JPEG, PNG, WebP, GIF, TIFF, BMP and the formats in ISO boxes (AVIF, HEIC, JPEG 2000) begin in base64."""
+_URL_SAFE = str.maketrans("-_", "+/")
 _UNTOUCHED = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 _TURNED = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -134,16 +135,20 @@ def local_path(name: str | os.PathLike, folder: str | os.PathLike | None = None)
 
 
 def from_base64(text: str | bytes) -> bytes | None:
-    """The bytes behind a `data:` URL or the base64 of an image; None for any other text."""
-    head = text[:16].decode("latin-1") if isinstance(text, bytes) else text[:16]
+    """The bytes behind a `data:` URL or the base64 of an image; None for any other text.
+
+    In the alphabet for URLs, too (`-` and `_` for `+` and `/`), with or without the padding at the end.
+    """
+    if isinstance(text, bytes):
+        text = text.decode("latin-1")
+    head = text[:16].translate(_URL_SAFE)
     if head.lower().startswith("data:"):
-        text = text.partition(b"," if isinstance(text, bytes) else ",")[2]
+        text = text.partition(",")[2]
     elif len(text) < 64 or not head.startswith(_BASE64):
         return None
+    text = "".join(text.split()).translate(_URL_SAFE).rstrip("=")
     try:
-        return base64.b64decode(
-            b"".join(text.split()) if isinstance(text, bytes) else "".join(text.split()), validate=True
-        )
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError):  # ValueError: letters that are not ASCII
         return None
 

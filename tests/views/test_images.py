@@ -249,6 +249,9 @@ def test_every_form_of_one_image(tmp_path, monkeypatch):
     forms = [data, bytearray(data), memoryview(data), file, str(file), file.as_uri(), "~/some image.png", text]
     forms += [f"data:image/png;base64,{text}", text.encode(), {"bytes": data, "path": None}, {"path": str(file)}]
     forms += [[data], [None, {"bytes": data}], Image.open(io.BytesIO(data)), wanted, "\n".join((text[:80], text[80:]))]
+    of_urls = base64.urlsafe_b64encode(data).decode()
+    assert of_urls != text
+    forms += [of_urls, of_urls.rstrip("="), text.rstrip("=").encode(), f"data:image/png;base64,{of_urls}"]
     for form in forms:
         assert np.array_equal(read_image(form), wanted), form
         assert np.array_equal(pixels(image_bytes(form)), wanted), form
