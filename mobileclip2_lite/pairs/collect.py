@@ -20,6 +20,7 @@ from typing import Any
 
 from mobileclip2_lite.pairs.sources import Record, Source, open_source, options_asked
 from mobileclip2_lite.recipes import Pairs, World
+from mobileclip2_lite.recipes.data_settings import LATER
 from mobileclip2_lite.shards.samples import Pair, write_shard
 from mobileclip2_lite.views.decoding import BadImage, orientation_of
 from mobileclip2_lite.views.images import image_bytes, storable
@@ -73,7 +74,7 @@ def make_pairs(
         if inside == out.resolve() or inside in out.resolve().parents:
             raise ValueError(f"{out} lies in the source {settings.source}, which stays as it is: name another folder")
     source = open_source(settings, world, seed, dataset)
-    usual = {"group": True, "upright": False}  # folders made before there was a choice stay found
+    usual = {"group": True, **LATER}  # folders made before there was a choice stay found
     known = ("source", *(name for name, value in usual.items() if getattr(settings, name) == value))
     chosen = {name: value for name, value in to_json(settings).items() if name not in known}
     work = Work(out, "pairs", VERSION, {**chosen, "seed": seed}, {"source": source.identity})

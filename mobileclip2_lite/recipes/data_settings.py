@@ -65,6 +65,10 @@ class Pairs:
     they lie, as the official trainer does."""
 
 
+LATER = {"upright": False}
+"""Fields of `Pairs` that came after results were recorded: at these values they are part of no key."""
+
+
 @dataclass(frozen=True)
 class Filter:
     """DFN-style filtering: a small CLIP trained on clean pairs scores the web's pairs, and the best are kept."""

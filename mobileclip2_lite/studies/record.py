@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mobileclip2_lite import recipes
+from mobileclip2_lite.recipes.data_settings import LATER
 from mobileclip2_lite.studies import data, intervals, recorded
 from mobileclip2_lite.studies.questions import STUDIES
 from mobileclip2_lite.studies.rows import ROWS
@@ -98,6 +99,7 @@ def generation(recipe: recipes.Recipe) -> str:
     from mobileclip2_lite.models.embedded import data_folder
 
     parts = {name: getattr(recipe, name) for name in ("world", "pairs", "filter", "caption", "reinforce", "evaluate")}
+    parts["pairs"] = {name: value for name, value in to_json(recipe.pairs).items() if LATER.get(name, ...) != value}
     names = {"teachers": recipe.reinforce.teachers, "captioners": data.seeded(recipe, 0).caption.captioners}
     weights = {
         name: hashlib.sha256((data_folder() / kind / name / "model.safetensors").read_bytes()).hexdigest()

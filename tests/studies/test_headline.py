@@ -70,3 +70,8 @@ def test_a_tiny_run_is_recorded(tiny_run, tmp_path):
     assert line["training_seconds"]["student"] > 0
     with pytest.raises(FileNotFoundError, match="records a run"):
         headline.recorded("lite", tmp_path)
+
+
+def test_the_recorded_rows_are_of_these_weights_and_settings():
+    found = {line["generation"] for line in recorded.all_lines(recorded.results_folder(None)) if "generation" in line}
+    assert generation(recipes.named("study")) in found, "no row is of the present data: nothing new joins the old rows"

@@ -30,7 +30,9 @@ TESTS = Path(__file__).parents[1]
 
 
 def options(model: Path) -> list[str]:
+    # AdamW: timm's Muon orthogonalises in bf16 where the CPU has it, and there last bits soon count a thousand times
     chosen = {"samples": SAMPLES, "batch-size": BATCH, "workers": 0, "log-every": 1, "precision": "fp32"}
+    chosen |= {"optimizer": "adamw", "learning-rate": 1e-3}
     words = [word for name, value in chosen.items() for word in (f"--{name}", str(value))]
     return ["--model", str(model), "--tracker", "none", "--checkpoint-every", "100000", *words]
 
@@ -81,8 +83,7 @@ def test_two_processes_stop_three_go_on_and_one_ends_as_one_alone(tmp_path):
     one, other = (list(training_log.read(folder / "log.jsonl")) for folder in (alone, out))
     assert [line["step"] for line in other] == list(range(1, STEPS + 1)), "each step once"
     for mine, theirs in zip(one, other, strict=True):
-        # sums in another order: how far they part after many steps depends on the processor and on when it was stopped
-        assert theirs["loss"] == pytest.approx(mine["loss"], rel=1e-4 if mine["step"] <= 20 else 1e-3)
+        assert theirs["loss"] == pytest.approx(mine["loss"], rel=1e-4)
     assert read_manifest(out)["processes"] == 1
     seen = list(noted(tmp_path / "notes"))
     assert Counter(uid for _, _, uid in seen) == {stable_uid(str(n)): 1 for n in range(SAMPLES)}, "an epoch: each once"
