@@ -63,7 +63,7 @@ for item, node in run:
         added = cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
     elif gone is None and (later := {one for _, one in done if one != done[0][1]} - {node}) and in_the_middle(*later):
         cluster.remove_node(added, allow_graceful=False)  # while the first node has just ended one
-        gone = node
+        gone, crew.PATIENCE = node, 10.0  # no third node is coming, and no minute is to be spent on that
 crew.close()
 (notes / "found.json").write_text(json.dumps({"done": done, "failed": run.failed, "gone": gone}))
 ray.shutdown()
