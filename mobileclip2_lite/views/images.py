@@ -139,14 +139,13 @@ def from_base64(text: str | bytes) -> bytes | None:
 
     In the alphabet for URLs, too (`-` and `_` for `+` and `/`), with or without the padding at the end.
     """
-    if isinstance(text, bytes):
-        text = text.decode("latin-1")
-    head = text[:16].translate(_URL_SAFE)
-    if head.lower().startswith("data:"):
-        text = text.partition(",")[2]
-    elif len(text) < 64 or not head.startswith(_BASE64):
+    head = (text[:16].decode("latin-1") if isinstance(text, bytes) else text[:16]).translate(_URL_SAFE)
+    linked = head.lower().startswith("data:")
+    if not linked and (len(text) < 64 or not head.startswith(_BASE64)):
         return None
-    text = "".join(text.split()).translate(_URL_SAFE).rstrip("=")
+    if isinstance(text, bytes):  # only now: most bytes are an image's own
+        text = text.decode("latin-1")
+    text = "".join((text.partition(",")[2] if linked else text).split()).translate(_URL_SAFE).rstrip("=")
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError):  # ValueError: letters that are not ASCII

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pytest
 from doubles.browser import chromium
-from doubles.jupyter_lab import assert_no_complaints, jupyter_lab, run_all, soon, write_notebook
+from doubles.jupyter_lab import assert_no_complaints, jupyter_lab, quickest, run_all, soon, write_notebook
 
 CELLS = (
     "from mobileclip2_lite import notebook\n\nnotebook.setup('tiny')\nimport mobileclip2_lite as mc\n"
@@ -48,18 +48,6 @@ def tab(tmp_path):
         yield opened
 
 
-def quickest(tab, act, times: int = 4) -> float:
-    """The least milliseconds from what the reader did to a new image; other programs may take the processor."""
-    found = []
-    for turn in range(times):
-        tab.evaluate("window.took.length = 0")
-        act(turn)
-        tab.wait_for_function("window.took.length > 0")
-        tab.wait_for_timeout(400)  # whatever else the last key brings
-        found.append(tab.evaluate("window.took[0]"))
-    return min(found)
-
-
 @pytest.mark.slow
 def test_embedded_models_answer_a_reader_in_a_browser_within_half_a_second(tab, tmp_path):
     tab.get_by_text("done").last.wait_for()
@@ -73,7 +61,7 @@ def test_embedded_models_answer_a_reader_in_a_browser_within_half_a_second(tab, 
     handle = tab.locator(".noUi-handle").first
     dialled.evaluate(WATCH)
     handle.focus()
-    assert quickest(tab, lambda turn: handle.press(("ArrowRight", "ArrowLeft")[turn % 2])) < soon()
+    assert quickest(tab, lambda turn: handle.press(("ArrowRight", "ArrowLeft")[turn % 2]), 4, 0) < soon()
 
     line = tab.locator(".widget-text input").first
     shown = [name.strip() for name in line.input_value().split(",")]
@@ -83,7 +71,7 @@ def test_embedded_models_answer_a_reader_in_a_browser_within_half_a_second(tab, 
         line.fill(", ".join([*shown[: 2 + turn], f"a new name, number {turn}"]))  # none that was asked before
         line.press("Enter")
 
-    assert quickest(tab, type_names) < soon()
+    assert quickest(tab, type_names, 4, 0) < soon()
     before = named.get_attribute("src")
     line.fill(shown[0])
     line.press("Enter")
@@ -94,13 +82,13 @@ def test_embedded_models_answer_a_reader_in_a_browser_within_half_a_second(tab, 
     scale = tab.locator(".noUi-handle").last
     blended.evaluate(WATCH)
     scale.focus()
-    assert quickest(tab, lambda turn: scale.press(("ArrowRight", "ArrowLeft")[turn % 2])) < soon()
+    assert quickest(tab, lambda turn: scale.press(("ArrowRight", "ArrowLeft")[turn % 2]), 4, 0) < soon()
     lines = tab.locator(".widget-textarea textarea")
 
     def write_texts(turn: int) -> None:
         lines.fill(f"a {shown[0]}\na {shown[1]}\nsomething else, number {turn}")
         lines.press("Tab")
 
-    assert quickest(tab, write_texts) < soon()
+    assert quickest(tab, write_texts, 4, 0) < soon()
     assert_no_complaints(tab)
     tab.screenshot(path=str(tmp_path / "texts.png"))
